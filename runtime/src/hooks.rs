@@ -1,0 +1,114 @@
+//! What the embedder provides: [`Hooks`] for its callbacks, [`ForeChannel`](crate::ForeChannel) for the calls that
+//! arrive on the same connections.
+
+use crate::{CallbackKey, ClientId, SessionKey};
+use ringback_rpc::nfs4::callback::CallbackOp;
+use ringback_rpc::xdr;
+
+/// One run of a callback, as the hooks see it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Run {
+    /// The callback.
+    pub key: CallbackKey,
+    /// The embedder's own value, given to [`insert`](crate::Runtime::insert).
+    pub cookie: u64,
+    /// The client that is called.
+    pub client: ClientId,
+    /// Which operation.
+    pub op: CallbackOp,
+    /// Nanoseconds since the accepted `try_run`.
+    pub age_ns: u64,
+}
+
+/// The answer of [`Hooks::prepare`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prepare {
+    /// Send it.
+    Send,
+    /// There is nothing to send any more: the run ends as [`Outcome::Refused`].
+    Refuse,
+}
+
+/// The answer of [`Hooks::done`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The run ends.
+    Finish,
+    /// Send it again after this many nanoseconds, within the run deadline. `prepare` is not called again.
+    RequeueAfter(u64),
+}
+
+pub use ringback_rpc::backchannel::Outcome;
+
+/// The embedder's side of its callbacks. All but `acquire` are called on the reactor that owns the client, one at a time
+/// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; draining from a hook
+/// is an error.
+///
+/// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `encode` for every transmission, `done`
+/// once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for again meanwhile, in
+/// which case the next run takes the reference over.
+pub trait Hooks: Send + Sync + 'static {
+    /// Takes a reference to the object behind `cookie`, in the thread that called `try_run`.
+    fn acquire(&self, cookie: u64) {
+        let _ = cookie;
+    }
+
+    /// Last look before the first transmission of a run.
+    fn prepare(&self, run: &Run) -> Prepare {
+        let _ = run;
+        Prepare::Send
+    }
+
+    /// Writes the arguments of the operation (what follows `argop` in `nfs_cb_argop4`, RFC 8881 section 20.2), from
+    /// what stays unchanged between `prepare` and `release`: every transmission must be the same bytes.
+    fn encode(&self, run: &Run, args: &mut xdr::Writer<'_>) -> xdr::Result<()>;
+
+    /// How the run went.
+    fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done;
+
+    /// The last touch of the run: the object may be looked at here for the last time.
+    fn release(&self, run: &Run) {
+        let _ = run;
+    }
+
+    /// Gives back the reference that `acquire` took.
+    fn drop_reference(&self, cookie: u64) {
+        let _ = cookie;
+    }
+
+    /// Something happened to a client's callback path.
+    fn event(&self, event: &Event) {
+        let _ = event;
+    }
+}
+
+/// What the runtime tells about callback paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The state of a client's callback path changed.
+    PathState {
+        /// The client.
+        client: ClientId,
+        /// The new state.
+        state: PathState,
+    },
+    /// A session's backchannel does not follow the protocol; the client is to destroy the session
+    /// (SEQ4_STATUS_BACKCHANNEL_FAULT, RFC 8881 section 18.46.3).
+    BackchannelFault {
+        /// The client.
+        client: ClientId,
+        /// The session.
+        session: SessionKey,
+    },
+    /// A delegation was recalled, the client answered, and has not returned it within the return deadline.
+    ReturnOverdue {
+        /// The callback.
+        key: CallbackKey,
+        /// The embedder's own value.
+        cookie: u64,
+    },
+}
+
+pub use ringback_rpc::backchannel::PathState;

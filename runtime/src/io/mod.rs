@@ -1,0 +1,198 @@
+//! The seam between a reactor and the kernel: [`Io`], with the io_uring back end, the epoll back end and, in the
+//! simulator, a simulated network. Everything above it is the same code for all three.
+//!
+//! Shape: the reactor queues operations, calls [`Io::turn`], which submits them, waits if it may, and appends what
+//! happened to a list of [`IoEvent`]s. Only then, with no completion queue being walked, the reactor acts on them
+//! (user code runs there). A back end keeps every buffer that it was given until the kernel is done with it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Names one attached connection: the back end's index and a generation, so that a late completion is told apart from
+/// the next connection on the same index. Chosen by the reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnKey {
+    /// Index in the reactor's table of connections; small and dense, reused after [`IoEvent::Detached`].
+    pub index: u32,
+    /// Generation of that index.
+    pub generation: u32,
+}
+
+/// Bytes on their way out. The memory does not move while the back end holds it.
+pub struct SendBuf {
+    bytes: SendBytes,
+    start: usize,
+}
+
+enum SendBytes {
+    Staging(Vec<u8>),
+    Shared(Box<dyn AsRef<[u8]> + Send>),
+}
+
+impl SendBuf {
+    /// A reactor's staging buffer, which comes back with [`IoEvent::Sent`] to be used again.
+    pub fn staging(bytes: Vec<u8>) -> Self {
+        SendBuf { bytes: SendBytes::Staging(bytes), start: 0 }
+    }
+
+    /// Bytes of an embedder, sent without a copy.
+    pub fn shared(bytes: Box<dyn AsRef<[u8]> + Send>) -> Self {
+        SendBuf { bytes: SendBytes::Shared(bytes), start: 0 }
+    }
+
+    /// What is left to be sent.
+    pub fn unsent(&self) -> &[u8] {
+        let all = match &self.bytes {
+            SendBytes::Staging(v) => v.as_slice(),
+            SendBytes::Shared(b) => (**b).as_ref(),
+        };
+        all.get(self.start..).unwrap_or_default()
+    }
+
+    /// Takes `count` sent bytes off the front.
+    pub fn advance(&mut self, count: usize) {
+        self.start += count;
+    }
+
+    /// The staging buffer, to be used again; `None` for an embedder's bytes, which are dropped.
+    pub fn into_staging(self) -> Option<Vec<u8>> {
+        match self.bytes {
+            SendBytes::Staging(v) => Some(v),
+            SendBytes::Shared(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for SendBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SendBuf({} unsent)", self.unsent().len())
+    }
+}
+
+/// A receive buffer of the back end that holds `len` received bytes; given back with [`Io::recycle`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a receive buffer that is not recycled starves the connections"]
+pub struct RecvBuf {
+    /// The back end's buffer number.
+    pub(crate) id: u16,
+    /// Bytes received into it.
+    pub(crate) len: u32,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum IoEvent {
+    /// Bytes arrived on a connection, in order.
+    Received {
+        /// The connection.
+        conn: ConnKey,
+        /// Where the bytes are: see [`Io::received`].
+        buf: RecvBuf,
+    },
+    /// The send in flight on a connection ended. `Ok(n)`: the kernel took `n` bytes, already taken off the buffer's
+    /// front; if some are left the reactor sends again. `Err`: nothing more will be sent; a [`IoEvent::Closed`] follows
+    /// or came before.
+    Sent {
+        /// The connection.
+        conn: ConnKey,
+        /// The buffer, back from the kernel.
+        buf: SendBuf,
+        /// Bytes taken, or why not.
+        result: io::Result<usize>,
+    },
+    /// The peer closed the connection (`None`) or it failed. Nothing more arrives. Exactly once per connection, unless
+    /// it was detached first. The reactor is to call [`Io::detach`].
+    Closed {
+        /// The connection.
+        conn: ConnKey,
+        /// Why, if it was a failure.
+        error: Option<io::Error>,
+    },
+    /// After [`Io::detach`]: the last operation on the connection has completed, its descriptor is closed and its index
+    /// may be used again. The last event of a connection, exactly once.
+    Detached {
+        /// The connection.
+        conn: ConnKey,
+    },
+}
+
+/// How long [`Io::turn`] may wait for the first event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all: submit, and take what is there.
+    No,
+    /// Until something happens, the waker is used, or [`Io::now_ns`] reaches this time.
+    Until(u64),
+    /// Until something happens or the waker is used.
+    Forever,
+}
+
+/// Wakes a reactor that is parked in [`Io::turn`], from any thread. Costs a system call: callers look at the reactor's
+/// parked flag first. Waking a reactor that is not parked makes its next wait return at once.
+pub trait Wake: Send + Sync {
+    /// Ends the wait.
+    fn wake(&self);
+}
+
+/// What a back end counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoCounters {
+    /// System calls made by the reactor thread through the back end.
+    pub syscalls: u64,
+    /// Send operations completed.
+    pub sends: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Receive completions with bytes.
+    pub receives: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Waits that were ended by the waker.
+    pub wakes: u64,
+}
+
+/// A back end. Used by one reactor thread only.
+pub trait Io {
+    /// The name for reports: `uring`, `epoll` or `sim`.
+    fn name(&self) -> &'static str;
+
+    /// The clock, in nanoseconds since an arbitrary point; never goes back.
+    fn now_ns(&self) -> u64;
+
+    /// The handle that ends a wait from another thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Takes over a connected stream socket and begins to receive. The index of `conn` must be free.
+    fn attach(&mut self, conn: ConnKey, socket: OwnedFd) -> io::Result<()>;
+
+    /// Shuts the connection down in both directions and drops it once its last operation has completed: see
+    /// [`IoEvent::Detached`]. No `Received` and no `Closed` is reported after this call; the `Sent` of a send in flight is.
+    /// Detaching twice, or a connection that is not attached, does nothing.
+    fn detach(&mut self, conn: ConnKey);
+
+    /// Stops receiving (back pressure). Bytes already received may still be reported.
+    fn pause(&mut self, conn: ConnKey);
+
+    /// Receives again after [`Io::pause`].
+    fn resume(&mut self, conn: ConnKey);
+
+    /// Sends a buffer. At most one send is in flight per connection: the reactor coalesces meanwhile. `Err` hands the
+    /// buffer back: the operation could not be queued (submission queue full, or not attached) and nothing was sent;
+    /// the reactor tries again in a later turn.
+    fn send(&mut self, conn: ConnKey, buf: SendBuf) -> Result<(), SendBuf>;
+
+    /// Submits what is queued, waits as `wait` says for the first event, and appends the events to `events`: bounded
+    /// work, a few dozen completions a turn, the rest next time. An error is fatal to the reactor.
+    fn turn(&mut self, wait: Wait, events: &mut Vec<IoEvent>) -> io::Result<()>;
+
+    /// The bytes of a receive buffer.
+    fn received(&self, buf: &RecvBuf) -> &[u8];
+
+    /// Gives a receive buffer back.
+    fn recycle(&mut self, buf: RecvBuf);
+
+    /// What was counted so far.
+    fn counters(&self) -> IoCounters;
+}
