@@ -1,1 +1,8 @@
-//! runtime
+//! The callback half of an NFSv4 server: a runtime that a file server links to call its clients back over the
+//! backchannel (CB_RECALL and its kin) and that never loses count.
+
+#[cfg(not(loom))]
+mod keys;
+
+#[cfg(not(loom))]
+pub use keys::{ClientId, ConnectionId, SessionKey};

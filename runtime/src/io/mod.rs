@@ -23,6 +23,7 @@ pub struct ConnKey {
 pub struct SendBuf {
     bytes: SendBytes,
     start: usize,
+    end: usize,
 }
 
 enum SendBytes {
@@ -31,14 +32,16 @@ enum SendBytes {
 }
 
 impl SendBuf {
-    /// A reactor's staging buffer, which comes back with [`IoEvent::Sent`] to be used again.
-    pub fn staging(bytes: Vec<u8>) -> Self {
-        SendBuf { bytes: SendBytes::Staging(bytes), start: 0 }
+    /// The first `len` bytes of a reactor's staging buffer, which comes back with [`IoEvent::Sent`] to be used again.
+    pub fn staging(bytes: Vec<u8>, len: usize) -> Self {
+        let end = len.min(bytes.len());
+        SendBuf { bytes: SendBytes::Staging(bytes), start: 0, end }
     }
 
     /// Bytes of an embedder, sent without a copy.
     pub fn shared(bytes: Box<dyn AsRef<[u8]> + Send>) -> Self {
-        SendBuf { bytes: SendBytes::Shared(bytes), start: 0 }
+        let end = (*bytes).as_ref().len();
+        SendBuf { bytes: SendBytes::Shared(bytes), start: 0, end }
     }
 
     /// What is left to be sent.
@@ -47,12 +50,12 @@ impl SendBuf {
             SendBytes::Staging(v) => v.as_slice(),
             SendBytes::Shared(b) => (**b).as_ref(),
         };
-        all.get(self.start..).unwrap_or_default()
+        all.get(self.start..self.end).unwrap_or_default()
     }
 
     /// Takes `count` sent bytes off the front.
     pub fn advance(&mut self, count: usize) {
-        self.start += count;
+        self.start = self.end.min(self.start + count);
     }
 
     /// The staging buffer, to be used again; `None` for an embedder's bytes, which are dropped.

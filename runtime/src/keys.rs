@@ -1,0 +1,43 @@
+//! Names for what an embedder registers. They are plain numbers, cheap to store, and never name a later thing by
+//! mistake: what is gone stays gone.
+
+/// A client (always the NFS client).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// A session of a client (RFC 8881 section 2.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    pub(crate) client: ClientId,
+    pub(crate) serial: u64,
+}
+
+/// A connection: a socket handed in, or an embedder's own transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    pub(crate) reactor: u16,
+    /// Never reused within one runtime.
+    pub(crate) serial: u64,
+}
+
+impl ClientId {
+    /// A number that names the client, for logs.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+}
+
+impl ConnectionId {
+    /// The reactor that drives the connection.
+    pub fn reactor(self) -> usize {
+        self.reactor.into()
+    }
+
+    /// A number that names the connection, for logs. The top 16 bits are the reactor.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.reactor) << 48 | self.serial
+    }
+}
