@@ -8,4 +8,5 @@
 #![forbid(unsafe_code)]
 
 pub mod message;
+pub mod nfs4;
 pub mod xdr;
