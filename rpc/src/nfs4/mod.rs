@@ -6,6 +6,7 @@
 
 mod bitmap;
 mod delegation;
+pub mod fore;
 mod list;
 mod sec_parms;
 mod status;
