@@ -6,3 +6,10 @@ mod keys;
 
 #[cfg(not(loom))]
 pub use keys::{ClientId, ConnectionId, SessionKey};
+
+#[allow(dead_code)] // until the reactor uses all of it
+mod callback;
+#[allow(dead_code)] // as above
+mod sync;
+
+pub use callback::{CallbackKey, InsertError, Remove, TryRun};

@@ -1,0 +1,113 @@
+//! How callbacks reach their reactor from any thread: a queue linked through the entries, and the handshake that wakes
+//! a reactor only when it sleeps.
+
+use super::slab::{CallbackSlab, EntryStack};
+use crate::sync::{AtomicBool, Ordering, fence};
+use crossbeam::utils::CachePadded;
+
+/// The queue of one reactor. An entry is pushed by who won RUNNING and has not queued it yet, so it is queued at most
+/// once, and the queue needs no memory and cannot overflow.
+pub(crate) struct Inbox(EntryStack);
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Inbox(EntryStack::new())
+    }
+
+    /// Queues an entry. `true`: the caller must wake the reactor of `parking`.
+    #[must_use = "a reactor that is not woken sleeps on its work"]
+    pub(crate) fn push(&self, slab: &CallbackSlab, index: u32, parking: &Parking) -> bool {
+        self.push_quietly(slab, index);
+        parking.must_wake()
+    }
+
+    /// Queues an entry of a batch, whose end is one [`Parking::must_wake`].
+    pub(crate) fn push_quietly(&self, slab: &CallbackSlab, index: u32) {
+        self.0.push(slab, index);
+    }
+
+    /// Takes all that is queued, first come first. Only the reactor calls this.
+    ///
+    /// The entries are reversed in place, which reads each of them: the reactor needs them next anyway.
+    pub(crate) fn take_all(&self, slab: &CallbackSlab) -> Chain {
+        if self.0.is_empty() {
+            return Chain { first: None }; // spares an idle turn the swap
+        }
+        let (mut next, mut first) = (self.0.take_all(), None);
+        while let Some(index) = next {
+            let entry = &slab[index];
+            next = entry.link();
+            entry.set_link(first);
+            first = Some(index);
+        }
+        Chain { first }
+    }
+
+    /// Whether nothing is queued: for [`Parking::prepare_park`].
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Entries that were taken from an [`Inbox`]. What is not popped in one turn may be kept for the next one.
+#[derive(Debug, Default)]
+#[must_use = "a callback in a chain that is dropped never ends"]
+pub(crate) struct Chain {
+    first: Option<u32>,
+}
+
+impl Chain {
+    /// Takes the next entry; its link is free to be used.
+    pub(crate) fn pop(&mut self, slab: &CallbackSlab) -> Option<u32> {
+        let index = self.first?;
+        self.first = slab[index].link();
+        if let Some(next) = self.first {
+            slab.prefetch(next);
+        }
+        Some(index)
+    }
+
+    /// Whether all was popped.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+/// Whether a reactor sleeps, or is about to: who brings it work wakes it only then, and only one does.
+///
+/// The reactor raises the flag and then looks for work; a producer leaves work and then looks at the flag. Each has a
+/// sequentially consistent fence between the two, so that not both can miss the other (Dekker).
+pub(crate) struct Parking(CachePadded<AtomicBool>);
+
+impl Parking {
+    pub(crate) fn new() -> Self {
+        Parking(CachePadded::new(AtomicBool::new(false)))
+    }
+
+    /// To be asked after work was queued. `true`: the caller, and nobody else for this park, must wake the reactor.
+    #[must_use = "a reactor that is not woken sleeps on its work"]
+    pub(crate) fn must_wake(&self) -> bool {
+        fence(Ordering::SeqCst); // after the queueing, before the look at the flag; partner: `prepare_park`
+        // The load keeps the line shared while the reactor is awake. Relaxed: the flag carries no data, queues do.
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+
+    /// The reactor announces that it will sleep. `is_empty` looks at everything that [`must_wake`](Parking::must_wake)
+    /// is asked about. `false`: something arrived, do not sleep. `true`: sleep until woken, then
+    /// [`unpark`](Parking::unpark).
+    #[must_use = "a reactor that sleeps in spite of work sleeps on it"]
+    pub(crate) fn prepare_park(&self, is_empty: impl FnOnce() -> bool) -> bool {
+        self.0.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst); // after the flag, before the look at the queues; partner: `must_wake`
+        let park = is_empty();
+        if !park {
+            self.unpark();
+        }
+        park
+    }
+
+    /// The reactor is awake, for whatever reason. A wake that was under way arrives all the same and finds it so.
+    pub(crate) fn unpark(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,63 @@
+//! Counts the runs of one client, and lets a drain close the door behind the last one (R2, R3).
+
+use crate::sync::{AtomicU64, Ordering};
+use crossbeam::utils::CachePadded;
+
+/// Set in the word once the door is closed; the rest of it is the count.
+const CLOSED: u64 = 1 << 63;
+
+/// How many accepted runs have not been released, and whether new ones are still let in.
+///
+/// Both are one word. A winner that enters and a drain that closes are then ordered by that word alone: either the
+/// winner came first and the drain counts it, or the drain came first and the winner is refused. With two words each
+/// side would have to look at the other's between two sequentially consistent fences, and a refused winner would be
+/// visible in the count for a moment, which a drain could take for a run.
+#[derive(Debug)]
+pub(crate) struct InFlight(CachePadded<AtomicU64>);
+
+impl InFlight {
+    /// Open and empty.
+    pub(crate) fn new() -> Self {
+        InFlight(CachePadded::new(AtomicU64::new(0)))
+    }
+
+    /// Counts one run. `false`: closed, nothing was counted.
+    #[must_use = "a run that was refused must be abandoned"]
+    pub(crate) fn enter(&self) -> bool {
+        let mut seen = self.0.load(Ordering::Acquire);
+        loop {
+            if seen & CLOSED != 0 {
+                return false; // it never opens again, so no swap is needed to know
+            }
+            match self.0.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// One run is over; its last touch happens before. `true`, exactly once: it was the last one behind a closed door.
+    #[must_use = "the last one out completes the drain"]
+    pub(crate) fn leave(&self) -> bool {
+        // AcqRel: whoever sees the count at 0 sees everything that the runs did.
+        let before = self.0.fetch_sub(1, Ordering::AcqRel);
+        assert_ne!(before & !CLOSED, 0, "more runs ended than were accepted");
+        before == CLOSED | 1
+    }
+
+    /// No run enters from here on. `true`, exactly once: there was none either, so the drain is complete.
+    #[must_use = "an empty drain is complete at once"]
+    pub(crate) fn close(&self) -> bool {
+        self.0.fetch_or(CLOSED, Ordering::AcqRel) == 0
+    }
+
+    /// Whether [`close`](InFlight::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// How many runs are in.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Acquire) & !CLOSED
+    }
+}

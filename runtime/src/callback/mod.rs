@@ -1,0 +1,144 @@
+//! Callbacks: the state word, the slab of entries that it guards, and the queues that carry entries to their reactor.
+//!
+//! # The state word
+//!
+//! Each [`CallbackEntry`](slab::CallbackEntry) has one 64-bit atomic word. The high half is the entry's *generation*,
+//! the low half are the flags below. Every change, and every answer that a caller acts on, is one successful AcqRel
+//! compare-and-swap in one helper ([`state`]): no plain store, no decision on a plain load. The one answer without a
+//! swap is `Stale`: a generation never comes back, so that answer stays true, and a stale key must not touch an entry
+//! that belongs to somebody else (R8).
+//!
+//! * **generation** names one life of the entry, from `insert` to the freeing. 0 is a never used entry, so that a key
+//!   of all zero bits is never valid; `u32::MAX` marks a retired entry, which is not used again. Freeing bumps it.
+//! * **LIVE**: the entry was inserted and not freed. Set by `activate` (in `insert`), cleared by `free`. Without LIVE
+//!   no other flag is set, and every key is stale.
+//! * **RUNNING**: this run has one owner. Set by the `try_run` that wins, cleared by the one transition that finishes:
+//!   `finish`, or `abandon` for a run that was never queued. Everything but the word may be handed from thread to
+//!   thread (the inbox does); RUNNING says that there is exactly one holder.
+//! * **SETTLED**: the outcome of the run is decided, a later request needs a new run. Set by `settle`, before the
+//!   `done` hook; cleared by `finish`, or by the `requeue` that `done` asked for: then the outcome is open again, a
+//!   transmission is still to come, and it serves the requests that arrive before its own outcome. Excludes REQUEUE.
+//! * **REQUEUE**: the run waits in its queue to be sent again; `prepare` must not run again. Set by `requeue`, cleared
+//!   by `take_requeue` (it leaves the queue to be sent) or by `settle` (it leaves the queue to end). Excludes SETTLED.
+//! * **REARM**: asked for again while running, beyond what the current run serves. Set by a losing `try_run`: of a kind
+//!   that must not lose a request at any time, of every kind once SETTLED. Cleared by `finish`, which starts a fresh
+//!   run, by `remove` and by `abandon`. Coexists with REQUEUE: the resend comes first. Excludes DYING.
+//! * **WAKE**: somebody waits for this run. Set by `wait` under RUNNING and not SETTLED, cleared by `finish` or
+//!   `abandon`, whose caller wakes. Survives a requeue. A waiter that left costs one empty wake.
+//! * **DYING**: the embedder removed the callback: no new run. Set by `remove`, cleared by `free`. Excludes REARM.
+//!   Without RUNNING the one caller who was told so frees the entry; with RUNNING the finisher does, after `release`.
+//!
+//! SETTLED, REQUEUE, REARM and WAKE imply RUNNING. The table of every state and transition is in
+//! `tests/transitions.txt`, kept true by a test.
+//!
+//! # Who may touch which field
+//!
+//! | field | written | read |
+//! |---|---|---|
+//! | the word | by its transitions | by its transitions |
+//! | `cookie`, `client`, `op` | by `insert`, before LIVE | by the holder of RUNNING; by who was told to free, until it does; by a caller with a key, *before* a transition that then confirms the generation (else the value belongs to nobody) |
+//! | `link` | RUNNING: by the queue that holds the entry. Not LIVE: by the slab's remote free stack | the same |
+//! | `started_us`, `attempts`, `due` | by the holder of RUNNING | by the holder of RUNNING |
+//!
+//! All fields are atomics with relaxed order: the word orders them. After the transition that clears RUNNING the
+//! finisher has no right to any field: what it needs later (the cookie, to give the reference back) it reads before.
+//!
+//! # Rules
+//!
+//! Code cites them by number.
+//!
+//! * **R1** A callback never runs concurrently with itself, in any stage (queued, preparing, sent, being answered, in
+//!   `done`, in `release`). `release` runs under RUNNING.
+//! * **R2** The winner of RUNNING counts in-flight and checks *closed*; drain sets *closed*, then reads the count;
+//!   neither misses the other. Both live in one word ([`InFlight`](inflight::InFlight)), so that one of the two comes
+//!   first and the other one sees it. The winner takes the object's reference (`acquire`, in the caller's thread) after
+//!   that check, so that a closed runtime has nothing to undo in the embedder. The caller holds its own reference
+//!   across `try_run`.
+//! * **R3** Exactly one completion per accepted run: `done` once for each decided outcome, `release` exactly once and
+//!   last, then the reference and in-flight go down. A rearm keeps both. (`settle` twice, or `finish` without
+//!   `settle`, panics.)
+//! * **R4** A failure to allocate or to queue happens before commit or is a REQUEUE; it never runs `release` as well.
+//! * **R5** What a loser changed before losing is seen by the next `prepare` or by the run it lost to: its answer was
+//!   an AcqRel swap of the word, even if the word keeps its value, and so is each step of the owner.
+//! * **R6** No path leaves RUNNING set with nobody owning it: every early return is a transition.
+//! * **R7** No lock, no wait, no allocation on a reactor. `try_run` never blocks, allocates or calls a hook other than
+//!   `acquire`, and is legal under the embedder's locks.
+//! * **R8** A stale key (wrong generation) is a normal answer, `Stale`; it never touches another entry.
+//! * **R9** Hooks: `acquire`; `prepare` once per run; `encode` for every transmission; `done`; `release`. They may call
+//!   `try_run` and `remove` on any key, which here means: no transition is ever taken inside another one, and no lock
+//!   is held while a hook runs.
+
+pub(crate) mod inbox;
+pub(crate) mod inflight;
+pub(crate) mod slab;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+/// Names one callback: an entry of the slab and the generation that tells this callback from earlier and later ones in
+/// the same entry. A key may be kept and used after its callback is gone: it is then answered as stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallbackKey {
+    /// The entry.
+    pub index: u32,
+    /// Which callback of that entry; never 0.
+    pub generation: u32,
+}
+
+impl CallbackKey {
+    /// The key as one integer, for a C struct or a map. Never 0 for a key that `insert` gave.
+    pub const fn to_bits(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+
+    /// The key that [`to_bits`](CallbackKey::to_bits) packed. Any value is safe: one that was never given out is stale.
+    pub const fn from_bits(bits: u64) -> Self {
+        CallbackKey { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+/// What became of a request to run a callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a request that was not accepted must be dealt with"]
+pub enum TryRun {
+    /// Accepted: the hooks will be called, `release` exactly once.
+    Submitted,
+    /// A run that is not decided yet serves this request too.
+    Coalesced,
+    /// The callback is running and will run once more for this request.
+    Rearmed,
+    /// There is no such callback any more.
+    Stale,
+    /// The callback was removed and is on its way out.
+    Dying,
+    /// The client or the runtime is being drained; nothing was started.
+    Closed,
+}
+
+/// What became of a request to remove a callback. In every case no run starts afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remove {
+    /// Removed.
+    Removed,
+    /// It is running, and goes when that run has ended.
+    Deferred,
+    /// There is no such callback any more.
+    Stale,
+    /// It was removed already, and is still running or just being freed.
+    AlreadyDying,
+}
+
+/// Why a callback was not inserted. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// As many callbacks exist as the runtime was configured for.
+    #[error("the limit of {limit} callbacks is reached")]
+    Full {
+        /// The configured limit.
+        limit: u32,
+    },
+    /// No memory for another segment of entries.
+    #[error("no memory for more callbacks")]
+    OutOfMemory,
+}

@@ -1,0 +1,366 @@
+//! The state word and its transitions. What each flag means is told in [the module above](super).
+//!
+//! A transition returns the caller's duty. A transition that only the owner of the run may take panics, with the state,
+//! when there is no such run: that is a bug of this crate, and going on would lose or double a completion.
+
+use crate::sync::{AtomicU64, Ordering};
+use std::fmt;
+
+bitflags::bitflags! {
+    /// The low half of the word.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub(crate) struct Flags: u32 {
+        const LIVE = 1 << 0;
+        const RUNNING = 1 << 1;
+        const SETTLED = 1 << 2;
+        const REQUEUE = 1 << 3;
+        const REARM = 1 << 4;
+        const WAKE = 1 << 5;
+        const DYING = 1 << 6;
+    }
+}
+
+/// The generation of an entry that was never used. No key carries it.
+pub(crate) const GENERATION_UNUSED: u32 = 0;
+/// The generation of an entry that is used up. No key carries it.
+pub(crate) const GENERATION_RETIRED: u32 = u32::MAX;
+
+/// One value of the word.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Snapshot(u64);
+
+impl Snapshot {
+    pub(crate) const fn new(generation: u32, flags: Flags) -> Self {
+        Snapshot((generation as u64) << 32 | flags.bits() as u64)
+    }
+
+    pub(crate) const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    pub(crate) const fn flags(self) -> Flags {
+        Flags::from_bits_retain(self.0 as u32)
+    }
+
+    fn has(self, flag: Flags) -> bool {
+        self.flags().contains(flag)
+    }
+
+    fn with(self, set: Flags) -> Self {
+        Snapshot(self.0 | u64::from(set.bits()))
+    }
+
+    fn without(self, clear: Flags) -> Self {
+        Snapshot(self.0 & !u64::from(clear.bits()))
+    }
+
+    /// Whether a key of `generation` names this life of the entry.
+    fn is_live(self, generation: u32) -> bool {
+        self.generation() == generation && self.has(Flags::LIVE)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {} ", self.generation())?;
+        if self.flags().is_empty() { f.write_str("FREE") } else { bitflags::parser::to_writer(&self.flags(), f) }
+    }
+}
+
+/// What a `try_run` that loses may do with its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// A run that is not settled serves it: what is sent does not depend on the number of requests.
+    MayCoalesce,
+    /// Each request may add to what must be told, and what was prepared already does not hold it: run again.
+    MustNotLose,
+}
+
+impl Loss {
+    /// The policy of an operation (`nfs_cb_opnum4`, RFC 8881 section 20).
+    pub(crate) const fn of(op: u8) -> Self {
+        const OP_CB_NOTIFY: u8 = 6;
+        const OP_CB_RECALL_ANY: u8 = 8;
+        match op {
+            OP_CB_NOTIFY | OP_CB_RECALL_ANY => Loss::MustNotLose,
+            _ => Loss::MayCoalesce,
+        }
+    }
+}
+
+/// The caller's duty after [`StateWord::try_run`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a won run must be submitted or abandoned"]
+pub(crate) enum Claim {
+    /// The caller owns the run: count it in flight, then queue it, or [`abandon`](StateWord::abandon) it.
+    Submit,
+    /// Nothing to do: the current run serves the request.
+    Coalesced,
+    /// Nothing to do: the finisher starts another run.
+    Rearmed,
+    /// Nothing to do: the key is stale.
+    Stale,
+    /// Nothing to do: the callback was removed.
+    Dying,
+}
+
+/// The caller's duty after [`StateWord::abandon`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an entry that died must be freed"]
+pub(crate) enum Abandon {
+    /// The entry is idle; wake the waiters if `wake`.
+    Idle { wake: bool },
+    /// The caller frees the entry, and wakes the waiters if `wake`.
+    Free { wake: bool },
+}
+
+/// How a run leaves its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "decides whether prepare is called"]
+pub(crate) enum Dequeue {
+    /// First time in this run: `prepare` is due.
+    Prepare,
+    /// It was sent, or was about to be: `prepare` must not be called again.
+    Resend,
+}
+
+/// The caller's duty after [`StateWord::finish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a rearmed run must be queued, an entry that died must be freed"]
+pub(crate) enum Finish {
+    /// The run is over: reference and in-flight go down; wake the waiters if `wake`.
+    Idle { wake: bool },
+    /// The caller owns a fresh run: to the tail of the queue, with `prepare`. Reference and in-flight stay (R3). Wake
+    /// the waiters of the run that ended if `wake`.
+    RunAgain { wake: bool },
+    /// As `Idle`, and the caller frees the entry.
+    Free { wake: bool },
+}
+
+/// The caller's duty after [`StateWord::remove`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an idle entry that was removed must be freed"]
+pub(crate) enum Removal {
+    /// It was idle: the caller frees the entry.
+    FreeNow,
+    /// Nothing to do: the finisher frees it.
+    Deferred,
+    /// Nothing to do: the key is stale.
+    Stale,
+    /// Nothing to do: somebody else frees it.
+    AlreadyDying,
+}
+
+/// The answer of [`StateWord::wait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "only a registered waiter is woken"]
+pub(crate) enum Wait {
+    /// The end of this run wakes the waiter.
+    Registered,
+    /// The run is decided already: its result may be older than the request, ask for another run.
+    TooLate,
+    /// Nothing runs.
+    Idle,
+    /// The key is stale.
+    Stale,
+}
+
+/// Where a freed entry goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a freed entry goes back to its free list, unless it is used up"]
+pub(crate) enum Freed {
+    /// Back to the free list.
+    Reusable,
+    /// Nowhere: its generations are used up, and one more life could meet an old key.
+    Retired,
+}
+
+/// The word. All bits zero is a never used entry, so that zeroed memory is an array of free entries.
+#[repr(transparent)]
+pub(crate) struct StateWord(AtomicU64);
+
+impl StateWord {
+    /// A never used entry.
+    #[cfg(any(loom, test))]
+    pub(crate) fn new() -> Self {
+        StateWord(AtomicU64::new(0))
+    }
+
+    /// The word in this state.
+    #[cfg(test)]
+    pub(crate) fn with(snapshot: Snapshot) -> Self {
+        StateWord(AtomicU64::new(snapshot.0))
+    }
+
+    /// Overwrites the state, to age an entry.
+    #[cfg(test)]
+    pub(crate) fn overwrite(&self, snapshot: Snapshot) {
+        self.0.store(snapshot.0, Ordering::Release);
+    }
+
+    /// The state now, to be printed or counted: nothing may be decided on it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The one place where the word is decided on and changed. `step` is pure, for it reruns when another thread was
+    /// faster. AcqRel even where the value stays the same: the swap publishes what the caller did before (R5).
+    fn transition<D>(&self, step: impl Fn(Snapshot) -> (Option<Snapshot>, D)) -> D {
+        let mut seen = self.0.load(Ordering::Acquire);
+        loop {
+            let (next, duty) = step(Snapshot(seen));
+            let Some(next) = next else { return duty };
+            match self.0.compare_exchange_weak(seen, next.0, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return duty,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// A transition that only the owner of the run may take, in a state that `legal` accepts.
+    fn owner<D>(&self, name: &str, legal: fn(Snapshot) -> bool, step: impl Fn(Snapshot) -> (Snapshot, D)) -> D {
+        self.transition(|now| {
+            if !legal(now) {
+                illegal(name, now);
+            }
+            let (next, duty) = step(now);
+            (Some(next), duty)
+        })
+    }
+
+    /// Asks for a run.
+    pub(crate) fn try_run(&self, generation: u32, loss: Loss) -> Claim {
+        self.transition(|now| {
+            if !now.is_live(generation) {
+                (None, Claim::Stale) // R8
+            } else if now.has(Flags::DYING) {
+                (Some(now), Claim::Dying)
+            } else if !now.has(Flags::RUNNING) {
+                (Some(now.with(Flags::RUNNING)), Claim::Submit)
+            } else if now.has(Flags::SETTLED) || loss == Loss::MustNotLose {
+                (Some(now.with(Flags::REARM)), Claim::Rearmed)
+            } else {
+                (Some(now), Claim::Coalesced)
+            }
+        })
+    }
+
+    /// The winner of RUNNING found the runtime closed, before anything was queued: gives the run up (R6). Requests that
+    /// were coalesced into it meanwhile, or rearmed it, go with it: they would have been refused too.
+    pub(crate) fn abandon(&self) -> Abandon {
+        let legal = |now: Snapshot| is_running(now) && !now.flags().intersects(Flags::SETTLED | Flags::REQUEUE);
+        self.owner("abandon", legal, |now| {
+            let wake = now.has(Flags::WAKE);
+            let duty = if now.has(Flags::DYING) { Abandon::Free { wake } } else { Abandon::Idle { wake } };
+            (now.without(Flags::RUNNING | Flags::REARM | Flags::WAKE), duty)
+        })
+    }
+
+    /// The outcome is decided: taken before `done` is called. Takes the run out of its requeue, if it ends there.
+    pub(crate) fn settle(&self) {
+        self.owner("settle", is_undecided, |now| (now.with(Flags::SETTLED).without(Flags::REQUEUE), ()));
+    }
+
+    /// The run goes back to its queue, to be sent again without `prepare`: it failed before it was decided, or `done`
+    /// asked for it, which opens the outcome again.
+    pub(crate) fn requeue(&self) {
+        let legal = |now: Snapshot| is_running(now) && !now.has(Flags::REQUEUE);
+        self.owner("requeue", legal, |now| (now.with(Flags::REQUEUE).without(Flags::SETTLED), ()));
+    }
+
+    /// The run leaves its queue to be sent. The swap is taken even if REQUEUE was not set: `prepare`, which comes next,
+    /// must see what losers did before they lost (R5).
+    pub(crate) fn take_requeue(&self) -> Dequeue {
+        self.owner("take_requeue", is_undecided, |now| {
+            let duty = if now.has(Flags::REQUEUE) { Dequeue::Resend } else { Dequeue::Prepare };
+            (now.without(Flags::REQUEUE), duty)
+        })
+    }
+
+    /// The run is over, after `release`. `keep_rearm` is false for an outcome that drops further requests (Cancelled,
+    /// Courtesy). Unless a fresh run is started, the caller has no right to the entry afterwards, but to free it.
+    pub(crate) fn finish(&self, keep_rearm: bool) -> Finish {
+        const RUN: Flags = Flags::RUNNING.union(Flags::SETTLED).union(Flags::REARM).union(Flags::WAKE);
+        let legal = |now: Snapshot| is_running(now) && now.has(Flags::SETTLED);
+        self.owner("finish", legal, |now| {
+            let wake = now.has(Flags::WAKE);
+            let over = now.without(RUN);
+            if now.has(Flags::DYING) {
+                (over, Finish::Free { wake })
+            } else if now.has(Flags::REARM) && keep_rearm {
+                (over.with(Flags::RUNNING), Finish::RunAgain { wake })
+            } else {
+                (over, Finish::Idle { wake })
+            }
+        })
+    }
+
+    /// The embedder removes the callback: no new run from here on.
+    pub(crate) fn remove(&self, generation: u32) -> Removal {
+        self.transition(|now| {
+            if !now.is_live(generation) {
+                (None, Removal::Stale) // R8
+            } else if now.has(Flags::DYING) {
+                (Some(now), Removal::AlreadyDying)
+            } else if now.has(Flags::RUNNING) {
+                (Some(now.with(Flags::DYING).without(Flags::REARM)), Removal::Deferred)
+            } else {
+                (Some(now.with(Flags::DYING)), Removal::FreeNow)
+            }
+        })
+    }
+
+    /// Asks to be woken when the current run ends.
+    pub(crate) fn wait(&self, generation: u32) -> Wait {
+        self.transition(|now| {
+            if !now.is_live(generation) {
+                (None, Wait::Stale) // R8
+            } else if !now.has(Flags::RUNNING) {
+                (Some(now), Wait::Idle)
+            } else if now.has(Flags::SETTLED) {
+                (Some(now), Wait::TooLate)
+            } else {
+                (Some(now.with(Flags::WAKE)), Wait::Registered)
+            }
+        })
+    }
+
+    /// A free entry becomes a callback; publishes the fields that were written before. Returns its generation.
+    pub(crate) fn activate(&self) -> u32 {
+        let legal = |now: Snapshot| now.flags().is_empty() && now.generation() != GENERATION_RETIRED;
+        self.owner("activate", legal, |now| {
+            let generation = now.generation().max(GENERATION_UNUSED + 1);
+            (Snapshot::new(generation, Flags::LIVE), generation)
+        })
+    }
+
+    /// Ends this life of the entry. Every key to it is stale from here on.
+    pub(crate) fn free(&self) -> Freed {
+        let legal = |now: Snapshot| now.flags() == Flags::LIVE | Flags::DYING;
+        self.owner("free", legal, |now| {
+            let generation = now.generation() + 1;
+            let duty = if generation == GENERATION_RETIRED { Freed::Retired } else { Freed::Reusable };
+            (Snapshot::new(generation, Flags::empty()), duty)
+        })
+    }
+}
+
+impl fmt::Debug for StateWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.snapshot().fmt(f)
+    }
+}
+
+fn is_running(now: Snapshot) -> bool {
+    now.has(Flags::RUNNING)
+}
+
+fn is_undecided(now: Snapshot) -> bool {
+    is_running(now) && !now.has(Flags::SETTLED)
+}
+
+#[cold]
+#[inline(never)]
+fn illegal(transition: &str, now: Snapshot) -> ! {
+    panic!("{transition} of a callback in state {now:?}")
+}

@@ -1,0 +1,61 @@
+//! One callback through slab, inbox and word, as an embedder and a reactor would take it.
+
+use crate::callback::inbox::{Inbox, Parking};
+use crate::callback::inflight::InFlight;
+use crate::callback::slab::CallbackSlab;
+use crate::callback::state::{Claim, Dequeue, Finish, Removal};
+use crate::callback::{CallbackKey, InsertError};
+
+const OP_CB_RECALL: u8 = 4;
+
+#[test]
+fn one_callback_from_insert_to_the_stale_key() {
+    let slab = CallbackSlab::new(10, 2);
+    let (inbox, parking, in_flight) = (Inbox::new(), Parking::new(), InFlight::new());
+    let key = slab.insert(1, 7, OP_CB_RECALL, 0xfeed).expect("there is room");
+    let entry = &slab[key.index];
+    assert_eq!((entry.client(), entry.op(), entry.cookie()), (7, OP_CB_RECALL, 0xfeed));
+
+    assert!(parking.prepare_park(|| inbox.is_empty()), "nothing to do");
+    assert_eq!(entry.try_run(key.generation), Claim::Submit);
+    assert!(in_flight.enter());
+    assert!(inbox.push(&slab, key.index, &parking), "the reactor sleeps");
+    assert_eq!(entry.try_run(key.generation), Claim::Coalesced);
+
+    parking.unpark();
+    let mut chain = inbox.take_all(&slab);
+    assert_eq!(chain.pop(&slab), Some(key.index));
+    assert!(chain.is_empty() && chain.pop(&slab).is_none());
+    assert_eq!(entry.word().take_requeue(), Dequeue::Prepare);
+    entry.word().requeue();
+    assert_eq!(entry.word().take_requeue(), Dequeue::Resend);
+    entry.word().settle();
+    assert_eq!(entry.try_run(key.generation), Claim::Rearmed);
+    assert_eq!(entry.word().finish(true), Finish::RunAgain { wake: false });
+
+    assert_eq!(entry.word().take_requeue(), Dequeue::Prepare);
+    assert_eq!(entry.word().remove(key.generation), Removal::Deferred);
+    entry.word().settle();
+    assert_eq!(entry.word().finish(true), Finish::Free { wake: false });
+    slab.free(key.index);
+    assert!(!in_flight.close() && in_flight.leave());
+    assert_eq!(entry.try_run(key.generation), Claim::Stale);
+    assert_eq!(entry.word().remove(key.generation), Removal::Stale);
+}
+
+#[test]
+fn keys_pack_into_one_integer() {
+    let key = CallbackKey { index: 0x0102_0304, generation: 0xa0b0_c0d0 };
+    assert_eq!(key.to_bits(), 0xa0b0_c0d0_0102_0304);
+    assert_eq!(CallbackKey::from_bits(key.to_bits()), key);
+}
+
+#[test]
+fn a_full_slab_says_its_limit() {
+    let slab = CallbackSlab::new(1, 3);
+    let key = slab.insert(2, 0, OP_CB_RECALL, 0).expect("there is room for one");
+    assert_eq!(slab.insert(2, 0, OP_CB_RECALL, 0), Err(InsertError::Full { limit: 1 }));
+    assert_eq!(slab[key.index].word().remove(key.generation), Removal::FreeNow);
+    slab.free(key.index);
+    assert!(slab.insert(1, 0, OP_CB_RECALL, 0).is_ok());
+}
