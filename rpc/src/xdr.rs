@@ -339,6 +339,18 @@ impl Decode<'_> for u32 {
     }
 }
 
+impl Encode for u64 {
+    fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+        w.u64(*self)
+    }
+}
+
+impl Decode<'_> for u64 {
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        r.u64("uint64_t")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@
 //! then iterated in place ([`List`]). An encoder refuses nothing that its decoder would take, and the other way round.
 
 mod bitmap;
+pub mod callback;
 mod delegation;
 pub mod fore;
 mod list;
