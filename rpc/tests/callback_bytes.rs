@@ -99,11 +99,11 @@ fn the_answer_to_a_recall_has_the_bytes_of_the_rfc() {
     let bytes = hex(&[
         "a1b2c3d4 00000001 00000000",          // xid, REPLY, MSG_ACCEPTED
         "00000000 00000000 00000000",          // verifier: AUTH_NONE; SUCCESS
-        "00002719 00000003 61626300 00000002", // NFS4ERR_BAD_STATEID, tag, two results
+        "00002729 00000003 61626300 00000002", // NFS4ERR_BAD_STATEID, tag, two results
         "0000000b 00000000",                   // CB_SEQUENCE, NFS4_OK
         "30313233 34353637 38396162 63646566", // session id
         "0000002a 00000003 0000000f 00000007", // sequence id, slot, highest slot 15, target 7
-        "00000004 00002719",                   // CB_RECALL, NFS4ERR_BAD_STATEID
+        "00000004 00002729",                   // CB_RECALL, NFS4ERR_BAD_STATEID
     ]);
     let header = ReplyHeader::success(0xa1b2_c3d4);
     let compound = CbCompoundRes { status: Status::NFS4ERR_BAD_STATEID, tag: b"abc", count: 2 };
