@@ -9,4 +9,5 @@
 
 pub mod message;
 pub mod nfs4;
+pub mod record;
 pub mod xdr;

@@ -1,4 +1,4 @@
-//! The callback program, both directions (RFC 8881 section 20, RFC 7862 section 16, RFC 7530 section 16): what a server
+//! The callback program, both directions (RFC 8881 sections 19 and 20, RFC 7862 section 16, RFC 7530): what a server
 //! sends to its clients over the backchannel, and what they answer.
 //!
 //! A message is a compound header ([`CbCompoundArgs`], [`CbCompoundRes`]) and as many [`CbArgs`] or [`CbRes`] as its
