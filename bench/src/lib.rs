@@ -1,1 +1,3 @@
-//! bench
+//! Workloads for ringback: the client swarm, and the storm that it takes part in.
+
+pub mod swarm;
