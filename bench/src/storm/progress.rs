@@ -1,0 +1,169 @@
+//! A progress bar for each phase, on stderr; plain lines where stderr is not a terminal.
+
+use super::control::Phase;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+/// How often a plain line may be written.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+const DRAWS_PER_SECOND: u8 = 15;
+
+/// One phase's progress.
+#[derive(Debug)]
+pub struct Progress {
+    phase: Phase,
+    what: &'static str,
+    total: u64,
+    done: u64,
+    started: Instant,
+    said: Instant,
+    bar: Option<ProgressBar>,
+    ended: bool,
+}
+
+impl Progress {
+    /// Begins a phase of `total` things called `what`.
+    pub fn begin(phase: Phase, what: &'static str, total: u64) -> Progress {
+        let now = Instant::now();
+        let bar = std::io::stderr().is_terminal().then(|| bar(phase, what, total));
+        Progress { phase, what, total, done: 0, started: now, said: now, bar, ended: false }
+    }
+
+    /// So many are done.
+    pub fn set(&mut self, done: u64) {
+        self.done = done.min(self.total);
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.done);
+        } else if self.said.elapsed() >= LINE_EVERY {
+            self.said = Instant::now();
+            self.line(&plain(self.phase, self.what, self.done, self.total, self.started.elapsed()));
+        }
+    }
+
+    /// The phase is over; the bar stays as it is.
+    pub fn end(mut self) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.abandon(),
+            None => self.line(&last(self.phase, self.what, self.done, self.total, self.started.elapsed())),
+        }
+    }
+
+    fn line(&self, text: &str) {
+        // Progress is a courtesy: a closed stderr must not end the run.
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn bar(phase: Phase, what: &'static str, total: u64) -> ProgressBar {
+    let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
+    let template = "{prefix:>8} [{bar:32}] {percent:>3} % {counts} {rate}, {left}";
+    let style = ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+        .with_key("counts", move |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            // Nothing to do about a bar that cannot be written.
+            let _ = write!(w, "{} of {} {what}", grouped(s.pos()), grouped(s.len().unwrap_or(0)));
+        })
+        .with_key("rate", |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            let _ = write!(w, "{}/s", grouped(rate(s.pos(), s.elapsed())));
+        })
+        .with_key("left", |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            let total = s.len().unwrap_or(0);
+            let _ = match s.pos() >= total {
+                true => write!(w, "took {}", short(s.elapsed())),
+                false => write!(w, "{}", left(s.pos(), total, s.elapsed())),
+            };
+        });
+    let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(phase.name());
+    bar.tick();
+    bar
+}
+
+fn plain(phase: Phase, what: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    let per_s = grouped(rate(done, elapsed));
+    let left = left(done, total, elapsed);
+    format!("{:>8}: {} of {} {what}, {per_s}/s, {left}", phase.name(), grouped(done), grouped(total))
+}
+
+fn last(phase: Phase, what: &str, done: u64, total: u64, elapsed: Duration) -> String {
+    let per_s = grouped(rate(done, elapsed));
+    let took = short(elapsed);
+    format!("{:>8}: {} of {} {what} in {took}, {per_s}/s", phase.name(), grouped(done), grouped(total))
+}
+
+fn rate(done: u64, elapsed: Duration) -> u64 {
+    let s = elapsed.as_secs_f64();
+    if s > 0.0 { (done as f64 / s) as u64 } else { 0 }
+}
+
+fn left(done: u64, total: u64, elapsed: Duration) -> String {
+    if done == 0 {
+        return "time left unknown".to_owned();
+    }
+    let s = elapsed.as_secs_f64() * total.saturating_sub(done) as f64 / done as f64;
+    format!("{} left", short(Duration::try_from_secs_f64(s).unwrap_or(Duration::MAX)))
+}
+
+/// A duration in one unit, as many digits as anybody reads.
+pub fn short(d: Duration) -> String {
+    match d.as_secs_f64() {
+        s if s < 0.001 => format!("{:.0} us", s * 1e6),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 10.0 => format!("{s:.2} s"),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s => format!("{} min {:.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
+    }
+}
+
+/// A count with its digits in groups of three.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(12_345_678), "12,345,678");
+        assert_eq!(short(Duration::from_micros(250)), "250 us");
+        assert_eq!(short(Duration::from_millis(43)), "43 ms");
+        assert_eq!(short(Duration::from_millis(2_350)), "2.35 s");
+        assert_eq!(short(Duration::from_secs(125)), "2 min 5 s");
+    }
+
+    #[test]
+    fn plain_lines_tell_rate_and_time_left() {
+        let line = plain(Phase::Grant, "delegations", 250_000, 1_000_000, Duration::from_secs(2));
+        assert_eq!(line, "   grant: 250,000 of 1,000,000 delegations, 125,000/s, 6.00 s left");
+        let line = last(Phase::Recall, "callbacks", 1_000, 1_000, Duration::from_millis(10));
+        assert_eq!(line, "  recall: 1,000 of 1,000 callbacks in 10 ms, 100,000/s");
+        assert!(plain(Phase::Connect, "clients", 0, 4, Duration::ZERO).ends_with("0/s, time left unknown"));
+    }
+}

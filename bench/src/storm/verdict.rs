@@ -1,0 +1,183 @@
+//! Compares what the runtime says with what the swarm counted, and names everything that does not add up.
+
+use super::cli::Options;
+use super::results::{Results, ServerResults, SwarmTally};
+
+/// Every discrepancy of a run, one line each; empty if nothing was lost, doubled or leaked.
+pub fn judge(results: &Results) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(server) = &results.server {
+        judge_server(&results.options, server, results.interrupted, &mut found);
+    }
+    if let Some(swarm) = &results.swarm {
+        judge_swarm(&results.options, swarm, results.interrupted, &mut found);
+    }
+    if let (Some(server), Some(swarm)) = (&results.server, &results.swarm) {
+        judge_both(&results.options, server, swarm, results.interrupted, &mut found);
+    }
+    found
+}
+
+/// Notes `message` unless `right`.
+fn expect(found: &mut Vec<String>, right: bool, message: impl FnOnce() -> String) {
+    if !right {
+        found.push(message());
+    }
+}
+
+fn judge_server(options: &Options, s: &ServerResults, interrupted: bool, found: &mut Vec<String>) {
+    let (accepted, completed, released) = (s.accepted, s.completed, s.released);
+    expect(found, completed == accepted, || format!("{accepted} callbacks accepted but {completed} completed"));
+    expect(found, released == completed, || format!("{completed} callbacks completed but {released} released"));
+    expect(found, s.in_flight == 0, || format!("{} callbacks in flight at the end", s.in_flight));
+    expect(found, s.slots_leaked == 0, || format!("{} session slots leaked", s.slots_leaked));
+    expect(found, s.abandoned == 0, || format!("{} callbacks abandoned by the drain", s.abandoned));
+    let seen = s.outcomes.total();
+    expect(found, seen == completed, || format!("{completed} callbacks completed but the hooks saw {seen} endings"));
+    if interrupted {
+        return;
+    }
+    expect(found, accepted == options.delegations, || {
+        format!("{} delegations to recall but {accepted} callbacks accepted", options.delegations)
+    });
+    let stuck = expected_stuck(options);
+    let unanswered = completed.saturating_sub(s.outcomes.answered() + s.outcomes.refused);
+    expect(found, unanswered <= stuck, || {
+        format!("{unanswered} callbacks without an answer, {stuck} at most are at clients made dead or delaying")
+    });
+}
+
+fn judge_swarm(options: &Options, t: &SwarmTally, interrupted: bool, found: &mut Vec<String>) {
+    expect(found, t.doubled == 0, || format!("{} recalls arrived more than once", t.doubled));
+    expect(found, t.malformed == 0, || {
+        format!("{} callback records malformed or against the session's rules", t.malformed)
+    });
+    expect(found, t.unknown == 0, || format!("{} recalls of delegations never granted", t.unknown));
+    expect(found, t.return_errors == 0, || format!("{} returns refused by the server", t.return_errors));
+    if interrupted {
+        return;
+    }
+    let wanted = options.delegations;
+    expect(found, t.granted == wanted, || format!("{wanted} delegations wanted but {} granted", t.granted));
+    expect(found, t.missed_live == 0, || format!("{} delegations of live clients never recalled", t.missed_live));
+    let back = t.recalled.saturating_sub(expected_stuck(options));
+    expect(found, !options.return_all || t.returned >= back, || {
+        format!("{} delegations recalled but only {} returned", t.recalled, t.returned)
+    });
+}
+
+fn judge_both(options: &Options, s: &ServerResults, t: &SwarmTally, interrupted: bool, found: &mut Vec<String>) {
+    if !interrupted {
+        expect(found, s.granted == t.granted, || {
+            format!("the server granted {} delegations, the swarm has seen {}", s.granted, t.granted)
+        });
+    }
+    // What the runtime says was answered, the swarm must have received.
+    let answered = s.outcomes.ok + s.outcomes.delivered_unknown;
+    expect(found, answered <= t.recalled, || {
+        format!("the runtime counts {answered} recalls answered, the swarm has received {}", t.recalled)
+    });
+    // A recall can arrive without the runtime learning of it only where answers are missing on purpose or by a drain.
+    let unsure = s.outcomes.timed_out + s.outcomes.cancelled + s.outcomes.error;
+    expect(found, t.recalled <= answered + unsure, || {
+        format!(
+            "the swarm received {} recalls, the runtime counts {answered} answered and {unsure} in doubt",
+            t.recalled
+        )
+    });
+    expect(found, !options.return_all || interrupted || s.returned == t.returned, || {
+        format!("the swarm returned {} delegations, the server has taken {} back", t.returned, s.returned)
+    });
+}
+
+/// Callbacks that may stay without an answer: those of clients made dead, or delaying for ever, on purpose.
+pub fn expected_stuck(options: &Options) -> u64 {
+    let clients = u64::from(options.dead_clients + options.delay_clients);
+    clients * options.delegations.div_ceil(u64::from(options.clients))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    fn found_after(change: impl FnOnce(&mut Results)) -> Vec<String> {
+        let mut results = sample::results();
+        change(&mut results);
+        judge(&results)
+    }
+
+    fn server(results: &mut Results) -> &mut ServerResults {
+        results.server.as_mut().unwrap()
+    }
+
+    fn swarm(results: &mut Results) -> &mut SwarmTally {
+        results.swarm.as_mut().unwrap()
+    }
+
+    #[test]
+    fn a_clean_run_has_no_discrepancy() {
+        assert_eq!(found_after(|_| ()), Vec::<String>::new());
+    }
+
+    /// One thing wrong, one line at least that tells it.
+    #[test]
+    fn each_loss_is_named() {
+        type Change = fn(&mut Results);
+        let cases: [(Change, &str); 14] = [
+            (|r| server(r).completed -= 1, "accepted but"),
+            (|r| server(r).released -= 1, "released"),
+            (|r| server(r).in_flight = 1, "in flight"),
+            (|r| server(r).slots_leaked = 1, "slots leaked"),
+            (|r| server(r).abandoned = 1, "abandoned"),
+            (|r| server(r).outcomes.ok -= 1, "the hooks saw"),
+            (|r| r.options.delegations += 1, "delegations to recall"),
+            (|r| swarm(r).doubled = 1, "more than once"),
+            (|r| swarm(r).malformed = 1, "malformed"),
+            (|r| swarm(r).unknown = 1, "never granted"),
+            (|r| swarm(r).missed_live = 1, "never recalled"),
+            (|r| swarm(r).recalled -= 1, "the swarm has received"),
+            (|r| swarm(r).returned -= 1, "the server has taken"),
+            (|r| server(r).granted -= 1, "the server granted"),
+        ];
+        for (change, text) in cases {
+            let found = found_after(change);
+            assert!(found.iter().any(|f| f.contains(text)), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn timeouts_at_dead_clients_are_not_lost_but_others_are() {
+        let dead = |r: &mut Results| {
+            let o = &mut server(r).outcomes;
+            (o.ok, o.timed_out) = (o.ok - 250, 250);
+            server(r).returned -= 250;
+            swarm(r).recalled -= 250;
+            swarm(r).returned -= 250;
+        };
+        assert!(found_after(dead).iter().any(|f| f.contains("250 callbacks without an answer")));
+        let expected = found_after(|r| {
+            dead(r);
+            r.options.dead_clients = 1;
+        });
+        assert_eq!(expected, Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_interrupted_run_must_still_balance() {
+        let early = |r: &mut Results| {
+            r.interrupted = true;
+            (server(r).accepted, server(r).completed, server(r).released) = (500, 500, 500);
+            server(r).outcomes.ok = 400;
+            server(r).outcomes.cancelled = 100;
+            swarm(r).recalled = 450;
+            swarm(r).missed_live = 550;
+        };
+        assert_eq!(found_after(early), Vec::<String>::new());
+        let leaked = found_after(|r| {
+            early(r);
+            server(r).slots_leaked = 3;
+        });
+        assert_eq!(leaked, vec!["3 session slots leaked".to_owned()]);
+    }
+}
