@@ -15,7 +15,7 @@ fn leak<T>(values: Vec<T>) -> &'static [T] {
 }
 
 pub fn bytes(len_max: usize) -> Any<&'static [u8]> {
-    prop::collection::vec(any::<u8>(), 0..=len_max).prop_map(|v| leak(v)).boxed()
+    prop::collection::vec(any::<u8>(), 0..=len_max).prop_map(leak).boxed()
 }
 
 fn list<T: Decode<'static> + Copy + std::fmt::Debug + 'static>(
