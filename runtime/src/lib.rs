@@ -13,3 +13,6 @@ mod callback;
 mod sync;
 
 pub use callback::{CallbackKey, InsertError, Remove, TryRun};
+
+#[cfg(not(loom))]
+pub mod io;

@@ -4,10 +4,75 @@
 //! Shape: the reactor queues operations, calls [`Io::turn`], which submits them, waits if it may, and appends what
 //! happened to a list of [`IoEvent`]s. Only then, with no completion queue being walked, the reactor acts on them
 //! (user code runs there). A back end keeps every buffer that it was given until the kernel is done with it.
+//!
+//! The back ends behave alike, and `conformance.rs` holds them to it. What only the cost tells apart: io_uring submits
+//! and waits in one system call, epoll needs one for each receive and send, and rounds timeouts up to a millisecond.
+
+mod epoll;
+mod probe;
+mod socket;
+mod table;
+mod uring;
+
+pub use epoll::Epoll;
+pub use probe::{Backend, BackendError, BackendKind, BackendReport, Missing};
+pub use uring::Uring;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// Sizes of a back end, fixed when it is made. The default fits a reactor with a few thousand connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoConfig {
+    /// Receive buffers shared by all connections of the reactor; a power of two, at most 32,768. A connection with
+    /// bytes to receive while every buffer is lent out waits until one is recycled.
+    pub recv_buffers: u16,
+    /// Size of one receive buffer.
+    pub recv_buffer_bytes: u32,
+    /// io_uring's submission queue: operations that can be queued between two system calls. When it is full the queue
+    /// is submitted early, so this bounds batching, not what can be in flight. Ignored by epoll.
+    pub submission_entries: u32,
+    /// io_uring's completion queue: more completions than this between two turns cost the kernel an allocation each.
+    /// Sum: one receive completion per buffer, one send and one cancellation per connection. Ignored by epoll.
+    pub completion_entries: u32,
+}
+
+impl Default for IoConfig {
+    fn default() -> Self {
+        IoConfig { recv_buffers: 256, recv_buffer_bytes: 16 * 1024, submission_entries: 512, completion_entries: 4096 }
+    }
+}
+
+impl IoConfig {
+    /// Refuses sizes that a back end could not honour.
+    fn check(&self) -> io::Result<()> {
+        let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
+        if !self.recv_buffers.is_power_of_two() || self.recv_buffers > 1 << 15 {
+            return refuse("the number of receive buffers must be a power of two and at most 32768");
+        }
+        if self.recv_buffer_bytes == 0 || self.recv_buffer_bytes > 1 << 24 {
+            return refuse("a receive buffer must have 1 byte to 16 MiB");
+        }
+        let (sq, cq) = (self.submission_entries, self.completion_entries);
+        if sq == 0 || sq > 1 << 15 || cq < sq || cq > 1 << 16 {
+            return refuse("an io_uring needs 1 to 32768 submission entries and as many to 65536 completion entries");
+        }
+        Ok(())
+    }
+}
+
+/// Completions that one turn handles at most: what was received stays in the processor's cache while it is handled,
+/// and the sends that it causes leave soon.
+const TURN_COMPLETIONS_MAX: usize = 64;
+
+/// CLOCK_MONOTONIC in nanoseconds: the same for all reactors and threads of the host. Read without a system call.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    // Neither is ever negative on this clock, and 64 bits of nanoseconds last for 584 years of uptime.
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
 
 /// Names one attached connection: the back end's index and a generation, so that a late completion is told apart from
 /// the next connection on the same index. Chosen by the reactor.
@@ -77,10 +142,26 @@ impl std::fmt::Debug for SendBuf {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a receive buffer that is not recycled starves the connections"]
 pub struct RecvBuf {
+    id: u16,
+    len: u32,
+}
+
+#[allow(clippy::len_without_is_empty)] // A receive buffer that is reported is never empty.
+impl RecvBuf {
+    /// For back ends: the buffer with this number, holding `len` bytes.
+    pub fn new(id: u16, len: u32) -> Self {
+        RecvBuf { id, len }
+    }
+
     /// The back end's buffer number.
-    pub(crate) id: u16,
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
     /// Bytes received into it.
-    pub(crate) len: u32,
+    pub fn len(&self) -> u32 {
+        self.len
+    }
 }
 
 /// What happened.
@@ -94,8 +175,8 @@ pub enum IoEvent {
         buf: RecvBuf,
     },
     /// The send in flight on a connection ended. `Ok(n)`: the kernel took `n` bytes, already taken off the buffer's
-    /// front; if some are left the reactor sends again. `Err`: nothing more will be sent; a [`IoEvent::Closed`] follows
-    /// or came before.
+    /// front; if some are left (the socket failed or was detached midway) the reactor may send again and learns why.
+    /// `Err`: nothing more will be sent; unless the connection was detached, a [`IoEvent::Closed`] follows or came before.
     Sent {
         /// The connection.
         conn: ConnKey,
@@ -104,8 +185,10 @@ pub enum IoEvent {
         /// Bytes taken, or why not.
         result: io::Result<usize>,
     },
-    /// The peer closed the connection (`None`) or it failed. Nothing more arrives. Exactly once per connection, unless
-    /// it was detached first. The reactor is to call [`Io::detach`].
+    /// The peer closed its side (`None`) or the connection failed. Nothing more arrives. Exactly once per connection,
+    /// unless it was detached first. The reactor is to call [`Io::detach`]; until then it can still send, which a peer
+    /// that closed only its sending side receives. A paused connection does not notice its peer closing: it tells once
+    /// it is resumed, or when a send fails.
     Closed {
         /// The connection.
         conn: ConnKey,
@@ -152,8 +235,10 @@ pub struct IoCounters {
     pub receives: u64,
     /// Bytes received.
     pub received_bytes: u64,
-    /// Waits that were ended by the waker.
+    /// Turns that found the waker used.
     pub wakes: u64,
+    /// Times that a connection had bytes to receive and every receive buffer was lent out.
+    pub starvations: u64,
 }
 
 /// A back end. Used by one reactor thread only.
@@ -167,11 +252,14 @@ pub trait Io {
     /// The handle that ends a wait from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
 
-    /// Takes over a connected stream socket and begins to receive. The index of `conn` must be free.
+    /// Takes over a connected stream socket and begins to receive. The index of `conn` must be free and below 2^24; the
+    /// error says what is wrong with it or with the socket, which is then closed. Small segments leave at once
+    /// (TCP_NODELAY): the reactor has coalesced what there is.
     fn attach(&mut self, conn: ConnKey, socket: OwnedFd) -> io::Result<()>;
 
     /// Shuts the connection down in both directions and drops it once its last operation has completed: see
-    /// [`IoEvent::Detached`]. No `Received` and no `Closed` is reported after this call; the `Sent` of a send in flight is.
+    /// [`IoEvent::Detached`]. No later turn reports a `Received` or a `Closed` (those that the turn before handed out
+    /// already are skipped by the reactor, buffers recycled); the `Sent` of a send in flight is reported.
     /// Detaching twice, or a connection that is not attached, does nothing.
     fn detach(&mut self, conn: ConnKey);
 
@@ -182,18 +270,19 @@ pub trait Io {
     fn resume(&mut self, conn: ConnKey);
 
     /// Sends a buffer. At most one send is in flight per connection: the reactor coalesces meanwhile. `Err` hands the
-    /// buffer back: the operation could not be queued (submission queue full, or not attached) and nothing was sent;
-    /// the reactor tries again in a later turn.
+    /// buffer back: the operation could not be queued (submission queue full, a send in flight, or not attached) and
+    /// nothing was sent; the reactor tries again in a later turn.
     fn send(&mut self, conn: ConnKey, buf: SendBuf) -> Result<(), SendBuf>;
 
     /// Submits what is queued, waits as `wait` says for the first event, and appends the events to `events`: bounded
-    /// work, a few dozen completions a turn, the rest next time. An error is fatal to the reactor.
+    /// work, a few dozen completions a turn, the rest next time. It may come back early and empty-handed: after a wake,
+    /// a signal, or an event that concerns the back end alone. An error is fatal to the reactor.
     fn turn(&mut self, wait: Wait, events: &mut Vec<IoEvent>) -> io::Result<()>;
 
-    /// The bytes of a receive buffer.
+    /// The bytes of a receive buffer: none if it is not lent out.
     fn received(&self, buf: &RecvBuf) -> &[u8];
 
-    /// Gives a receive buffer back.
+    /// Gives a receive buffer back. One that is not lent out is ignored.
     fn recycle(&mut self, buf: RecvBuf);
 
     /// What was counted so far.
