@@ -14,6 +14,9 @@ mod socket;
 mod table;
 mod uring;
 
+#[cfg(test)]
+mod conformance;
+
 pub use epoll::Epoll;
 pub use probe::{Backend, BackendError, BackendKind, BackendReport, Missing};
 pub use uring::Uring;
