@@ -1,0 +1,183 @@
+//! The records of calls: one for each session slot, allocated with the session.
+//!
+//! A record is *the* memory of what was sent: session, slot, connection, parameters, xid, and the run that it carries.
+//! A run that is given up leaves its record; the record leaves only when the slot's sequence id is known.
+
+use super::host::Token;
+use crate::nfs4::callback::CallbackOp;
+
+/// Low bits of an xid that name the call record; the bits above count the calls of the client.
+pub(super) const INDEX_BITS: u32 = 12;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+const GENERATION_MASK: u32 = u32::MAX >> INDEX_BITS;
+/// A reply this many calls behind is late rather than of unknown origin.
+const LATE_CALLS_MAX: u32 = GENERATION_MASK / 2;
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The session slot is free.
+    Free,
+    /// On the wire. The timer is the RPC timeout.
+    Sent,
+    /// On the wire of a connection that is up, for longer than the RPC timeout. A late reply still settles it.
+    Unknown,
+    /// To be sent again, on any connection of its session.
+    Ready,
+    /// To be sent again when the timer says so.
+    Backoff,
+    /// To be sent again when no higher slot is busy (NFS4ERR_BAD_HIGH_SLOT).
+    HigherBusy,
+    /// The slot is never used again.
+    Retired,
+}
+
+/// A call, and what it is pinned to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    /// The run that it carries. `None` while the call is out: the run was given up, the slot is quarantined.
+    pub token: Option<Token>,
+    pub op: CallbackOp,
+    pub state: State,
+    /// Index of the session.
+    pub session: u8,
+    /// Which parameters of the session it was first sent with.
+    pub version: u8,
+    /// Index of the connection that it is on, in `Sent` and `Unknown`.
+    pub conn: u8,
+    /// How often CB_SEQUENCE answered NFS4ERR_DELAY.
+    pub level: u8,
+    /// Some transmission got no answer: the client may have executed it.
+    pub unknown: bool,
+    /// It is a lone CB_SEQUENCE.
+    pub resync: bool,
+    /// The next transmission is a new call under the same sequence id (the last one was answered), not a retransmission
+    /// of the same bytes.
+    pub renew: bool,
+    pub xid: u32,
+    /// csa_highest_slotid as sent.
+    pub highest: u32,
+    /// When the run that it carries ends.
+    pub deadline_ns: u64,
+    pub sent_ns: u64,
+    /// When to look at it again.
+    pub wake_ns: u64,
+}
+
+impl Call {
+    pub const FREE: Call = Call {
+        token: None,
+        op: CallbackOp::Illegal,
+        state: State::Free,
+        session: 0,
+        version: 0,
+        conn: 0,
+        level: 0,
+        unknown: false,
+        resync: false,
+        renew: false,
+        xid: 0,
+        highest: 0,
+        deadline_ns: u64::MAX,
+        sent_ns: 0,
+        wake_ns: u64::MAX,
+    };
+
+    /// Whether a reply is awaited.
+    pub fn is_out(&self) -> bool {
+        matches!(self.state, State::Sent | State::Unknown)
+    }
+}
+
+/// What an xid names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Out(usize),
+    Late,
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    records: Vec<Call>,
+    /// No call wants to be looked at earlier. It may be too early, never too late.
+    pub wake_bound_ns: u64,
+    generation: u32,
+    issued: u32,
+}
+
+impl Calls {
+    pub fn new(first_xid: u32) -> Self {
+        Calls {
+            records: Vec::new(),
+            wake_bound_ns: u64::MAX,
+            generation: first_xid.wrapping_sub(1) & GENERATION_MASK,
+            issued: 0,
+        }
+    }
+
+    /// Makes room for `count` records that are not in `taken`, and returns where they start. `None`: no room.
+    pub fn reserve(&mut self, count: u32, taken: &mut [(u32, u32)]) -> Option<u32> {
+        taken.sort_unstable();
+        let mut base = 0;
+        for &(start, len) in taken.iter() {
+            if start - base >= count {
+                break;
+            }
+            base = start + len;
+        }
+        let end = base.checked_add(count)?;
+        if end > 1 << INDEX_BITS {
+            return None;
+        }
+        if self.records.len() < end as usize {
+            self.records.resize(end as usize, Call::FREE);
+        }
+        Some(base)
+    }
+
+    pub fn get(&self, index: usize) -> &Call {
+        &self.records[index]
+    }
+
+    pub fn get_mut(&mut self, index: usize) -> &mut Call {
+        &mut self.records[index]
+    }
+
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// An xid for the call in record `index`.
+    pub fn new_xid(&mut self, index: usize) -> u32 {
+        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
+        self.issued = self.issued.saturating_add(1);
+        self.generation << INDEX_BITS | index as u32
+    }
+
+    /// Finds the call that a reply with this xid answers.
+    #[inline]
+    pub fn find(&self, xid: u32) -> Found {
+        let index = (xid & INDEX_MASK) as usize;
+        match self.records.get(index) {
+            Some(call) if call.xid == xid && call.is_out() => Found::Out(index),
+            _ => {
+                let behind = self.generation.wrapping_sub(xid >> INDEX_BITS) & GENERATION_MASK;
+                if behind < self.issued.min(LATE_CALLS_MAX) { Found::Late } else { Found::Unknown }
+            }
+        }
+    }
+
+    /// Frees a record. Its xid stays behind, to tell a duplicate from the reply to another call.
+    pub fn free(&mut self, index: usize) {
+        let xid = self.records[index].xid;
+        self.records[index] = Call { xid, ..Call::FREE };
+    }
+
+    /// Sets the timer of a call.
+    #[inline]
+    pub fn wake_at(&mut self, index: usize, wake_ns: u64) {
+        self.records[index].wake_ns = wake_ns;
+        self.wake_bound_ns = self.wake_bound_ns.min(wake_ns);
+    }
+}

@@ -1,0 +1,243 @@
+//! Sessions come, change and go; the client changes its state; runs come in, are cancelled and drained.
+
+use super::calls::State;
+use super::config::{AddError, Census, Credential, SessionParams};
+use super::host::{Host, Outcome, Requeue, Token};
+use super::path::{Session, Version};
+use super::queue::Queue;
+use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
+use super::transmit::{CALL_WORDS_BYTES, encode_head};
+use super::{Backchannel, ClientState, SESSIONS_MAX, SessionKey};
+use crate::nfs4::callback::CallbackOp;
+use crate::session::{RequesterSlots, SLOTS_MAX};
+
+/// Most parameter versions of one session that calls are pinned to.
+const VERSIONS_MAX: usize = 4;
+/// Room for the arguments of the smallest operations.
+const ARGS_BYTES_MIN: usize = 16;
+
+impl Backchannel {
+    /// The client has created a session with a backchannel. It has no connection yet.
+    pub fn add_session(
+        &mut self,
+        key: SessionKey,
+        params: &SessionParams,
+        host: &mut impl Host,
+    ) -> Result<(), AddError> {
+        if self.session_index(key).is_some() {
+            return Err(AddError::KeyInUse);
+        }
+        if !(1..=2).contains(&params.minor_version) {
+            return Err(AddError::MinorVersion(params.minor_version));
+        }
+        let head = encode_head(params.program, &params.credential, params.minor_version, params.session_id);
+        let request_bytes_max = params.request_bytes_max as usize;
+        check_size(&head, request_bytes_max)?;
+        if params.operations_max < 2 {
+            return Err(AddError::TooSmall);
+        }
+        let index = self.sessions.iter().position(Option::is_none).unwrap_or(self.sessions.len());
+        if index == SESSIONS_MAX {
+            return Err(AddError::TooManySessions);
+        }
+        if params.slots == 0 || params.slots > SLOTS_MAX {
+            return Err(AddError::TooManySlots);
+        }
+        let mut taken: Vec<_> = self.live_sessions().map(|s| (s.base, s.slots.count())).collect();
+        let base = self.calls.reserve(params.slots, &mut taken).ok_or(AddError::TooManySlots)?;
+        let mut versions = Vec::with_capacity(VERSIONS_MAX);
+        versions.push(Version { head, calls: 0 });
+        let session = Session {
+            key,
+            id: params.session_id,
+            minor_version: params.minor_version,
+            base,
+            slots: RequesterSlots::new(params.slots),
+            versions,
+            current: 0,
+            request_bytes_max,
+            bound: 0,
+            ever_bound: false,
+            ready_count: 0,
+            higher_busy_count: 0,
+            own: Queue::default(),
+            own_hold_ns: 0,
+            own_level: 0,
+            fault: None,
+            refused: None,
+            dead: false,
+            lost: false,
+        };
+        if index == self.sessions.len() {
+            self.sessions.push(None);
+        }
+        self.sessions[index] = Some(session);
+        self.update_path(host);
+        Ok(())
+    }
+
+    /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls that are not sent yet. A call that was
+    /// sent keeps its bytes.
+    pub fn control(
+        &mut self,
+        key: SessionKey,
+        program: u32,
+        credential: &Credential,
+        host: &mut impl Host,
+    ) -> Result<(), AddError> {
+        let index = self.session_index(key).ok_or(AddError::NoSuchSession)?;
+        let Some(session) = &mut self.sessions[index] else { return Err(AddError::NoSuchSession) };
+        let head = encode_head(program, credential, session.minor_version, session.id);
+        check_size(&head, session.request_bytes_max)?;
+        let version = Version { head, calls: 0 };
+        let current = match session.versions.iter().position(|v| v.calls == 0) {
+            Some(unused) => {
+                session.versions[unused] = version;
+                unused
+            }
+            None if session.versions.len() < VERSIONS_MAX => {
+                session.versions.push(version);
+                session.versions.len() - 1
+            }
+            None => return Err(AddError::Busy),
+        };
+        session.current = current as u8;
+        session.refused = None;
+        self.update_path(host);
+        Ok(())
+    }
+
+    /// The session is gone (DESTROY_SESSION, or its client). Its callbacks move to another session of the client, or
+    /// wait for one; CB_RECALL_SLOT ends as [`Outcome::Cancelled`]. Late replies to its calls are dropped.
+    pub fn remove_session(&mut self, now_ns: u64, key: SessionKey, host: &mut impl Host) -> bool {
+        let Some(index) = self.session_index(key) else { return false };
+        let Some(mut session) = self.sessions[index].take() else { return false };
+        for call_index in session.call_range() {
+            let call = *self.calls.get(call_index);
+            self.calls.free(call_index);
+            match call.token {
+                Some(token) if call.op == CallbackOp::RecallSlot => {
+                    self.finish(token, &Outcome::Cancelled { sent: true }, host);
+                }
+                Some(token) => self.requeue(now_ns, token, Requeue::SessionLost, host),
+                None => {}
+            }
+        }
+        while let Some(token) = session.own.pop(host) {
+            let sent = host.note(token) & NOTE_SENT != 0;
+            self.finish(token, &Outcome::Cancelled { sent }, host);
+        }
+        self.update_path(host);
+        true
+    }
+
+    /// A run was accepted. CB_RECALL_SLOT goes to [`enqueue_on`](Self::enqueue_on).
+    #[inline]
+    pub fn enqueue(&mut self, token: Token, host: &mut impl Host) {
+        self.runs += 1;
+        if let Some(outcome) = self.ending(false) {
+            return self.finish(token, &outcome, host);
+        }
+        let deadline_ns = self.deadline_ns(token, host);
+        self.queues.push_fresh(token, deadline_ns, host);
+    }
+
+    /// A run that belongs to a session was accepted: CB_RECALL_SLOT. If there is no such session it ends as
+    /// [`Outcome::Cancelled`].
+    pub fn enqueue_on(&mut self, token: Token, session: SessionKey, host: &mut impl Host) {
+        self.runs += 1;
+        match (self.session_index(session), self.ending(false)) {
+            (Some(_), Some(outcome)) => self.finish(token, &outcome, host),
+            (Some(index), None) => self.push_own(index, token, host),
+            (None, _) => self.finish(token, &Outcome::Cancelled { sent: false }, host),
+        }
+    }
+
+    /// Ends one run as [`Outcome::Cancelled`]. `false`: it is not here. Walks the calls and the queues of the client.
+    pub fn cancel(&mut self, now_ns: u64, token: Token, host: &mut impl Host) -> bool {
+        let call = (0..self.calls.len()).find(|&index| self.calls.get(index).token == Some(token));
+        if let Some(index) = call {
+            self.give_up(now_ns, index, &Outcome::Cancelled { sent: true }, host);
+            return true;
+        }
+        let mut found = self.queues.remove(token, host) || self.wheel.remove(token, host);
+        for session in self.sessions.iter_mut().flatten() {
+            found = found || session.own.remove(token, host);
+        }
+        if found {
+            let sent = host.note(token) & NOTE_SENT != 0;
+            self.finish(token, &Outcome::Cancelled { sent }, host);
+        }
+        found
+    }
+
+    /// Ends all runs as [`Outcome::Cancelled`], and each one that still comes in: what is not out at once (in slices,
+    /// see [`poll_timeout`](Self::poll_timeout)), what is out when its answer comes or at `deadline_ns`.
+    pub fn drain(&mut self, now_ns: u64, deadline_ns: u64, host: &mut impl Host) {
+        self.drain_ns = Some(self.drain_ns.map_or(deadline_ns, |before| before.min(deadline_ns)));
+        self.end_waiting(ENDINGS_PER_CALL_MAX, host);
+        if deadline_ns <= now_ns {
+            self.give_up_all(now_ns, &Outcome::Cancelled { sent: true }, host);
+        }
+    }
+
+    /// The embedder says how the client is. In courtesy or expired, all its callbacks end, those that are out too.
+    pub fn set_client_state(&mut self, now_ns: u64, state: ClientState, host: &mut impl Host) {
+        self.client = state;
+        let outcome = match state {
+            ClientState::Active => return,
+            ClientState::Courtesy => Outcome::Courtesy,
+            ClientState::Expired => Outcome::Cancelled { sent: true },
+        };
+        self.give_up_all(now_ns, &outcome, host);
+        self.end_waiting(ENDINGS_PER_CALL_MAX, host);
+    }
+
+    /// How runs end that cannot be sent any more as things stand.
+    pub(super) fn ending(&self, sent: bool) -> Option<Outcome<'static>> {
+        if self.drain_ns.is_some() || self.client == ClientState::Expired {
+            return Some(Outcome::Cancelled { sent });
+        }
+        if self.client == ClientState::Courtesy {
+            return Some(Outcome::Courtesy);
+        }
+        self.path.expired.then_some(Outcome::PathDown)
+    }
+
+    pub(super) fn push_own<H: Host>(&mut self, session: usize, token: Token, host: &mut H) {
+        let deadline_ns = self.deadline_ns(token, host);
+        self.queues.deadline_bound_ns = self.queues.deadline_bound_ns.min(deadline_ns);
+        if let Some(session) = &mut self.sessions[session] {
+            session.own.push_back(token, host);
+        }
+    }
+
+    /// Whether no run is left here.
+    pub fn is_idle(&self) -> bool {
+        self.runs == 0
+    }
+
+    /// Counts where slots and runs are. Walks the calls of the client.
+    pub fn census(&self) -> Census {
+        let mut census = Census { runs_queued: self.queues.len(), runs_delayed: self.wheel.len(), ..Census::default() };
+        for session in self.live_sessions() {
+            census.runs_queued += u64::from(session.own.len());
+            census.slots += session.slots.count();
+            for index in session.call_range() {
+                let call = self.calls.get(index);
+                match call.state {
+                    State::Free => census.slots_free += 1,
+                    State::Retired => census.slots_retired += 1,
+                    _ if call.token.is_some() => census.slots_with_run += 1,
+                    _ => census.slots_quarantined += 1,
+                }
+            }
+        }
+        census
+    }
+}
+
+fn check_size(head: &[u8], request_bytes_max: usize) -> Result<(), AddError> {
+    let needed = head.len() + CALL_WORDS_BYTES + ARGS_BYTES_MIN;
+    if needed > request_bytes_max.saturating_add(4) { Err(AddError::TooSmall) } else { Ok(()) }
+}

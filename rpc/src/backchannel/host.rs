@@ -1,0 +1,227 @@
+//! What the core asks of its driver, and what it tells it.
+
+use super::{ConnToken, SessionKey};
+use crate::message::{AcceptStatus, Rejected};
+use crate::nfs4::Status;
+use crate::nfs4::callback::CallbackOp;
+use crate::xdr::{self, Writer, XdrError};
+
+/// The driver's name for one callback. While a run of it is in the core, the core alone passes the token on: it is in
+/// one queue, or in one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u32);
+
+/// The driver of the core: the storage of its queues and the owner of the callbacks.
+///
+/// The core calls these while it is working; none of them may call the core back.
+pub trait Host {
+    /// What [`set_link`](Host::set_link) stored last.
+    fn link(&self, token: Token) -> Option<Token>;
+
+    /// Stores the next token of the queue that `token` is in.
+    fn set_link(&mut self, token: Token, next: Option<Token>);
+
+    /// What [`set_note`](Host::set_note) stored last; 0 at the start of a run.
+    fn note(&self, token: Token) -> u8;
+
+    /// Stores what the core remembers about a run while it is queued (backoff level, whether it was sent before).
+    fn set_note(&mut self, token: Token, note: u8);
+
+    /// Which operation the callback is.
+    fn op(&self, token: Token) -> CallbackOp;
+
+    /// When the run was accepted.
+    fn started_ns(&self, token: Token) -> u64;
+
+    /// The token leaves its queue to be sent. `true`: this run was requeued, `prepare` must not run again. Clears the
+    /// driver's REQUEUE.
+    fn take_requeue(&mut self, token: Token) -> bool;
+
+    /// Last look before the first transmission of a run. `false`: there is nothing to send, the run ends as
+    /// [`Outcome::Refused`].
+    fn prepare(&mut self, token: Token) -> bool;
+
+    /// Writes the arguments of the operation, what follows `argop` in `nfs_cb_argop4`. Every time the same bytes from
+    /// `prepare` to the end of the run.
+    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()>;
+
+    /// How the run went. `None`: it is over and the token is the driver's again. `Some(delay_ns)`: it is to be sent
+    /// again after that time, which the core cuts to [`Config::backoff_ns_max`](super::Config) and to the run
+    /// deadline; possible only where [`Outcome::may_requeue`] says so, and taken as `None` elsewhere. A run that was
+    /// sent again ends by another `done`.
+    fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64>;
+
+    /// The run was put back on a queue: the driver sets its REQUEUE.
+    fn requeued(&mut self, token: Token, why: Requeue);
+
+    /// Something happened to the client's callback path.
+    fn event(&mut self, event: Event);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome<'a> {
+    /// The client answered.
+    Replied {
+        /// The status of the operation.
+        status: Status,
+        /// The body of the result after its status, and whatever follows it; empty if the client sent none. To be
+        /// decoded as the result of the operation with this status.
+        results: &'a [u8],
+    },
+    /// `prepare` said that there was nothing to send.
+    Refused,
+    /// The arguments could not be written, or not in the record size that the session allows. Nothing was sent.
+    Unencodable(XdrError),
+    /// The run deadline passed.
+    TimedOut {
+        /// It was sent at least once. What was never sent does not count against the client.
+        sent: bool,
+    },
+    /// The client had no callback path for a lease after it was told so, while it renewed. Never sent since.
+    PathDown,
+    /// The client is in courtesy.
+    Courtesy,
+    /// The client, its session or the whole runtime goes away.
+    Cancelled {
+        /// It was sent at least once.
+        sent: bool,
+    },
+    /// The client took the request, its answer is lost, and this operation must not be executed twice.
+    DeliveredUnknown,
+    /// The client refuses what the backchannel of its session sends, and no other session of it is usable.
+    Fault(PathFault),
+}
+
+impl Outcome<'_> {
+    /// Whether `done` may ask for the callback to be sent again.
+    pub const fn may_requeue(&self) -> bool {
+        matches!(self, Outcome::Replied { .. } | Outcome::DeliveredUnknown | Outcome::Fault(_))
+    }
+}
+
+/// What is wrong with a callback path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathFault {
+    /// The RPC was denied (RFC 5531 section 9, `rejected_reply`).
+    Denied(Rejected),
+    /// The RPC was accepted and not executed (RFC 5531 section 9, `accept_stat`).
+    NotExecuted(AcceptStatus),
+    /// The compound has no results at all: NFS4ERR_MINOR_VERS_MISMATCH, NFS4ERR_RESOURCE.
+    NoResults(Status),
+    /// CB_SEQUENCE answered for another session, session slot or sequence id.
+    WrongEcho,
+    /// A reply could not be decoded.
+    Malformed,
+    /// Every session slot was answered with NFS4ERR_SEQ_MISORDERED or NFS4ERR_BADSLOT: the session is of no use.
+    NoSlots,
+}
+
+/// Why a run went back to a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Requeue {
+    /// `done` asked for it.
+    Asked,
+    /// The operation was answered with NFS4ERR_DELAY.
+    Delay,
+    /// The session is gone, or says so (NFS4ERR_BADSESSION).
+    SessionLost,
+    /// The connection is not bound to the session any more, and the request was not executed.
+    NotBound,
+    /// The session slot cannot be used any more (NFS4ERR_BADSLOT, NFS4ERR_SEQ_MISORDERED).
+    SlotLost,
+    /// The reply cannot be trusted (wrong echo, malformed).
+    BadReply,
+    /// The request was executed, its result is lost, and the operation may be repeated.
+    UncachedReply,
+    /// NFS4ERR_SEQ_FALSE_RETRY.
+    FalseRetry,
+    /// The parameters that it was sent with were refused; others are there.
+    Refused,
+    /// The buffer had no room for it. It was not sent.
+    NoSpace,
+}
+
+/// What happened to a client's callback path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The state of the client's callback path changed.
+    Path(PathState),
+    /// Nothing came back on this connection for too long: the core has forgotten it, as if
+    /// [`handle_disconnect`](super::Backchannel::handle_disconnect) had been called. The driver must shut it down before
+    /// it polls another connection of the client, because the same calls are resent there (RFC 8881 section 2.10.6.2).
+    CloseConnection(ConnToken),
+    /// The client says that this connection does not carry this session's backchannel (NFS4ERR_BADSESSION,
+    /// NFS4ERR_CONN_NOT_BOUND_TO_SESSION). The binding is gone; the connection may stay.
+    Unbound {
+        /// The session.
+        session: SessionKey,
+        /// The connection.
+        conn: ConnToken,
+    },
+    /// Every bound connection of this session said NFS4ERR_BADSESSION. Its callbacks were moved; it is not used unless
+    /// it is bound again.
+    SessionLost(SessionKey),
+    /// The session's backchannel does not follow the protocol (SEQ4_STATUS_BACKCHANNEL_FAULT).
+    SessionFault {
+        /// The session.
+        session: SessionKey,
+        /// What is wrong.
+        fault: PathFault,
+    },
+}
+
+/// State of a client's callback path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathState {
+    /// No session was ever bound to a connection.
+    Unknown,
+    /// Callbacks can be sent.
+    Up,
+    /// No session has a connection.
+    Down,
+    /// There is a connection, and the client refuses what is sent on it.
+    Fault,
+}
+
+/// Order in which callbacks are served, within one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Somebody waits for the answer: CB_GETATTR.
+    Waited = 0,
+    /// Recalls: CB_RECALL, CB_LAYOUTRECALL, CB_NOTIFY_LOCK.
+    Recall = 1,
+    /// Everything else.
+    Background = 2,
+}
+
+impl Class {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// The class of an operation.
+    pub const fn of(op: CallbackOp) -> Class {
+        match op {
+            CallbackOp::Getattr => Class::Waited,
+            CallbackOp::Recall | CallbackOp::LayoutRecall | CallbackOp::NotifyLock => Class::Recall,
+            _ => Class::Background,
+        }
+    }
+}
+
+/// Whether an operation may be executed twice by the client. The others change something there each time, or wait for
+/// something that comes only once: CB_OFFLOAD that matches no copy is kept waiting for one by Linux clients.
+pub(super) const fn is_repeatable(op: CallbackOp) -> bool {
+    matches!(
+        op,
+        CallbackOp::Getattr
+            | CallbackOp::Recall
+            | CallbackOp::LayoutRecall
+            | CallbackOp::RecallAny
+            | CallbackOp::RecallSlot
+    )
+}

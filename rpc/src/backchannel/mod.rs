@@ -1,0 +1,157 @@
+//! The backchannel of one client: callbacks in, records out, replies in, outcomes out. Sans-IO; the time is an argument,
+//! in nanoseconds of any monotonic clock.
+//!
+//! # What the driver does
+//!
+//! - It gives each callback a [`Token`] and implements [`Host`], where the core keeps its queues: enqueueing, requeueing
+//!   and delaying a callback need no memory. Memory is taken when a session or new parameters are added, and only then.
+//! - [`enqueue`](Backchannel::enqueue) hands in an accepted run; [`Host::done`] hands it back, once (or more often, if
+//!   the driver asks for it to be sent again).
+//! - [`handle_record`](Backchannel::handle_record) takes every REPLY record of a bound connection.
+//! - **[`poll_transmit`](Backchannel::poll_transmit) must be called again** for each connection of the client whose
+//!   [`wants_transmit`](Backchannel::wants_transmit) is true, after any other call that takes a [`Host`], until it
+//!   answers [`Transmit::Idle`]; after [`Transmit::NoSpace`] once there is a larger buffer.
+//! - **[`poll_timeout`](Backchannel::poll_timeout) must be read again** after any call that takes a [`Host`]; when that
+//!   time has come, [`handle_timeout`](Backchannel::handle_timeout) is due. A time in the past means: there is more to
+//!   do, at the next turn of the loop.
+//!
+//! # What the core promises
+//!
+//! - Each token that came in is in exactly one place (a queue, a delay, a call) until it ends, and it ends by its run
+//!   deadline at the latest, give or take [`TIMER_GRAIN_NS`] and the order of its queue.
+//! - A session slot's sequence id moves on only when the client has shown that it took the request (RFC 8881 section
+//!   2.10.6.1). A call that was given up while its fate was unknown leaves its slot *quarantined*: the slot is used again
+//!   only after the client has told, in answer to a lone CB_SEQUENCE with the same id, where it stands.
+//! - A call that is sent again on another connection is the same bytes, header included. Nothing is sent again on a
+//!   connection that is up, unless the client answered (RFC 8881 section 2.10.6.2).
+//! - No reply, however malformed, makes it panic, and none makes it forget a callback.
+//!
+//! One call carries one callback today; a call record names the run that it carries in one place (`calls.rs`), which is
+//! where a batch will go. Minor version 0 has no session slots and will be a second kind of session.
+
+mod calls;
+mod config;
+mod control;
+mod decode;
+mod host;
+mod path;
+mod queue;
+mod settle;
+mod timeout;
+mod transmit;
+
+pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
+pub use host::{Class, Event, Host, Outcome, PathFault, PathState, Requeue, Token};
+pub use path::seq4_status;
+pub use queue::TIMER_GRAIN_NS;
+
+use calls::Calls;
+use path::{Conn, PathClock, Session};
+use queue::{Classes, Wheel};
+
+use crate::xdr::XdrError;
+
+/// Most sessions of one client.
+pub const SESSIONS_MAX: usize = 16;
+/// Most connections of one client: one bit each in a session's set of bound connections.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Most session slots of one client, all sessions together: what fits into the low bits of an xid.
+pub const CALLS_MAX: usize = 1 << calls::INDEX_BITS;
+
+/// The driver's name for a session; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionKey(pub u64);
+
+/// The driver's name for a connection; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnToken(pub u64);
+
+/// What the embedder says about a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    /// It renews its lease.
+    Active,
+    /// Its lease has expired and its state is kept until somebody wants it: callbacks end as [`Outcome::Courtesy`].
+    Courtesy,
+    /// It is gone, or has a new incarnation: callbacks end as [`Outcome::Cancelled`].
+    Expired,
+}
+
+/// What [`Backchannel::handle_record`] made of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// It was the reply to an outstanding call. The call is settled, whatever the reply said.
+    Settled,
+    /// It was the reply to a call that is not outstanding any more, or not on this connection. Dropped.
+    Late,
+    /// No such call was sent lately. Dropped.
+    UnknownXid,
+    /// It could not be decoded. If it named an outstanding call, that call is settled as far as it can be.
+    Malformed(XdrError),
+}
+
+/// What [`Backchannel::poll_transmit`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "bytes that are not sent are a call without a reply"]
+pub enum Transmit {
+    /// Wrote one record of this many bytes, with its mark. Call again.
+    Wrote(usize),
+    /// Wrote nothing, but ended some runs that need not be sent any more. Call again, in this turn or in the next.
+    Again,
+    /// There is nothing to send on this connection.
+    Idle,
+    /// The next record does not fit. A buffer of [`Backchannel::record_bytes_max`] is always enough.
+    NoSpace,
+}
+
+/// The backchannel of one client. See the [module](self) for how it is driven.
+#[derive(Debug)]
+pub struct Backchannel {
+    config: Config,
+    client: ClientState,
+    /// Set by `drain`: when the calls that are still outstanding are given up.
+    drain_ns: Option<u64>,
+    sessions: Vec<Option<Session>>,
+    conns: Vec<Option<Conn>>,
+    calls: Calls,
+    queues: Classes,
+    wheel: Wheel,
+    path: PathClock,
+    /// Runs that have come in and not ended.
+    runs: u64,
+    counters: Counters,
+}
+
+impl Backchannel {
+    /// A client without sessions.
+    pub fn new(config: Config) -> Self {
+        Backchannel {
+            config,
+            client: ClientState::Active,
+            drain_ns: None,
+            sessions: Vec::new(),
+            conns: Vec::new(),
+            calls: Calls::new(config.first_xid),
+            queues: Classes::new(),
+            wheel: Wheel::new(config.seed),
+            path: PathClock::default(),
+            runs: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Runs that have come in and not ended.
+    pub fn run_count(&self) -> u64 {
+        self.runs
+    }
+}

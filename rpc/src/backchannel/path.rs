@@ -1,0 +1,279 @@
+//! Sessions, the connections that are bound to them, and what that says about the client's callback path.
+
+use super::host::{Event, Host, PathFault, PathState};
+use super::queue::Queue;
+use super::{AddError, Backchannel, CONNECTIONS_MAX, ConnToken, SessionKey};
+use crate::nfs4::SessionId;
+use crate::session::{RequesterSlots, SlotId};
+
+/// SEQ4_STATUS bits about the backchannel (RFC 8881 section 18.46.2, `SEQ4_STATUS_*`).
+pub mod seq4_status {
+    /// No session of the client has a callback path.
+    pub const CB_PATH_DOWN: u32 = 0x1;
+    /// This session has no callback path.
+    pub const CB_PATH_DOWN_SESSION: u32 = 0x200;
+    /// The backchannel of this session is beyond repair: the client is to destroy the session.
+    pub const BACKCHANNEL_FAULT: u32 = 0x400;
+}
+
+/// What calls of a session carry besides their own arguments: everything from the record mark to the session id, encoded
+/// once. A call keeps the version that it was first sent with.
+#[derive(Debug)]
+pub(super) struct Version {
+    pub head: Box<[u8]>,
+    /// Calls that are pinned to it.
+    pub calls: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub key: SessionKey,
+    pub id: SessionId,
+    pub minor_version: u32,
+    /// The call record of session slot 0; the others follow it.
+    pub base: u32,
+    pub slots: RequesterSlots,
+    pub versions: Vec<Version>,
+    pub current: u8,
+    pub request_bytes_max: usize,
+    /// The connections that carry it, by index.
+    pub bound: u64,
+    pub ever_bound: bool,
+    /// Calls in `State::Ready`, and in `State::HigherBusy`.
+    pub ready_count: u32,
+    pub higher_busy_count: u32,
+    /// Runs that must not leave the session (CB_RECALL_SLOT), and until when the queue is held back.
+    pub own: Queue,
+    pub own_hold_ns: u64,
+    pub own_level: u8,
+    /// The client breaks the protocol: reported for as long as the session lives.
+    pub fault: Option<PathFault>,
+    /// The client refuses what is sent with the current parameters.
+    pub refused: Option<PathFault>,
+    /// No slot is left: nothing is sent any more.
+    pub dead: bool,
+    /// Every bound connection said NFS4ERR_BADSESSION.
+    pub lost: bool,
+}
+
+impl Session {
+    /// Whether new calls may be sent.
+    pub fn is_usable(&self) -> bool {
+        self.bound != 0 && !self.dead && !self.lost
+    }
+
+    pub fn call_index(&self, slot: SlotId) -> usize {
+        (self.base + slot.0) as usize
+    }
+
+    pub fn call_range(&self) -> core::ops::Range<usize> {
+        self.base as usize..(self.base + self.slots.count()) as usize
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Conn {
+    pub token: ConnToken,
+    /// When anything came in on it.
+    pub heard_ns: u64,
+    /// The session that is served next.
+    pub turn: u8,
+}
+
+/// The path state as it was told to the driver, and what runs when it is down.
+#[derive(Debug)]
+pub(super) struct PathClock {
+    pub state: PathState,
+    /// When the client's first reply that showed the path to be down was sent, plus a lease.
+    pub deadline_ns: Option<u64>,
+    /// That time is over: what cannot be sent ends at once.
+    pub expired: bool,
+}
+
+impl Default for PathClock {
+    fn default() -> Self {
+        PathClock { state: PathState::Unknown, deadline_ns: None, expired: false }
+    }
+}
+
+impl Backchannel {
+    pub(super) fn session_index(&self, key: SessionKey) -> Option<usize> {
+        self.sessions.iter().position(|s| s.as_ref().is_some_and(|s| s.key == key))
+    }
+
+    #[inline]
+    pub(super) fn conn_index(&self, conn: ConnToken) -> Option<usize> {
+        self.conns.iter().position(|c| c.as_ref().is_some_and(|c| c.token == conn))
+    }
+
+    pub(super) fn live_sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().flatten()
+    }
+
+    /// The connection carries the session's backchannel from now on (CREATE_SESSION with CONN_BACK_CHAN,
+    /// BIND_CONN_TO_SESSION). Wakes what was parked.
+    pub fn bind(
+        &mut self,
+        now_ns: u64,
+        session: SessionKey,
+        conn: ConnToken,
+        host: &mut impl Host,
+    ) -> Result<(), AddError> {
+        let index = self.session_index(session).ok_or(AddError::NoSuchSession)?;
+        let conn_index = self.conn_index(conn).or_else(|| self.new_conn(now_ns, conn));
+        let conn_index = conn_index.ok_or(AddError::TooManyConnections)?;
+        if let Some(session) = &mut self.sessions[index] {
+            session.bound |= 1 << conn_index;
+            session.ever_bound = true;
+            session.lost = false;
+        }
+        self.update_path(host);
+        Ok(())
+    }
+
+    fn new_conn(&mut self, now_ns: u64, token: ConnToken) -> Option<usize> {
+        let conn = Some(Conn { token, heard_ns: now_ns, turn: 0 });
+        if let Some(index) = self.conns.iter().position(Option::is_none) {
+            self.conns[index] = conn;
+            return Some(index);
+        }
+        if self.conns.len() == CONNECTIONS_MAX {
+            return None;
+        }
+        self.conns.push(conn);
+        Some(self.conns.len() - 1)
+    }
+
+    /// The connection is gone: calls that were on it are sent again on the next one of their session, or wait for one.
+    pub fn handle_disconnect(&mut self, conn: ConnToken, host: &mut impl Host) {
+        if let Some(index) = self.conn_index(conn) {
+            self.drop_conn(index);
+            self.update_path(host);
+        }
+    }
+
+    /// Something came in on the connection that was no reply to a callback: the client is alive.
+    pub fn heard(&mut self, now_ns: u64, conn: ConnToken) {
+        if let Some(index) = self.conn_index(conn)
+            && let Some(conn) = &mut self.conns[index]
+        {
+            conn.heard_ns = now_ns;
+        }
+    }
+
+    /// Forgets a connection. Walks the calls of the client, at most [`CALLS_MAX`](super::CALLS_MAX).
+    pub(super) fn drop_conn(&mut self, conn: usize) {
+        self.conns[conn] = None;
+        for session in self.sessions.iter_mut().flatten() {
+            session.bound &= !(1 << conn);
+        }
+        for index in 0..self.calls.len() {
+            let call = self.calls.get_mut(index);
+            if call.is_out() && usize::from(call.conn) == conn {
+                call.unknown = true;
+                self.make_ready(index);
+            }
+        }
+    }
+
+    /// The client says that a connection does not carry a session.
+    pub(super) fn unbind<H: Host>(&mut self, session: usize, conn: usize, host: &mut H) {
+        let (Some(session), Some(conn_record)) = (&mut self.sessions[session], &self.conns[conn]) else { return };
+        if session.bound & (1 << conn) == 0 {
+            return;
+        }
+        session.bound &= !(1 << conn);
+        host.event(Event::Unbound { session: session.key, conn: conn_record.token });
+    }
+
+    /// Whether the session is bound to the connection.
+    pub fn is_bound(&self, session: SessionKey, conn: ConnToken) -> bool {
+        let Some(conn) = self.conn_index(conn) else { return false };
+        self.live_sessions().any(|s| s.key == session && s.bound & (1 << conn) != 0)
+    }
+
+    /// Whether new calls had better go to another session than this one.
+    pub(super) fn another_is_better(&self, index: usize) -> bool {
+        let others = self.sessions.iter().enumerate().filter(|(i, _)| *i != index);
+        others.filter_map(|(_, s)| s.as_ref()).any(|s| s.is_usable() && s.refused.is_none())
+    }
+
+    /// The client breaks the protocol on this session.
+    pub(super) fn fault_session<H: Host>(&mut self, index: usize, fault: PathFault, host: &mut H) {
+        let Some(session) = &mut self.sessions[index] else { return };
+        // The last of its slots is worth another event: nothing is sent on it from now on.
+        let first = session.fault.is_none() || (fault == PathFault::NoSlots && !session.dead);
+        session.dead |= fault == PathFault::NoSlots;
+        if first {
+            session.fault = Some(fault);
+            host.event(Event::SessionFault { session: session.key, fault });
+        }
+        self.update_path(host);
+    }
+
+    /// State of the client's callback path.
+    pub fn path_state(&self) -> PathState {
+        self.path.state
+    }
+
+    fn compute_path(&self) -> PathState {
+        let mut state = PathState::Unknown;
+        for session in self.live_sessions() {
+            if session.is_usable() && session.refused.is_none() {
+                return PathState::Up;
+            }
+            if (session.bound != 0 && session.refused.is_some()) || session.dead {
+                state = PathState::Fault;
+            } else if session.ever_bound && state == PathState::Unknown {
+                state = PathState::Down;
+            }
+        }
+        // The last session went: what was up is down.
+        if state == PathState::Unknown && self.path.state != PathState::Unknown {
+            return PathState::Down;
+        }
+        state
+    }
+
+    /// To be called after every change to sessions, bindings and faults.
+    pub(super) fn update_path<H: Host>(&mut self, host: &mut H) {
+        let state = self.compute_path();
+        if self.has_path() {
+            self.path.deadline_ns = None;
+            self.path.expired = false;
+        }
+        if state != self.path.state {
+            self.path.state = state;
+            host.event(Event::Path(state));
+        }
+    }
+
+    fn has_path(&self) -> bool {
+        self.live_sessions().any(Session::is_usable)
+    }
+
+    /// The SEQ4_STATUS bits for the reply to a SEQUENCE on this session (RFC 8881 section 18.46.3); `None`: for the
+    /// client as a whole, as RENEW needs it (NFS4ERR_CB_PATH_DOWN).
+    pub fn seq4_status(&self, session: Option<SessionKey>) -> u32 {
+        let mut bits = if self.has_path() { 0 } else { seq4_status::CB_PATH_DOWN };
+        if let Some(key) = session
+            && let Some(session) = self.live_sessions().find(|s| s.key == key)
+        {
+            if !session.is_usable() {
+                bits |= seq4_status::CB_PATH_DOWN_SESSION;
+            }
+            if session.fault.is_some() || session.refused.is_some() {
+                bits |= seq4_status::BACKCHANNEL_FAULT;
+            }
+        }
+        bits
+    }
+
+    /// A reply with CB_PATH_DOWN went out to the client. If it does not bind a connection within a lease, what is not
+    /// sent ends as [`Outcome::PathDown`](super::Outcome).
+    pub fn path_down_told(&mut self, now_ns: u64) {
+        if !self.has_path() && self.path.deadline_ns.is_none() && !self.path.expired {
+            self.path.deadline_ns = Some(now_ns.saturating_add(self.config.lease_ns));
+        }
+    }
+}

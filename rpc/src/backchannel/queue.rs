@@ -1,0 +1,304 @@
+//! Queues of runs, linked through the driver's entries ([`Host::link`]): they need no memory and cannot overflow.
+
+use super::host::{Class, Host, Token};
+
+/// Granularity of delays: they end at a multiple of this time.
+pub const TIMER_GRAIN_NS: u64 = 50_000_000;
+
+const BUCKETS: u64 = 128;
+/// Longest time ahead that the wheel can hold.
+pub(super) const WHEEL_SPAN_NS: u64 = (BUCKETS - 2) * TIMER_GRAIN_NS;
+
+/// How often a class may be passed over by a higher one while it has work: the floor of recalls and of the background.
+const PASSED_OVER_MAX: [u8; Class::COUNT] = [0, 4, 16];
+
+/// A first-in, first-out queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Queue {
+    ends: Option<(Token, Token)>,
+    len: u32,
+}
+
+impl Queue {
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub fn head(&self) -> Option<Token> {
+        self.ends.map(|(head, _)| head)
+    }
+
+    #[inline]
+    pub fn push_back<H: Host>(&mut self, token: Token, host: &mut H) {
+        host.set_link(token, None);
+        self.ends = match self.ends {
+            None => Some((token, token)),
+            Some((head, tail)) => {
+                host.set_link(tail, Some(token));
+                Some((head, token))
+            }
+        };
+        self.len += 1;
+    }
+
+    pub fn push_front<H: Host>(&mut self, token: Token, host: &mut H) {
+        let (next, tail) = self.ends.map_or((None, token), |(head, tail)| (Some(head), tail));
+        host.set_link(token, next);
+        self.ends = Some((token, tail));
+        self.len += 1;
+    }
+
+    #[inline]
+    pub fn pop<H: Host>(&mut self, host: &H) -> Option<Token> {
+        let (head, tail) = self.ends?;
+        // The tail's own link is not looked at: whoever pushed it last may not have been this queue.
+        self.ends = if head == tail { None } else { host.link(head).map(|next| (next, tail)) };
+        self.len -= 1;
+        Some(head)
+    }
+
+    /// Takes a token out of the middle. Walks the queue.
+    pub fn remove<H: Host>(&mut self, token: Token, host: &mut H) -> bool {
+        let Some((head, tail)) = self.ends else { return false };
+        if head == token {
+            return self.pop(host).is_some();
+        }
+        let mut at = head;
+        while at != tail {
+            let Some(next) = host.link(at) else { return false };
+            if next == token {
+                let after = if next == tail { None } else { host.link(next) };
+                host.set_link(at, after);
+                self.ends = Some((head, if next == tail { at } else { tail }));
+                self.len -= 1;
+                return true;
+            }
+            at = next;
+        }
+        false
+    }
+}
+
+/// The runs that wait to be sent, by class; within a class, those that were sent before apart from the fresh ones, and
+/// the two take turns. Each of the six is in the order of the runs' start, or nearly so: that is why their deadlines are
+/// looked at only at the heads. A run that stands behind a younger one ends late, by the difference of their ages.
+#[derive(Debug)]
+pub(super) struct Classes {
+    fresh: [Queue; Class::COUNT],
+    again: [Queue; Class::COUNT],
+    len: u64,
+    again_next: bool,
+    passed_over: [u8; Class::COUNT],
+    /// No run in these queues has an earlier deadline.
+    pub deadline_bound_ns: u64,
+}
+
+impl Classes {
+    pub fn new() -> Self {
+        Classes {
+            fresh: Default::default(),
+            again: Default::default(),
+            len: 0,
+            again_next: false,
+            passed_over: [0; Class::COUNT],
+            deadline_bound_ns: u64::MAX,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    #[inline]
+    pub fn push_fresh<H: Host>(&mut self, token: Token, deadline_ns: u64, host: &mut H) {
+        let queue = &mut self.fresh[Class::of(host.op(token)) as usize];
+        if queue.is_empty() {
+            self.deadline_bound_ns = self.deadline_bound_ns.min(deadline_ns);
+        }
+        queue.push_back(token, host);
+        self.len += 1;
+    }
+
+    /// Puts a run back. `first`: ahead of all others of its class.
+    pub fn push_again<H: Host>(&mut self, token: Token, deadline_ns: u64, first: bool, host: &mut H) {
+        self.deadline_bound_ns = self.deadline_bound_ns.min(deadline_ns);
+        let queue = &mut self.again[Class::of(host.op(token)) as usize];
+        if first {
+            queue.push_front(token, host)
+        } else {
+            queue.push_back(token, host)
+        }
+        self.len += 1;
+    }
+
+    /// The next run to send.
+    #[inline]
+    pub fn pop<H: Host>(&mut self, host: &H) -> Option<Token> {
+        let class = self.pick()?;
+        let (fresh, again) = (&mut self.fresh[class], &mut self.again[class]);
+        let from_again = !again.is_empty() && (self.again_next || fresh.is_empty());
+        self.again_next = !from_again;
+        let token = if from_again { again.pop(host) } else { fresh.pop(host) };
+        self.len -= u64::from(token.is_some());
+        token
+    }
+
+    fn has(&self, class: usize) -> bool {
+        !self.fresh[class].is_empty() || !self.again[class].is_empty()
+    }
+
+    /// The highest class with work, unless a lower one has been passed over too often.
+    fn pick(&mut self) -> Option<usize> {
+        let first = (0..Class::COUNT).find(|&class| self.has(class))?;
+        let mut pick = first;
+        for (class, most) in PASSED_OVER_MAX.iter().enumerate().skip(first + 1) {
+            if !self.has(class) {
+                self.passed_over[class] = 0;
+            } else if self.passed_over[class] >= *most {
+                pick = class;
+            } else {
+                self.passed_over[class] += 1;
+            }
+        }
+        self.passed_over[pick] = 0;
+        Some(pick)
+    }
+
+    /// Any run, for ending all of them.
+    pub fn pop_any<H: Host>(&mut self, host: &H) -> Option<Token> {
+        let token = self.fresh.iter_mut().chain(&mut self.again).find_map(|queue| queue.pop(host));
+        self.len -= u64::from(token.is_some());
+        token
+    }
+
+    /// A run at a head whose deadline has passed, by `deadline_ns`. `None` sets the bound anew.
+    pub fn pop_expired<H: Host>(
+        &mut self,
+        now_ns: u64,
+        host: &H,
+        deadline_ns: impl Fn(&H, Token) -> u64,
+    ) -> Option<Token> {
+        let mut bound = u64::MAX;
+        for queue in self.fresh.iter_mut().chain(&mut self.again) {
+            let Some(head) = queue.head() else { continue };
+            let deadline = deadline_ns(host, head);
+            if deadline <= now_ns {
+                self.len -= 1;
+                return queue.pop(host);
+            }
+            bound = bound.min(deadline);
+        }
+        self.deadline_bound_ns = bound;
+        None
+    }
+
+    pub fn remove<H: Host>(&mut self, token: Token, host: &mut H) -> bool {
+        let class = Class::of(host.op(token)) as usize;
+        let found = self.fresh[class].remove(token, host) || self.again[class].remove(token, host);
+        self.len -= u64::from(found);
+        found
+    }
+}
+
+/// The runs that wait for a delay to pass: one queue for each of the next [`BUCKETS`] ticks, so that a run needs no time
+/// stamp of its own.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    buckets: Box<[Queue]>,
+    occupied: u128,
+    /// The last tick that was emptied.
+    tick: u64,
+    random: u64,
+    len: u64,
+}
+
+impl Wheel {
+    pub fn new(seed: u64) -> Self {
+        let buckets = vec![Queue::default(); BUCKETS as usize].into_boxed_slice();
+        Wheel { buckets, occupied: 0, tick: 0, random: seed | 1, len: 0 }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Keeps a run until `due_ns`, or as long as the wheel can.
+    pub fn insert<H: Host>(&mut self, now_ns: u64, due_ns: u64, token: Token, host: &mut H) {
+        if self.occupied == 0 {
+            self.tick = now_ns / TIMER_GRAIN_NS;
+        }
+        let tick = due_ns.div_ceil(TIMER_GRAIN_NS).clamp(self.tick + 1, self.tick + BUCKETS - 1);
+        let index = tick % BUCKETS;
+        self.buckets[index as usize].push_back(token, host);
+        self.occupied |= 1 << index;
+        self.len += 1;
+    }
+
+    fn next_tick(&self) -> Option<u64> {
+        if self.occupied == 0 {
+            return None;
+        }
+        let from = self.tick + 1;
+        let ahead = self.occupied.rotate_right((from % BUCKETS) as u32).trailing_zeros();
+        Some(from + u64::from(ahead))
+    }
+
+    /// When the next run is due.
+    pub fn next_due_ns(&self) -> Option<u64> {
+        self.next_tick().map(|tick| tick * TIMER_GRAIN_NS)
+    }
+
+    /// A run whose time has come.
+    pub fn pop_due<H: Host>(&mut self, now_ns: u64, host: &H) -> Option<Token> {
+        let tick = self.next_tick().filter(|tick| tick * TIMER_GRAIN_NS <= now_ns)?;
+        // One short of the tick while its bucket is being emptied, so that it is found again.
+        self.tick = tick - 1;
+        self.pop_bucket(tick % BUCKETS, host)
+    }
+
+    /// Any run, for ending all of them.
+    pub fn pop_any<H: Host>(&mut self, host: &H) -> Option<Token> {
+        let tick = self.next_tick()?;
+        self.pop_bucket(tick % BUCKETS, host)
+    }
+
+    fn pop_bucket<H: Host>(&mut self, index: u64, host: &H) -> Option<Token> {
+        let queue = &mut self.buckets[index as usize];
+        let token = queue.pop(host);
+        if queue.is_empty() {
+            self.occupied &= !(1 << index);
+        }
+        self.len -= u64::from(token.is_some());
+        token
+    }
+
+    pub fn remove<H: Host>(&mut self, token: Token, host: &mut H) -> bool {
+        for (index, queue) in self.buckets.iter_mut().enumerate() {
+            if queue.remove(token, host) {
+                if queue.is_empty() {
+                    self.occupied &= !(1 << index);
+                }
+                self.len -= 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// `delay_ns` and up to an eighth more, so that what was refused together does not come back together.
+    pub fn jitter(&mut self, delay_ns: u64) -> u64 {
+        // xorshift64: any spread will do, and the same seed must give the same run.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        delay_ns + self.random % (delay_ns / 8 + 1)
+    }
+}

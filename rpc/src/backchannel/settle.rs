@@ -1,0 +1,413 @@
+//! What a reply does: one function for each row of the outcome table, and the ways a session slot is settled.
+//!
+//! Only CB_SEQUENCE's own status settles a slot (RFC 8881 section 2.10.6.1): NFS4_OK moves its sequence id on, an error
+//! leaves it. Once any transmission of a call got no answer (`Call::unknown`), an error that a retry gets no longer
+//! proves that the call was not executed, and the slot is quarantined instead of freed.
+
+use super::calls::{Call, Found, State};
+use super::decode::{Answer, Echo, OpAnswer, answer};
+use super::host::{Event, Host, Outcome, PathFault, Requeue, Token, is_repeatable};
+use super::{Backchannel, ConnToken, Handled};
+use crate::message::{MessageType, peek};
+use crate::nfs4::Status;
+use crate::nfs4::callback::CallbackOp;
+use crate::session::SlotId;
+use crate::xdr::{Result, XdrError, XdrErrorKind};
+
+/// When a run is to be sent again.
+#[derive(Clone, Copy)]
+enum When {
+    Now,
+    Backoff,
+    After(u64),
+}
+
+impl Backchannel {
+    /// A REPLY record (without its mark) came in on this connection.
+    pub fn handle_record(&mut self, now_ns: u64, conn: ConnToken, record: &[u8], host: &mut impl Host) -> Handled {
+        let conn = self.conn_index(conn);
+        let Some((conn_index, conn)) = conn.and_then(|i| self.conns[i].as_mut().map(|c| (i, c))) else {
+            self.counters.late += 1;
+            return Handled::Late;
+        };
+        conn.heard_ns = now_ns;
+        let xid = match peek(record) {
+            Ok((xid, MessageType::Reply)) => xid,
+            Ok((_, MessageType::Call)) => return self.malformed(not_a_reply()),
+            Err(e) => return self.malformed(e),
+        };
+        let index = match self.calls.find(xid) {
+            Found::Out(index) if usize::from(self.calls.get(index).conn) == conn_index => index,
+            Found::Out(_) | Found::Late => {
+                self.counters.late += 1;
+                return Handled::Late;
+            }
+            Found::Unknown => {
+                self.counters.unknown_xid += 1;
+                return Handled::UnknownXid;
+            }
+        };
+        match answer(record) {
+            Ok(answer) => {
+                self.counters.replies += 1;
+                self.settle(now_ns, index, answer, host);
+                Handled::Settled
+            }
+            Err(e) => {
+                self.bad_reply(now_ns, index, PathFault::Malformed, host);
+                self.malformed(e)
+            }
+        }
+    }
+
+    fn malformed(&mut self, e: XdrError) -> Handled {
+        self.counters.malformed += 1;
+        Handled::Malformed(e)
+    }
+
+    fn settle<H: Host>(&mut self, now_ns: u64, index: usize, answer: Answer<'_>, host: &mut H) {
+        match answer {
+            Answer::Taken(echo, op) => self.taken(now_ns, index, echo, op, host),
+            Answer::Refused(fault) => self.refused(now_ns, index, fault, host),
+            Answer::Sequence(status) => match status {
+                Status::NFS4ERR_DELAY => self.sequence_delayed(now_ns, index),
+                Status::NFS4ERR_BADSESSION => self.bad_session(now_ns, index, host),
+                Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION => self.not_bound(now_ns, index, host),
+                Status::NFS4ERR_BAD_HIGH_SLOT => self.bad_high_slot(now_ns, index, host),
+                Status::NFS4ERR_BADSLOT => self.slot_lost(now_ns, index, host),
+                Status::NFS4ERR_SEQ_MISORDERED => {
+                    self.counters.misordered += 1;
+                    self.slot_lost(now_ns, index, host);
+                }
+                Status::NFS4ERR_SEQ_FALSE_RETRY => self.false_retry(now_ns, index, host),
+                Status::NFS4ERR_RETRY_UNCACHED_REP => self.uncached(now_ns, index, host),
+                other => self.sequence_failed(now_ns, index, other, host),
+            },
+        }
+    }
+
+    /// CB_SEQUENCE was answered with NFS4_OK.
+    fn taken<H: Host>(
+        &mut self,
+        now_ns: u64,
+        index: usize,
+        echo: Echo,
+        op: Result<Option<OpAnswer<'_>>>,
+        host: &mut H,
+    ) {
+        let call = *self.calls.get(index);
+        let Some(session) = &mut self.sessions[usize::from(call.session)] else { return };
+        let slot = SlotId(index as u32 - session.base);
+        // RFC 8881 section 20.9.3: "csr_sessionid, csr_sequenceid, and csr_slotid MUST be equal to" the arguments'.
+        if echo.session_id != session.id || echo.slot != slot || echo.sequence_id != session.slots.id(slot) {
+            self.counters.wrong_echo += 1;
+            return self.bad_reply(now_ns, index, PathFault::WrongEcho, host);
+        }
+        session.slots.limits(echo.highest, echo.target_highest);
+        session.own_level = 0;
+        let accepts_again = session.refused.is_some() && call.version == session.current;
+        if accepts_again {
+            session.refused = None;
+        }
+        self.advance_slot(index);
+        if accepts_again {
+            self.update_path(host);
+        }
+        let Some(token) = call.token else { return };
+        match op {
+            Ok(Some(answer)) if answer.op == call.op as u32 || answer.op == CallbackOp::Illegal as u32 => {
+                self.op_answered(now_ns, &call, token, &answer, host);
+            }
+            _ => {
+                self.counters.malformed += 1;
+                self.fault_session(usize::from(call.session), PathFault::Malformed, host);
+                self.result_lost(now_ns, &call, token, When::Backoff, host);
+            }
+        }
+    }
+
+    #[inline]
+    fn op_answered<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, answer: &OpAnswer<'_>, host: &mut H) {
+        match answer.status {
+            Status::NFS4ERR_DELAY => {
+                self.counters.delays += 1;
+                self.send_again(now_ns, call, token, Requeue::Delay, When::Backoff, host);
+            }
+            Status::NFS4ERR_RETRY_UNCACHED_REP => {
+                // To a first transmission it is nonsense, and must not make a loop.
+                let when = if call.unknown { When::Now } else { When::Backoff };
+                self.result_lost(now_ns, call, token, when, host);
+            }
+            status => {
+                self.end_run(now_ns, call, token, &Outcome::Replied { status, results: answer.results }, host);
+            }
+        }
+    }
+
+    /// The client has executed the operation, and its result is lost.
+    fn result_lost<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, when: When, host: &mut H) {
+        if is_repeatable(call.op) {
+            self.send_again(now_ns, call, token, Requeue::UncachedReply, when, host);
+        } else {
+            self.end_run(now_ns, call, token, &Outcome::DeliveredUnknown, host);
+        }
+    }
+
+    /// Tells the driver how the run went; it may ask for another transmission.
+    #[inline]
+    fn end_run<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, outcome: &Outcome<'_>, host: &mut H) {
+        match host.done(token, outcome) {
+            Some(delay_ns) if outcome.may_requeue() => {
+                self.send_again(now_ns, call, token, Requeue::Asked, When::After(delay_ns), host);
+            }
+            _ => self.runs -= 1,
+        }
+    }
+
+    fn send_again<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, why: Requeue, when: When, host: &mut H) {
+        let session = usize::from(call.session);
+        match when {
+            _ if call.op == CallbackOp::RecallSlot => self.delay_own(now_ns, session, token, why, host),
+            When::Now => self.requeue(now_ns, token, why, host),
+            When::Backoff => self.delay(now_ns, token, None, why, host),
+            When::After(delay_ns) => self.delay(now_ns, token, Some(delay_ns), why, host),
+        }
+    }
+
+    /// CB_SEQUENCE NFS4ERR_DELAY: the slot and its id are kept. To a first transmission it says "not executed", to a
+    /// resend it may as well say that the first copy is still being executed.
+    fn sequence_delayed(&mut self, now_ns: u64, index: usize) {
+        self.counters.delays += 1;
+        self.calls.get_mut(index).renew = true;
+        self.back_off_call(now_ns, index);
+    }
+
+    /// The reply cannot be trusted: nothing is known about the slot.
+    fn bad_reply<H: Host>(&mut self, now_ns: u64, index: usize, fault: PathFault, host: &mut H) {
+        let call = *self.calls.get(index);
+        self.quarantine(now_ns, index);
+        self.fault_session(usize::from(call.session), fault, host);
+        if let Some(token) = call.token {
+            self.send_again(now_ns, &call, token, Requeue::BadReply, When::Now, host);
+        }
+    }
+
+    /// The run has left the call, whose slot is not settled: a lone CB_SEQUENCE will ask, after a while.
+    fn quarantine(&mut self, now_ns: u64, index: usize) {
+        let call = self.calls.get_mut(index);
+        (call.token, call.deadline_ns) = (None, u64::MAX);
+        (call.unknown, call.renew) = (true, true);
+        self.back_off_call(now_ns, index);
+    }
+
+    /// The RPC was rejected, or the compound has no results: nothing is wrong with the slot, and nobody will be better
+    /// off with the same parameters.
+    fn refused<H: Host>(&mut self, now_ns: u64, index: usize, fault: PathFault, host: &mut H) {
+        self.counters.rejected += 1;
+        let call = *self.calls.get(index);
+        let at = usize::from(call.session);
+        let Some(session) = &mut self.sessions[at] else { return };
+        // A verdict on parameters that were replaced since says nothing about the new ones.
+        let current = call.version == session.current;
+        let first = current && session.refused.is_none();
+        if current {
+            session.refused = Some(fault);
+        }
+        if first {
+            host.event(Event::SessionFault { session: session.key, fault });
+        }
+        self.settle_unexecuted(now_ns, index);
+        self.update_path(host);
+        let Some(token) = call.token else { return };
+        let elsewhere = call.op != CallbackOp::RecallSlot && self.another_is_better(at);
+        if !current || elsewhere {
+            self.send_again(now_ns, &call, token, Requeue::Refused, When::Now, host);
+        } else {
+            self.end_run(now_ns, &call, token, &Outcome::Fault(fault), host);
+        }
+    }
+
+    /// The client has refused this transmission. If it was the first, the slot is free; else an earlier one may have been
+    /// executed.
+    fn settle_unexecuted(&mut self, now_ns: u64, index: usize) {
+        let call = self.calls.get(index);
+        if call.unknown || call.token.is_none() {
+            self.quarantine(now_ns, index);
+        } else {
+            self.release_slot(index);
+        }
+    }
+
+    /// CB_SEQUENCE failed for a reason that has to do with the request itself.
+    fn sequence_failed<H: Host>(&mut self, now_ns: u64, index: usize, status: Status, host: &mut H) {
+        let call = *self.calls.get(index);
+        self.settle_unexecuted(now_ns, index);
+        if let Some(token) = call.token {
+            self.end_run(now_ns, &call, token, &Outcome::Replied { status, results: &[] }, host);
+        }
+    }
+
+    /// NFS4ERR_BADSESSION: first of all it is this connection that does not lead to the session. When no bound connection
+    /// does, the session is lost.
+    fn bad_session<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
+        let call = *self.calls.get(index);
+        let at = usize::from(call.session);
+        self.unbind(at, usize::from(call.conn), host);
+        self.make_ready(index);
+        if self.sessions[at].as_ref().is_some_and(|s| s.bound == 0 && !s.lost) {
+            self.lose_session(now_ns, at, host);
+        }
+        self.update_path(host);
+    }
+
+    fn lose_session<H: Host>(&mut self, now_ns: u64, at: usize, host: &mut H) {
+        let Some(session) = &mut self.sessions[at] else { return };
+        session.lost = true;
+        host.event(Event::SessionLost(session.key));
+        for index in session.call_range() {
+            let call = *self.calls.get(index);
+            let Some(token) = call.token else { continue };
+            self.detach(now_ns, index);
+            if call.op == CallbackOp::RecallSlot {
+                self.delay_own(now_ns, at, token, Requeue::SessionLost, host);
+            } else {
+                self.requeue(now_ns, token, Requeue::SessionLost, host);
+            }
+        }
+    }
+
+    /// NFS4ERR_CONN_NOT_BOUND_TO_SESSION: the next bound connection.
+    fn not_bound<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
+        let call = *self.calls.get(index);
+        self.unbind(usize::from(call.session), usize::from(call.conn), host);
+        self.update_path(host);
+        match call.token {
+            // Not executed, hence not pinned: another session may take it.
+            Some(token) if !call.unknown => {
+                self.release_slot(index);
+                self.send_again(now_ns, &call, token, Requeue::NotBound, When::Now, host);
+            }
+            _ => self.make_ready(index),
+        }
+    }
+
+    /// NFS4ERR_BAD_HIGH_SLOT: csa_highest_slotid was too high for the client. It can be lowered when the slots above are
+    /// not busy any more.
+    fn bad_high_slot<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
+        let call = *self.calls.get(index);
+        let at = usize::from(call.session);
+        let Some(session) = &mut self.sessions[at] else { return };
+        let slot = SlotId(index as u32 - session.base);
+        if call.highest <= slot.0 {
+            // It cannot be lower than the slot itself: it is the slot that the client does not have.
+            return self.slot_lost(now_ns, index, host);
+        }
+        session.slots.cap(slot);
+        self.calls.get_mut(index).renew = true;
+        // A copy whose fate is unknown must stay as it was; the highest slot is allowed to follow the table.
+        self.calls.get_mut(index).highest = slot.0;
+        self.set_state(index, State::HigherBusy);
+        self.calls.wake_at(index, call.deadline_ns);
+        self.wake_higher_busy(at);
+    }
+
+    /// Calls that wait for the slots above them.
+    fn wake_higher_busy(&mut self, at: usize) {
+        let Some(session) = self.sessions[at].as_ref().filter(|s| s.higher_busy_count > 0) else { return };
+        for index in session.call_range() {
+            let waits = self.calls.get(index).state == State::HigherBusy;
+            if waits && self.is_highest_busy(at, index) {
+                self.make_ready(index);
+            }
+        }
+    }
+
+    fn is_highest_busy(&self, at: usize, index: usize) -> bool {
+        self.sessions[at].as_ref().is_some_and(|s| {
+            let slot = SlotId(index as u32 - s.base);
+            s.slots.highest_busy(slot) == slot
+        })
+    }
+
+    /// NFS4ERR_BADSLOT, NFS4ERR_SEQ_MISORDERED: the slot is of no use any more.
+    fn slot_lost<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
+        let call = *self.calls.get(index);
+        let slots_left = self.retire_slot(index);
+        if !slots_left {
+            self.fault_session(usize::from(call.session), PathFault::NoSlots, host);
+        }
+        if let Some(token) = call.token {
+            self.send_again(now_ns, &call, token, Requeue::SlotLost, When::Now, host);
+        }
+    }
+
+    /// NFS4ERR_SEQ_FALSE_RETRY: the client has executed something else under this id, so that the id is used up.
+    fn false_retry<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
+        let call = *self.calls.get(index);
+        self.advance_slot(index);
+        if let Some(token) = call.token {
+            self.counters.false_retries += 1;
+            self.send_again(now_ns, &call, token, Requeue::FalseRetry, When::Backoff, host);
+        }
+    }
+
+    /// NFS4ERR_RETRY_UNCACHED_REP from CB_SEQUENCE itself.
+    fn uncached<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
+        let call = *self.calls.get(index);
+        self.advance_slot(index);
+        if let Some(token) = call.token {
+            self.result_lost(now_ns, &call, token, When::Backoff, host);
+        }
+    }
+
+    /// Takes the call off the books; what becomes of its slot is the caller's to say.
+    #[inline]
+    fn unpin(&mut self, index: usize) {
+        let call = *self.calls.get(index);
+        if let Some(session) = &mut self.sessions[usize::from(call.session)] {
+            session.versions[usize::from(call.version)].calls -= 1;
+        }
+        self.set_state(index, State::Free);
+        self.calls.free(index);
+    }
+
+    /// The client has taken the request: the next one has the next id.
+    #[inline]
+    pub(super) fn advance_slot(&mut self, index: usize) {
+        let at = usize::from(self.calls.get(index).session);
+        self.unpin(index);
+        if let Some(session) = &mut self.sessions[at] {
+            session.slots.advance(SlotId(index as u32 - session.base));
+            if session.higher_busy_count > 0 {
+                self.wake_higher_busy(at);
+            }
+        }
+    }
+
+    /// The client has not taken the request: the next one has the same id.
+    pub(super) fn release_slot(&mut self, index: usize) {
+        let at = usize::from(self.calls.get(index).session);
+        self.unpin(index);
+        if let Some(session) = &mut self.sessions[at] {
+            session.slots.release(SlotId(index as u32 - session.base));
+        }
+        self.wake_higher_busy(at);
+    }
+
+    /// Whether a slot is left.
+    fn retire_slot(&mut self, index: usize) -> bool {
+        let at = usize::from(self.calls.get(index).session);
+        self.unpin(index);
+        self.calls.get_mut(index).state = State::Retired;
+        let left = match &mut self.sessions[at] {
+            Some(session) => session.slots.retire(SlotId(index as u32 - session.base)),
+            None => true,
+        };
+        self.wake_higher_busy(at);
+        left
+    }
+}
+
+fn not_a_reply() -> XdrError {
+    XdrError { what: "msg_type", offset: 4, kind: XdrErrorKind::BadValue { value: 0 } }
+}

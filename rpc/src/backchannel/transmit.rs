@@ -1,0 +1,310 @@
+//! What goes out: resends, resynchronisations, then new calls.
+
+use super::calls::{Call, State};
+use super::config::Credential;
+use super::host::{Host, Outcome, Requeue, Token};
+use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
+use super::{Backchannel, ConnToken, Transmit};
+use crate::message::RPC_VERSION;
+use crate::nfs4::SessionId;
+use crate::nfs4::callback::{CB_COMPOUND, CallbackOp, NFS_CB};
+use crate::record::LAST_FRAGMENT;
+use crate::session::SlotId;
+use crate::xdr::{Writer, XdrError, XdrErrorKind};
+
+/// The words of a call between its head and the arguments of its operation: sequence id, slot, highest slot, cachethis,
+/// no referring call lists, operation.
+pub(super) const CALL_WORDS_BYTES: usize = 24;
+const XID_AT: usize = 4;
+/// The number of operations stands this far before the end of the head: itself, CB_SEQUENCE's number, the session id.
+const COUNT_FROM_END: usize = 4 + 4 + 16;
+/// With less room than this beyond the fixed part, a new call is not even tried.
+const ROOM_BYTES_MIN: usize = 192;
+
+/// Everything of a call from the record mark to the session id, with mark and xid zero: it is the same for all calls of
+/// a session until BACKCHANNEL_CTL.
+pub(super) fn encode_head(program: u32, credential: &Credential, minor: u32, session: SessionId) -> Box<[u8]> {
+    let mut head = Vec::with_capacity(96 + credential.bytes().len());
+    let word = |head: &mut Vec<u8>, value: u32| head.extend_from_slice(&value.to_be_bytes());
+    // Record mark, xid, CALL (RFC 5531 sections 9 and 11).
+    for value in [0, 0, 0, RPC_VERSION, program, NFS_CB, CB_COMPOUND] {
+        word(&mut head, value);
+    }
+    head.extend_from_slice(credential.bytes());
+    // AUTH_NONE verifier; empty tag, minor version, callback_ident (ignored in 4.1: RFC 8881 section 20.2.3), two
+    // operations, of which the first is CB_SEQUENCE.
+    for value in [0, 0, 0, minor, 0, 2, CallbackOp::Sequence as u32] {
+        word(&mut head, value);
+    }
+    head.extend_from_slice(&session.0);
+    head.into_boxed_slice()
+}
+
+/// Why a call was not written.
+enum NotWritten {
+    /// It would fit into a larger buffer.
+    NoSpace,
+    /// The driver's encoder failed, or the session allows no record that large.
+    Failed(XdrError),
+}
+
+enum Next {
+    Run(Token),
+    Again,
+    None,
+}
+
+impl Backchannel {
+    /// The largest record that this client's sessions can make, with its mark.
+    pub fn record_bytes_max(&self) -> usize {
+        self.live_sessions().map(|s| s.request_bytes_max + 4).max().unwrap_or(0)
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) would do something for this connection.
+    pub fn wants_transmit(&self, conn: ConnToken) -> bool {
+        let Some(conn) = self.conn_index(conn) else { return false };
+        let waiting = !self.queues.is_empty() && self.ending(true).is_none();
+        self.sessions.iter().enumerate().any(|(index, session)| {
+            session.as_ref().is_some_and(|s| {
+                s.bound & (1 << conn) != 0
+                    && !s.dead
+                    && (s.ready_count > 0
+                        || ((waiting || (!s.own.is_empty() && s.own_hold_ns == 0))
+                            && s.slots.lowest_free().is_some()
+                            && !(s.refused.is_some() && self.another_is_better(index))))
+            })
+        })
+    }
+
+    /// Writes the next record for this connection into `space`, with its mark.
+    pub fn poll_transmit(&mut self, now_ns: u64, conn: ConnToken, space: &mut [u8], host: &mut impl Host) -> Transmit {
+        let Some(conn) = self.conn_index(conn) else { return Transmit::Idle };
+        let count = self.sessions.len();
+        let first = self.conns[conn].as_ref().map_or(0, |c| usize::from(c.turn));
+        // Sessions that share a connection take turns.
+        for index in (first..count).chain(0..first.min(count)) {
+            let did = self.transmit_session(now_ns, index, conn, space, host);
+            if did != Transmit::Idle {
+                if let Some(conn) = &mut self.conns[conn] {
+                    conn.turn = if index + 1 < count { index as u8 + 1 } else { 0 };
+                }
+                return did;
+            }
+        }
+        Transmit::Idle
+    }
+
+    fn transmit_session<H: Host>(
+        &mut self,
+        now_ns: u64,
+        index: usize,
+        conn: usize,
+        space: &mut [u8],
+        host: &mut H,
+    ) -> Transmit {
+        let Some(session) = &self.sessions[index] else { return Transmit::Idle };
+        if session.bound & (1 << conn) == 0 || session.dead {
+            return Transmit::Idle;
+        }
+        if session.ready_count > 0 {
+            let ready = session.call_range().find(|&i| self.calls.get(i).state == State::Ready);
+            if let Some(call) = ready {
+                return self.transmit_ready(now_ns, call, conn, space, host);
+            }
+        }
+        let own = !session.own.is_empty() && session.own_hold_ns == 0;
+        if (self.queues.is_empty() && !own) || self.ending(true).is_some() {
+            return Transmit::Idle;
+        }
+        let Some(slot) = session.slots.lowest_free() else { return Transmit::Idle };
+        if session.refused.is_some() && self.another_is_better(index) {
+            return Transmit::Idle;
+        }
+        let fixed = session.versions[usize::from(session.current)].head.len() + CALL_WORDS_BYTES;
+        if space.len() < (fixed + ROOM_BYTES_MIN).min(session.request_bytes_max + 4) {
+            return Transmit::NoSpace;
+        }
+        match self.next_run(now_ns, index, host) {
+            Next::Run(token) => self.transmit_new(now_ns, index, slot, conn, token, space, host),
+            Next::Again => Transmit::Again,
+            Next::None => Transmit::Idle,
+        }
+    }
+
+    /// Takes the next run that is still worth sending; ends those that are not.
+    fn next_run<H: Host>(&mut self, now_ns: u64, session: usize, host: &mut H) -> Next {
+        for _ in 0..ENDINGS_PER_CALL_MAX {
+            let own = self.sessions[session].as_mut().filter(|s| s.own_hold_ns == 0).and_then(|s| s.own.pop(host));
+            let Some(token) = own.or_else(|| self.queues.pop(host)) else { return Next::None };
+            if self.deadline_ns(token, host) <= now_ns {
+                self.time_out_queued(token, host);
+            } else if host.take_requeue(token) || host.prepare(token) {
+                return Next::Run(token);
+            } else {
+                self.finish(token, &Outcome::Refused, host);
+            }
+        }
+        Next::Again
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the call's identity, once")]
+    fn transmit_new<H: Host>(
+        &mut self,
+        now_ns: u64,
+        session_index: usize,
+        slot: SlotId,
+        conn: usize,
+        token: Token,
+        space: &mut [u8],
+        host: &mut H,
+    ) -> Transmit {
+        let Some(session) = &mut self.sessions[session_index] else { return Transmit::Idle };
+        let index = session.call_index(slot);
+        let deadline_ns = host.started_ns(token).saturating_add(self.config.run_deadline_ns);
+        let call = Call {
+            token: Some(token),
+            op: host.op(token),
+            state: State::Sent,
+            session: session_index as u8,
+            version: session.current,
+            conn: conn as u8,
+            xid: self.calls.new_xid(index),
+            highest: session.slots.highest_busy(slot).0,
+            deadline_ns,
+            sent_ns: now_ns,
+            ..Call::FREE
+        };
+        *self.calls.get_mut(index) = call;
+        match self.write_call(index, slot, space, host) {
+            Ok(len) => {
+                let Some(session) = &mut self.sessions[session_index] else { return Transmit::Idle };
+                session.slots.take(slot);
+                session.versions[usize::from(call.version)].calls += 1;
+                self.counters.sent += 1;
+                self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
+                Transmit::Wrote(len)
+            }
+            Err(why) => {
+                self.calls.free(index);
+                self.not_written(session_index, token, why, host)
+            }
+        }
+    }
+
+    fn not_written<H: Host>(&mut self, session: usize, token: Token, why: NotWritten, host: &mut H) -> Transmit {
+        match why {
+            NotWritten::Failed(e) => {
+                self.finish(token, &Outcome::Unencodable(e), host);
+                Transmit::Again
+            }
+            NotWritten::NoSpace => {
+                self.counters.requeued += 1;
+                host.requeued(token, Requeue::NoSpace);
+                let deadline_ns = self.deadline_ns(token, host);
+                match &mut self.sessions[session] {
+                    Some(session) if host.op(token) == CallbackOp::RecallSlot => session.own.push_front(token, host),
+                    _ => self.queues.push_again(token, deadline_ns, true, host),
+                }
+                Transmit::NoSpace
+            }
+        }
+    }
+
+    /// Sends a call again: the same bytes if the last transmission got no answer, else a new call with the same sequence
+    /// id. A call whose run was given up goes as a lone CB_SEQUENCE.
+    fn transmit_ready<H: Host>(
+        &mut self,
+        now_ns: u64,
+        index: usize,
+        conn: usize,
+        space: &mut [u8],
+        host: &mut H,
+    ) -> Transmit {
+        let call = *self.calls.get(index);
+        let Some(session) = &self.sessions[usize::from(call.session)] else { return Transmit::Idle };
+        let slot = SlotId(index as u32 - session.base);
+        let resync = call.token.is_none();
+        let renew = call.renew || (resync && !call.resync);
+        if renew {
+            let highest = if call.unknown && !resync { call.highest } else { session.slots.highest_busy(slot).0 };
+            let xid = self.calls.new_xid(index);
+            let call = self.calls.get_mut(index);
+            (call.xid, call.highest, call.resync, call.renew) = (xid, highest, resync, false);
+        }
+        match self.write_call(index, slot, space, host) {
+            Ok(len) => {
+                match (resync, renew) {
+                    (true, _) => self.counters.resyncs += 1,
+                    (false, true) => self.counters.sent += 1,
+                    (false, false) => self.counters.resent += 1,
+                }
+                let call = self.calls.get_mut(index);
+                (call.conn, call.sent_ns) = (conn as u8, now_ns);
+                let deadline_ns = call.deadline_ns;
+                self.set_state(index, State::Sent);
+                self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
+                Transmit::Wrote(len)
+            }
+            Err(NotWritten::NoSpace) => {
+                self.calls.get_mut(index).renew |= renew;
+                Transmit::NoSpace
+            }
+            Err(NotWritten::Failed(e)) => {
+                self.give_up(now_ns, index, &Outcome::Unencodable(e), host);
+                Transmit::Again
+            }
+        }
+    }
+
+    /// Writes the call of record `index` with its mark (RFC 5531 section 11).
+    #[inline]
+    fn write_call<H: Host>(
+        &mut self,
+        index: usize,
+        slot: SlotId,
+        space: &mut [u8],
+        host: &mut H,
+    ) -> Result<usize, NotWritten> {
+        let call = self.calls.get(index);
+        let Some(session) = &self.sessions[usize::from(call.session)] else { return Err(NotWritten::NoSpace) };
+        let head = &*session.versions[usize::from(call.version)].head;
+        let limit = session.request_bytes_max + 4;
+        let (short, len) = (space.len() < limit, limit.min(space.len()));
+        let space = &mut space[..len];
+        let Some((fixed, rest)) = space.split_at_mut_checked(head.len() + CALL_WORDS_BYTES) else {
+            return Err(NotWritten::NoSpace);
+        };
+        let (fixed_head, words) = fixed.split_at_mut(head.len());
+        fixed_head.copy_from_slice(head);
+        fixed_head[XID_AT..XID_AT + 4].copy_from_slice(&call.xid.to_be_bytes());
+        let values = [session.slots.id(slot).0, slot.0, call.highest, 0, 0, call.op as u32];
+        for (word, value) in words.chunks_exact_mut(4).zip(values) {
+            word.copy_from_slice(&value.to_be_bytes());
+        }
+        let len = match call.token.filter(|_| !call.resync) {
+            None => {
+                let count_at = head.len() - COUNT_FROM_END;
+                fixed_head[count_at..count_at + 4].copy_from_slice(&1u32.to_be_bytes());
+                // Without the operation's number.
+                head.len() + CALL_WORDS_BYTES - 4
+            }
+            Some(token) => {
+                let mut args = Writer::new(rest);
+                host.encode(token, &mut args).map_err(|e| match e.kind {
+                    XdrErrorKind::NoSpace { .. } if short => NotWritten::NoSpace,
+                    _ => NotWritten::Failed(e),
+                })?;
+                head.len() + CALL_WORDS_BYTES + args.position()
+            }
+        };
+        let mark = LAST_FRAGMENT | (len as u32 - 4);
+        space[..4].copy_from_slice(&mark.to_be_bytes());
+        Ok(len)
+    }
+
+    /// A run in a queue ends by its deadline.
+    pub(super) fn time_out_queued<H: Host>(&mut self, token: Token, host: &mut H) {
+        let sent = host.note(token) & NOTE_SENT != 0;
+        self.finish(token, &Outcome::TimedOut { sent }, host);
+    }
+}

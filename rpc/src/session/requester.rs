@@ -1,0 +1,293 @@
+//! The requester half of a slot table.
+
+use super::{SLOTS_MAX, SequenceId, SlotId};
+
+const WORD_BITS: u32 = 64;
+
+/// The slot table of the side that sends requests.
+///
+/// A slot is *free*, *busy* (a request is outstanding, or its outcome is not known) or *retired* (its sequence id
+/// cannot be known again). The replier's two limits apply to new requests only; busy slots above them drain.
+#[derive(Clone, Debug)]
+pub struct RequesterSlots {
+    /// The id that the next request (or the outstanding one) of a slot carries.
+    ids: Box<[SequenceId]>,
+    /// The replier dropped the slot while it was busy: it restarts at [`SequenceId::FIRST`] once it is free.
+    dropped: Box<[u64]>,
+    free: Box<[u64]>,
+    retired: Box<[u64]>,
+    busy_count: u32,
+    retired_count: u32,
+    /// Highest slot that the replier accepts (csr_highest_slotid).
+    highest: u32,
+    /// Highest slot that the replier would like to see used (csr_target_highest_slotid).
+    target: u32,
+    /// Our own limit, while higher slots drain after NFS4ERR_BAD_HIGH_SLOT.
+    ceiling: u32,
+}
+
+impl RequesterSlots {
+    /// A table of `count` slots, at least one and at most [`SLOTS_MAX`].
+    pub fn new(count: u32) -> Self {
+        let count = count.clamp(1, SLOTS_MAX);
+        let words = count.div_ceil(WORD_BITS) as usize;
+        let mut free = vec![0u64; words].into_boxed_slice();
+        for slot in 0..count {
+            set(&mut free, slot);
+        }
+        RequesterSlots {
+            ids: vec![SequenceId::FIRST; count as usize].into_boxed_slice(),
+            dropped: vec![0; words].into_boxed_slice(),
+            free,
+            retired: vec![0; words].into_boxed_slice(),
+            busy_count: 0,
+            retired_count: 0,
+            highest: count - 1,
+            target: count - 1,
+            ceiling: count - 1,
+        }
+    }
+
+    /// Slots in the table, whatever their state.
+    pub fn count(&self) -> u32 {
+        self.ids.len() as u32
+    }
+
+    /// Slots that are busy.
+    pub fn busy_count(&self) -> u32 {
+        self.busy_count
+    }
+
+    /// Slots that are retired.
+    pub fn retired_count(&self) -> u32 {
+        self.retired_count
+    }
+
+    /// The lowest free slot that a new request may use. RFC 8881 section 2.10.6.1: the requester should use the lowest
+    /// available slot, so that the replier can see how much of its table is needed.
+    #[inline]
+    pub fn lowest_free(&self) -> Option<SlotId> {
+        let limit = self.highest.min(self.target).min(self.ceiling);
+        for (i, word) in self.free.iter().enumerate() {
+            if *word != 0 {
+                let slot = i as u32 * WORD_BITS + word.trailing_zeros();
+                return (slot <= limit).then_some(SlotId(slot));
+            }
+        }
+        None
+    }
+
+    /// Makes a free slot busy.
+    #[inline]
+    pub fn take(&mut self, slot: SlotId) {
+        if clear(&mut self.free, slot.0) {
+            self.busy_count += 1;
+        }
+    }
+
+    /// The id that the outstanding request of a busy slot carries, and the next request of a free one.
+    #[inline]
+    pub fn id(&self, slot: SlotId) -> SequenceId {
+        self.ids.get(slot.0 as usize).copied().unwrap_or(SequenceId::FIRST)
+    }
+
+    /// The highest busy slot, at least `floor`: what csa_highest_slotid says ("the highest slot ID for which the
+    /// requester has a request outstanding", RFC 8881 section 2.10.6.1).
+    pub fn highest_busy(&self, floor: SlotId) -> SlotId {
+        let words = self.free.iter().zip(self.retired.iter()).enumerate().rev();
+        for (i, (free, retired)) in words {
+            let busy = !(free | retired) & self.word_mask(i);
+            if busy != 0 {
+                let slot = i as u32 * WORD_BITS + (WORD_BITS - 1 - busy.leading_zeros());
+                return SlotId(slot.max(floor.0));
+            }
+        }
+        floor
+    }
+
+    fn word_mask(&self, word: usize) -> u64 {
+        let bits = self.count() - word as u32 * WORD_BITS;
+        if bits >= WORD_BITS { u64::MAX } else { (1 << bits) - 1 }
+    }
+
+    /// The replier took the request of a busy slot (CB_SEQUENCE answered with NFS4_OK or with proof of an earlier
+    /// execution): the id moves on and the slot is free.
+    #[inline]
+    pub fn advance(&mut self, slot: SlotId) {
+        if let Some(id) = self.ids.get_mut(slot.0 as usize) {
+            *id = id.next();
+        }
+        self.release(slot);
+    }
+
+    /// The request of a busy slot is known not to have been taken: the slot is free and its id stays.
+    #[inline]
+    pub fn release(&mut self, slot: SlotId) {
+        if get(&self.free, slot.0) || get(&self.retired, slot.0) || slot.0 >= self.count() {
+            return;
+        }
+        if clear(&mut self.dropped, slot.0) {
+            self.restart(slot.0);
+        }
+        set(&mut self.free, slot.0);
+        self.busy_count -= 1;
+    }
+
+    fn restart(&mut self, slot: u32) {
+        if let Some(id) = self.ids.get_mut(slot as usize) {
+            *id = SequenceId::FIRST;
+        }
+    }
+
+    /// The id of a busy slot cannot be known again: it is not used any more. Returns whether a usable slot is left.
+    #[must_use = "a table without slots is a fault of the channel"]
+    pub fn retire(&mut self, slot: SlotId) -> bool {
+        if slot.0 < self.count() && !get(&self.retired, slot.0) {
+            if !clear(&mut self.free, slot.0) {
+                self.busy_count -= 1;
+            }
+            set(&mut self.retired, slot.0);
+            self.retired_count += 1;
+        }
+        self.retired_count < self.count()
+    }
+
+    /// The limits in a reply. A target is a preference (RFC 8881 section 20.9.3, csr_target_highest_slotid): ids go on
+    /// where they were. A slot above the highest is gone from the replier's table, and starts at one if it comes back.
+    #[inline]
+    pub fn limits(&mut self, highest: SlotId, target: SlotId) {
+        let last = self.count() - 1;
+        let highest = highest.0.min(last);
+        self.target = target.0.min(last);
+        self.ceiling = last;
+        if highest != self.highest {
+            self.set_highest(highest);
+        }
+    }
+
+    fn set_highest(&mut self, highest: u32) {
+        for slot in highest + 1..=self.highest {
+            if get(&self.free, slot) {
+                self.restart(slot);
+            } else if !get(&self.retired, slot) {
+                set(&mut self.dropped, slot);
+            }
+        }
+        self.highest = highest;
+    }
+
+    /// Uses no slot above `slot` for new requests until the next reply that says what the limits are.
+    pub fn cap(&mut self, slot: SlotId) {
+        self.ceiling = self.ceiling.min(slot.0);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_id(&mut self, slot: SlotId, id: SequenceId) {
+        self.ids[slot.0 as usize] = id;
+    }
+}
+
+fn split(slot: u32) -> (usize, u64) {
+    ((slot / WORD_BITS) as usize, 1 << (slot % WORD_BITS))
+}
+
+fn get(bits: &[u64], slot: u32) -> bool {
+    let (word, bit) = split(slot);
+    bits.get(word).is_some_and(|w| w & bit != 0)
+}
+
+fn set(bits: &mut [u64], slot: u32) {
+    let (word, bit) = split(slot);
+    if let Some(w) = bits.get_mut(word) {
+        *w |= bit;
+    }
+}
+
+/// Clears a bit; whether it was set.
+fn clear(bits: &mut [u64], slot: u32) -> bool {
+    let (word, bit) = split(slot);
+    let Some(w) = bits.get_mut(word) else { return false };
+    let was = *w & bit != 0;
+    *w &= !bit;
+    was
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_slot_is_used_and_ids_move_only_when_taken() {
+        let mut slots = RequesterSlots::new(3);
+        let a = slots.lowest_free().unwrap();
+        slots.take(a);
+        let b = slots.lowest_free().unwrap();
+        slots.take(b);
+        assert_eq!((a, b), (SlotId(0), SlotId(1)));
+        assert_eq!(slots.highest_busy(a), SlotId(1));
+        slots.advance(a);
+        assert_eq!(slots.lowest_free(), Some(SlotId(0)));
+        assert_eq!(slots.id(a), SequenceId(2));
+        slots.release(b);
+        assert_eq!(slots.id(b), SequenceId(1));
+        slots.release(b);
+        assert_eq!(slots.busy_count(), 0, "a second release changes nothing");
+        assert_eq!(slots.highest_busy(SlotId(2)), SlotId(2));
+    }
+
+    #[test]
+    fn t28_sequence_ids_wrap_to_zero() {
+        let mut slots = RequesterSlots::new(1);
+        slots.set_id(SlotId(0), SequenceId(u32::MAX));
+        slots.take(SlotId(0));
+        slots.advance(SlotId(0));
+        assert_eq!(slots.id(SlotId(0)), SequenceId(0));
+    }
+
+    #[test]
+    fn t26_ids_restart_only_where_the_table_shrank() {
+        let mut slots = RequesterSlots::new(4);
+        for s in 0..4 {
+            slots.take(SlotId(s));
+            slots.advance(SlotId(s));
+        }
+        slots.limits(SlotId(3), SlotId(0));
+        assert_eq!(slots.lowest_free(), Some(SlotId(0)));
+        slots.take(SlotId(0));
+        assert_eq!(slots.lowest_free(), None, "the target is 0");
+        slots.limits(SlotId(3), SlotId(3));
+        assert_eq!(slots.id(SlotId(1)), SequenceId(2), "a target does not drop a slot");
+        slots.take(SlotId(3));
+        slots.limits(SlotId(1), SlotId(1));
+        assert_eq!(slots.id(SlotId(3)), SequenceId(2), "in flight: keeps its id");
+        slots.advance(SlotId(3));
+        slots.limits(SlotId(9), SlotId(9));
+        assert_eq!([1, 2, 3].map(|s| slots.id(SlotId(s)).0), [2, 1, 1]);
+    }
+
+    #[test]
+    fn t17_a_table_runs_out_of_slots() {
+        let mut slots = RequesterSlots::new(2);
+        slots.take(SlotId(0));
+        assert!(slots.retire(SlotId(0)));
+        assert_eq!(slots.highest_busy(SlotId(0)), SlotId(0));
+        slots.release(SlotId(0));
+        assert_eq!(slots.lowest_free(), Some(SlotId(1)));
+        slots.take(SlotId(1));
+        assert!(!slots.retire(SlotId(1)));
+        assert_eq!(slots.lowest_free(), None);
+        assert_eq!(slots.busy_count(), 0);
+    }
+
+    #[test]
+    fn a_ceiling_holds_until_the_replier_speaks_again() {
+        let mut slots = RequesterSlots::new(130);
+        slots.cap(SlotId(0));
+        slots.take(SlotId(0));
+        assert_eq!(slots.lowest_free(), None);
+        slots.limits(SlotId(200), SlotId(200));
+        assert_eq!(slots.lowest_free(), Some(SlotId(1)));
+        slots.take(SlotId(129));
+        assert_eq!(slots.highest_busy(SlotId(0)), SlotId(129));
+    }
+}
