@@ -88,8 +88,10 @@ impl Parking {
     #[must_use = "a reactor that is not woken sleeps on its work"]
     pub(crate) fn must_wake(&self) -> bool {
         fence(Ordering::SeqCst); // after the queueing, before the look at the flag; partner: `prepare_park`
-        // The load keeps the line shared while the reactor is awake. Relaxed: the flag carries no data, queues do.
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+        // The load keeps the line shared while the reactor is awake, and only who claims the wake writes. Relaxed: the
+        // flag carries no data, the queues do.
+        self.0.load(Ordering::Relaxed)
+            && self.0.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// The reactor announces that it will sleep. `is_empty` looks at everything that [`must_wake`](Parking::must_wake)

@@ -1,12 +1,11 @@
 //! One callback through slab, inbox and word, as an embedder and a reactor would take it.
 
+use super::OP_CB_RECALL;
 use crate::callback::inbox::{Inbox, Parking};
 use crate::callback::inflight::InFlight;
 use crate::callback::slab::CallbackSlab;
 use crate::callback::state::{Claim, Dequeue, Finish, Removal};
 use crate::callback::{CallbackKey, InsertError};
-
-const OP_CB_RECALL: u8 = 4;
 
 #[test]
 fn one_callback_from_insert_to_the_stale_key() {

@@ -1,0 +1,161 @@
+//! The inbox and the parked/wake handshake in every interleaving of few threads.
+
+use super::{OP_CB_RECALL, model};
+use crate::callback::inbox::{Inbox, Parking};
+use crate::callback::slab::CallbackSlab;
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+/// A reactor's eventfd.
+struct Doorbell {
+    rings: Mutex<u32>,
+    rung: Condvar,
+}
+
+impl Doorbell {
+    fn ring(&self) {
+        *self.rings.lock().expect("no panic") += 1;
+        self.rung.notify_one();
+    }
+
+    /// Sleeps until it rings; loom reports a sleep without end.
+    fn sleep(&self) -> u32 {
+        let mut rings = self.rings.lock().expect("no panic");
+        while *rings == 0 {
+            rings = self.rung.wait(rings).expect("no panic");
+        }
+        std::mem::take(&mut rings)
+    }
+}
+
+struct Scene {
+    slab: CallbackSlab,
+    inbox: Inbox,
+    parking: Parking,
+    doorbell: Doorbell,
+}
+
+impl Scene {
+    fn new(entries: u32) -> Arc<Self> {
+        let slab = CallbackSlab::new(entries, 1);
+        for number in 0..entries {
+            slab.insert(0, number, OP_CB_RECALL, 0).expect("there is room");
+        }
+        let doorbell = Doorbell { rings: Mutex::new(0), rung: Condvar::new() };
+        Arc::new(Scene { slab, inbox: Inbox::new(), parking: Parking::new(), doorbell })
+    }
+
+    fn push(&self, index: u32) {
+        if self.inbox.push(&self.slab, index, &self.parking) {
+            self.doorbell.ring();
+        }
+    }
+
+    fn take_all(&self, taken: &mut Vec<u32>) {
+        let mut chain = self.inbox.take_all(&self.slab);
+        while let Some(index) = chain.pop(&self.slab) {
+            taken.push(index);
+        }
+    }
+
+    /// A reactor that sleeps whenever it has nothing to do, until it has taken `count` entries.
+    fn take(&self, count: usize) -> Vec<u32> {
+        let mut taken = Vec::new();
+        loop {
+            self.take_all(&mut taken);
+            if taken.len() >= count {
+                return taken;
+            }
+            if self.parking.prepare_park(|| self.inbox.is_empty()) {
+                let rings = self.doorbell.sleep();
+                // One for this park, and one that was under way when an earlier one was called off.
+                assert!(rings <= 2, "woken {rings} times");
+                self.parking.unpark();
+            }
+        }
+    }
+}
+
+#[test]
+fn t10_work_that_arrives_before_the_park_is_delivered() {
+    model(|| {
+        let scene = Scene::new(1);
+        let producer = Arc::clone(&scene);
+        let producer = thread::spawn(move || producer.push(0));
+        assert_eq!(scene.take(1), [0]);
+        producer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn t10_two_producers_and_a_sleepy_reactor() {
+    model(|| {
+        let scene = Scene::new(2);
+        let producers = [0, 1].map(|index| {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || scene.push(index))
+        });
+        let mut taken = scene.take(2);
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1]);
+        for producer in producers {
+            producer.join().expect("no panic");
+        }
+    });
+}
+
+#[test]
+fn t10_the_end_of_a_batch_wakes_for_all_of_it() {
+    model(|| {
+        let scene = Scene::new(2);
+        let producer = Arc::clone(&scene);
+        let producer = thread::spawn(move || {
+            producer.inbox.push_quietly(&producer.slab, 0);
+            producer.inbox.push_quietly(&producer.slab, 1);
+            if producer.parking.must_wake() {
+                producer.doorbell.ring();
+            }
+        });
+        assert_eq!(scene.take(2), [0, 1]);
+        producer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn one_park_is_woken_once() {
+    model(|| {
+        let scene = Scene::new(2);
+        assert!(scene.parking.prepare_park(|| scene.inbox.is_empty()));
+        let wakers = [0, 1].map(|index| {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || scene.inbox.push(&scene.slab, index, &scene.parking))
+        });
+        let woken = wakers.map(|waker| waker.join().expect("no panic"));
+        assert_eq!(woken.iter().filter(|&&woken| woken).count(), 1);
+    });
+}
+
+#[test]
+fn entries_of_two_producers_arrive_once_and_in_order() {
+    model(|| {
+        let scene = Scene::new(4);
+        let producers = [0, 2].map(|first| {
+            let scene = Arc::clone(&scene);
+            thread::spawn(move || {
+                scene.inbox.push_quietly(&scene.slab, first);
+                scene.inbox.push_quietly(&scene.slab, first + 1);
+            })
+        });
+        let mut taken = Vec::new();
+        scene.take_all(&mut taken);
+        scene.take_all(&mut taken);
+        for producer in producers {
+            producer.join().expect("no panic");
+        }
+        scene.take_all(&mut taken);
+        for first in [0, 2] {
+            let of_one: Vec<u32> = taken.iter().copied().filter(|index| index & 2 == first).collect();
+            assert_eq!(of_one, [first, first + 1], "first come, first served, for each producer");
+        }
+    });
+}

@@ -1,0 +1,146 @@
+//! Every state with every transition: the table in `transitions.txt`, and what must hold in all of it.
+
+use crate::callback::state::{Flags, Loss, Snapshot, StateWord};
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const GENERATION: u32 = 5;
+
+/// A transition as the table lists it: its name, and how to take it with a key of some generation.
+type Transition = (&'static str, fn(&StateWord, u32) -> String);
+
+const WITH_A_KEY: [Transition; 4] = [
+    ("try_run, may coalesce", |word, key| show(word.try_run(key, Loss::MayCoalesce))),
+    ("try_run, must not lose", |word, key| show(word.try_run(key, Loss::MustNotLose))),
+    ("wait", |word, key| show(word.wait(key))),
+    ("remove", |word, key| show(word.remove(key))),
+];
+
+const OF_THE_OWNER: [Transition; 8] = [
+    ("abandon", |word, _| show(word.abandon())),
+    ("take_requeue", |word, _| show(word.take_requeue())),
+    ("requeue", |word, _| show(word.requeue())),
+    ("settle", |word, _| show(word.settle())),
+    ("finish", |word, _| show(word.finish(true))),
+    ("finish, drop rearm", |word, _| show(word.finish(false))),
+    ("free", |word, _| show(word.free())),
+    ("activate", |word, _| show(word.activate())),
+];
+
+fn show(duty: impl Debug) -> String {
+    let duty = format!("{duty:?}");
+    if duty == "()" { "done".to_owned() } else { duty }
+}
+
+fn all() -> impl Iterator<Item = Transition> {
+    WITH_A_KEY.into_iter().chain(OF_THE_OWNER)
+}
+
+/// Takes one transition from one state. `None`: it is illegal there, and the word kept its value.
+fn take(transition: Transition, flags: Flags, key: u32) -> Option<(String, Snapshot)> {
+    let word = StateWord::with(Snapshot::new(GENERATION, flags));
+    match catch_unwind(AssertUnwindSafe(|| transition.1(&word, key))) {
+        Ok(duty) => Some((duty, word.snapshot())),
+        Err(_) => {
+            assert_eq!(word.snapshot(), Snapshot::new(GENERATION, flags), "an illegal {} changed it", transition.0);
+            None
+        }
+    }
+}
+
+/// All states that legal transitions lead to from a free entry.
+fn reachable() -> Vec<Flags> {
+    let mut found = BTreeSet::from([0]);
+    let mut open = vec![Flags::empty()];
+    while let Some(flags) = open.pop() {
+        for (_, after) in all().filter_map(|transition| take(transition, flags, GENERATION)) {
+            if found.insert(after.flags().bits()) {
+                open.push(after.flags());
+            }
+        }
+    }
+    found.into_iter().map(Flags::from_bits_retain).collect()
+}
+
+/// A state in the table: the generation only where it changed.
+fn name(state: Snapshot) -> String {
+    let name = format!("{state:?}");
+    name.replace(&format!("generation {GENERATION} "), "")
+}
+
+fn table() -> String {
+    let mut table = String::new();
+    for flags in reachable() {
+        writeln!(table, "{}", name(Snapshot::new(GENERATION, flags))).expect("a string grows");
+        for transition in all() {
+            let (duty, after) = match take(transition, flags, GENERATION) {
+                None => ("illegal".to_owned(), String::new()),
+                Some((duty, after)) if after == Snapshot::new(GENERATION, flags) => (duty, "stays".to_owned()),
+                Some((duty, after)) => (duty, name(after)),
+            };
+            let line = format!("    {:<24}{duty:<26}{after}", transition.0);
+            writeln!(table, "{}", line.trim_end()).expect("a string grows");
+        }
+    }
+    table
+}
+
+#[test]
+fn every_state_with_every_transition_is_as_tabled() {
+    let table = table();
+    let tabled = include_str!("transitions.txt");
+    assert!(table == tabled, "transitions.txt should read, if this is what is meant:\n{table}");
+}
+
+#[test]
+fn reachable_states_keep_what_the_flags_exclude() {
+    let per_run = Flags::SETTLED | Flags::REQUEUE | Flags::REARM | Flags::WAKE;
+    let legal = |flags: Flags| {
+        (flags.contains(Flags::LIVE) || flags.is_empty())
+            && (flags.contains(Flags::RUNNING) || !flags.intersects(per_run))
+            && !flags.contains(Flags::SETTLED | Flags::REQUEUE)
+            && !flags.contains(Flags::REARM | Flags::DYING)
+    };
+    let expected: Vec<Flags> = (0..=Flags::all().bits()).map(Flags::from_bits_retain).filter(|&f| legal(f)).collect();
+    assert_eq!(reachable(), expected);
+}
+
+#[test]
+fn r8_a_stale_key_changes_no_state() {
+    for flags in reachable() {
+        for stale in [0, GENERATION - 1, GENERATION + 1, u32::MAX] {
+            for transition in WITH_A_KEY {
+                let answer = take(transition, flags, stale);
+                assert_eq!(answer, Some(("Stale".to_owned(), Snapshot::new(GENERATION, flags))), "{}", transition.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn r6_only_finish_and_abandon_end_a_run() {
+    for flags in reachable() {
+        for transition in all() {
+            let Some((duty, after)) = take(transition, flags, GENERATION) else { continue };
+            let (before, after) = (flags.contains(Flags::RUNNING), after.flags().contains(Flags::RUNNING));
+            let ends = ["abandon", "finish", "finish, drop rearm"].contains(&transition.0);
+            let name = transition.0;
+            assert_eq!(!before && after, duty == "Submit", "RUNNING is set by a Submit and nothing else: {name}");
+            assert_eq!(before && !after, ends && !duty.starts_with("RunAgain"), "{name} from {flags:?}");
+        }
+    }
+}
+
+#[test]
+fn generations_change_by_free_and_by_the_first_activate_only() {
+    for flags in reachable() {
+        for transition in all() {
+            let Some((_, after)) = take(transition, flags, GENERATION) else { continue };
+            let expected = if transition.0 == "free" { GENERATION + 1 } else { GENERATION };
+            assert_eq!(after.generation(), expected, "{} from {flags:?}", transition.0);
+        }
+    }
+    assert_eq!(StateWord::with(Snapshot::new(0, Flags::empty())).activate(), 1, "no key has generation 0");
+}
