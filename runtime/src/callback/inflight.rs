@@ -27,7 +27,7 @@ impl InFlight {
         let mut seen = self.0.load(Ordering::Acquire);
         loop {
             if seen & CLOSED != 0 {
-                return false; // it never opens again, so no swap is needed to know
+                return false; // it stays closed for this client, so no swap is needed to know
             }
             match self.0.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,

@@ -4,6 +4,7 @@
 //! when there is no such run: that is a bug of this crate, and going on would lose or double a completion.
 
 use crate::sync::{AtomicU64, Ordering};
+use ringback_rpc::nfs4::callback::CallbackOp;
 use std::fmt;
 
 bitflags::bitflags! {
@@ -79,10 +80,10 @@ pub(crate) enum Loss {
 impl Loss {
     /// The policy of an operation (`nfs_cb_opnum4`, RFC 8881 section 20).
     pub(crate) const fn of(op: u8) -> Self {
-        const OP_CB_NOTIFY: u8 = 6;
-        const OP_CB_RECALL_ANY: u8 = 8;
+        const NOTIFY: u8 = CallbackOp::Notify as u8;
+        const RECALL_ANY: u8 = CallbackOp::RecallAny as u8;
         match op {
-            OP_CB_NOTIFY | OP_CB_RECALL_ANY => Loss::MustNotLose,
+            NOTIFY | RECALL_ANY => Loss::MustNotLose,
             _ => Loss::MayCoalesce,
         }
     }
@@ -262,7 +263,8 @@ impl StateWord {
     }
 
     /// The run goes back to its queue, to be sent again without `prepare`: it failed before it was decided, or `done`
-    /// asked for it, which opens the outcome again.
+    /// asked for it, which opens the outcome again. Then this is taken as soon as `done` has asked, for the run may end
+    /// on its way back to the queue (by its deadline), and that is a new outcome, to be settled like any other.
     pub(crate) fn requeue(&self) {
         let legal = |now: Snapshot| is_running(now) && !now.has(Flags::REQUEUE);
         self.owner("requeue", legal, |now| (now.with(Flags::REQUEUE).without(Flags::SETTLED), ()));

@@ -21,10 +21,12 @@ mod transitions;
 #[cfg(not(loom))]
 mod word;
 
+use ringback_rpc::nfs4::callback::CallbackOp;
+
 /// The operation of most tests: it may coalesce.
-const OP_CB_RECALL: u8 = 4;
+const OP_CB_RECALL: u8 = CallbackOp::Recall as u8;
 /// An operation that must not lose a request.
-const OP_CB_NOTIFY: u8 = 6;
+const OP_CB_NOTIFY: u8 = CallbackOp::Notify as u8;
 
 /// Explores `scene` with at most three preemptions, unless LOOM_MAX_PREEMPTIONS says otherwise.
 #[cfg(loom)]

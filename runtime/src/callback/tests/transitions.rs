@@ -21,8 +21,14 @@ const WITH_A_KEY: [Transition; 4] = [
 const OF_THE_OWNER: [Transition; 8] = [
     ("abandon", |word, _| show(word.abandon())),
     ("take_requeue", |word, _| show(word.take_requeue())),
-    ("requeue", |word, _| show(word.requeue())),
-    ("settle", |word, _| show(word.settle())),
+    ("requeue", |word, _| {
+        word.requeue();
+        "done".to_owned()
+    }),
+    ("settle", |word, _| {
+        word.settle();
+        "done".to_owned()
+    }),
     ("finish", |word, _| show(word.finish(true))),
     ("finish, drop rearm", |word, _| show(word.finish(false))),
     ("free", |word, _| show(word.free())),
@@ -30,8 +36,7 @@ const OF_THE_OWNER: [Transition; 8] = [
 ];
 
 fn show(duty: impl Debug) -> String {
-    let duty = format!("{duty:?}");
-    if duty == "()" { "done".to_owned() } else { duty }
+    format!("{duty:?}")
 }
 
 fn all() -> impl Iterator<Item = Transition> {
