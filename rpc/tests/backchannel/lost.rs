@@ -1,0 +1,344 @@
+//! Connections and sessions go and come.
+
+use crate::support::*;
+use ringback_rpc::backchannel::{Event, Handled, Outcome, PathState, Requeue, seq4_status};
+use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::callback::CallbackOp;
+
+#[test]
+fn t20_every_kind_survives_a_reconnect_with_the_same_bytes() {
+    for op in CallbackOp::ALL.iter().filter(|op| !matches!(op, CallbackOp::Sequence | CallbackOp::Illegal)) {
+        let mut w = World::new(2);
+        let token = if *op == CallbackOp::RecallSlot { w.run_on(S1) } else { w.run(*op) };
+        let first = w.send();
+        w.disconnect(C1);
+        assert_eq!(w.core.path_state(), PathState::Down);
+        w.quiet();
+        w.bind(S1, C2);
+        let second = w.send();
+        assert_eq!((second.conn, &second.bytes), (C2, &first.bytes), "{op}");
+        assert_eq!(w.deliver(C1, &first.ok()), Handled::Late, "the old connection is gone");
+        w.answer_ok(&second);
+        assert_eq!(w.ended(token), [Ended::ok()]);
+        assert_eq!(w.entry(token).requeues, [], "it kept its slot");
+        w.assert_clean();
+    }
+}
+
+#[test]
+fn f14_an_offload_that_arrived_before_the_cut_is_not_executed_twice() {
+    let mut w = World::new(2);
+    let mut client = ModelClient::new(2);
+    client.create(S1);
+    let token = w.run(CallbackOp::Offload);
+    let first = w.send();
+    client.execute(&first);
+    w.disconnect(C1);
+    w.bind(S1, C2);
+    let second = w.send();
+    let reply = client.execute(&second);
+    w.answer(&second, &reply);
+    assert_eq!(w.ended(token), [Ended::Other(Outcome::DeliveredUnknown)]);
+    assert_eq!(client.executed[&token], 1);
+    let next = w.recall();
+    assert_eq!(w.send().sequence, 2);
+    assert_eq!(w.ended(next), []);
+}
+
+#[test]
+fn a_recall_whose_answer_was_lost_is_sent_again_under_the_next_id() {
+    let mut w = World::new(2);
+    let mut client = ModelClient::new(2);
+    client.create(S1);
+    let token = w.recall();
+    let first = w.send();
+    client.execute(&first);
+    w.disconnect(C1);
+    w.bind(S1, C2);
+    let second = w.send();
+    let reply = client.execute(&second);
+    w.answer(&second, &reply);
+    let third = w.send();
+    assert_eq!((third.token(), third.sequence), (token, 2));
+    assert_eq!(w.entry(token).requeues, [Requeue::UncachedReply]);
+    let reply = client.execute(&third);
+    w.answer(&third, &reply);
+    assert_eq!(w.ended(token), [Ended::ok()]);
+    w.assert_clean();
+}
+
+#[test]
+fn f6_f19_new_parameters_are_for_new_calls_only() {
+    let mut w = World::new(2);
+    w.recall();
+    let first = w.send();
+    w.core.control(S1, 0x5555, &sys(42), &mut w.host).unwrap();
+    w.recall();
+    let new = w.send();
+    assert_eq!(new.program, 0x5555);
+    assert_ne!(new.credential, first.credential);
+    w.disconnect(C1);
+    w.bind(S1, C2);
+    let again = w.sends();
+    assert_eq!(again.iter().map(|s| &s.bytes).collect::<Vec<_>>(), [&first.bytes, &new.bytes]);
+    again.iter().for_each(|s| w.answer_ok(s));
+    w.assert_clean();
+}
+
+#[test]
+fn parameters_are_kept_while_calls_need_them() {
+    let mut w = World::new(8);
+    for i in 0..4 {
+        w.recall();
+        let program = 100 + i;
+        let sent = w.send();
+        assert_eq!(sent.program, if i == 0 { PROGRAM } else { program - 1 });
+        let result = w.core.control(S1, program, &sys(i), &mut w.host);
+        assert_eq!(result.is_ok(), i < 3, "four versions at most");
+    }
+    w.disconnect(C1);
+    w.bind(S1, C2);
+    let again = w.sends();
+    assert_eq!(again.iter().map(|s| s.program).collect::<Vec<_>>(), [PROGRAM, 100, 101, 102]);
+    w.answer_ok(&again[0]);
+    w.core.control(S1, 103, &sys(4), &mut w.host).unwrap();
+    w.recall();
+    assert_eq!(w.send().program, 103);
+}
+
+#[test]
+fn f3_three_connections_two_of_them_dead() {
+    let mut w = World::new(2);
+    w.bind(S1, C2);
+    w.bind(S1, C3);
+    let token = w.recall();
+    let first = w.send();
+    assert_eq!(first.conn, C1);
+    w.pass(9 * S);
+    assert!(w.host.events.contains(&Event::CloseConnection(C1)));
+    let second = w.send();
+    assert_eq!((second.conn, &second.bytes), (C2, &first.bytes));
+    w.pass(9 * S);
+    let third = w.send();
+    assert_eq!((third.conn, &third.bytes), (C3, &first.bytes));
+    w.answer_ok(&third);
+    assert_eq!(w.ended(token), [Ended::ok()]);
+    assert_eq!(w.core.counters().dead_connections, 2);
+    assert_eq!(w.core.path_state(), PathState::Up);
+    w.assert_clean();
+}
+
+#[test]
+fn f7_a_recall_of_a_destroyed_session_goes_over_another_one() {
+    let mut w = World::new(2);
+    let token = w.recall();
+    let first = w.send();
+    let waiting: Vec<_> = (0..3).map(|_| w.recall()).collect();
+    w.core.remove_session(w.now_ns, S1, &mut w.host);
+    w.quiet();
+    assert_eq!(w.core.path_state(), PathState::Down);
+    w.add_session(S2, 4);
+    w.bind(S2, C2);
+    let sent = w.sends();
+    assert_eq!(sent.iter().map(|s| s.session).collect::<Vec<_>>(), [session_id(S2); 4]);
+    assert!(sent.iter().any(|s| s.token() == token));
+    assert_eq!(w.entry(token).prepared, 1);
+    assert_eq!(w.deliver(C1, &first.ok()), Handled::Late, "t13: nobody is there to take it");
+    sent.iter().for_each(|s| w.answer_ok(s));
+    assert!(waiting.iter().all(|t| w.ended(*t) == [Ended::ok()]));
+    w.assert_clean();
+}
+
+#[test]
+fn t13_t14_replies_to_the_old_session_do_not_touch_the_new_one() {
+    let mut w = World::new(1);
+    let token = w.recall();
+    let old = w.send();
+    w.core.remove_session(w.now_ns, S1, &mut w.host);
+    w.add_session(S2, 1);
+    w.bind(S2, C1);
+    let new = w.send();
+    assert_eq!((new.token(), new.sequence, new.session), (token, 1, session_id(S2)));
+    assert_eq!(w.deliver(C1, &old.ok()), Handled::Late);
+    assert_eq!((w.ended(token), w.core.census().slots_with_run), (&[][..], 1));
+    w.answer_ok(&new);
+    assert_eq!(w.core.census().slots_free, 1);
+    w.assert_clean();
+}
+
+#[test]
+fn t15_callbacks_wait_for_a_path_without_a_spin() {
+    let mut w = World::empty(Default::default());
+    let before = w.recall();
+    w.add_session(S1, 1);
+    let waiting = w.recall();
+    assert_eq!(w.core.seq4_status(Some(S1)), seq4_status::CB_PATH_DOWN | seq4_status::CB_PATH_DOWN_SESSION);
+    assert!(w.core.poll_timeout().unwrap() > w.now_ns);
+    w.bind(S1, C1);
+    let sent = w.send();
+    assert_eq!(sent.token(), before);
+    w.quiet();
+    w.answer_ok(&sent);
+    let sent = w.send();
+    assert_eq!(sent.token(), waiting);
+    w.disconnect(C1);
+    w.bind(S1, C1);
+    let sent = w.send();
+    w.answer_ok(&sent);
+    w.assert_clean();
+}
+
+#[test]
+fn t37_a_sent_call_stays_with_its_session_and_an_unsent_one_moves() {
+    let mut w = World::new(1);
+    w.add_session(S2, 1);
+    let pinned = w.recall();
+    let first = w.send();
+    let unsent = w.recall();
+    let slot_recall = w.run_on(S1);
+    w.disconnect(C1);
+    w.bind(S2, C2);
+    let moved = w.send();
+    assert_eq!((moved.token(), moved.session), (unsent, session_id(S2)));
+    assert_eq!(w.core.seq4_status(Some(S1)), seq4_status::CB_PATH_DOWN_SESSION);
+    assert_eq!(w.core.seq4_status(Some(S2)), 0);
+    w.answer_ok(&moved);
+    w.quiet();
+    assert_eq!(w.core.run_count(), 2, "the pinned call, and the CB_RECALL_SLOT that belongs to the session");
+    w.bind(S1, C3);
+    let again = w.send();
+    assert_eq!((again.bytes == first.bytes, again.token()), (true, pinned));
+    w.answer_ok(&again);
+    let sent = w.send();
+    assert_eq!((sent.token(), sent.session), (slot_recall, session_id(S1)));
+    w.answer_ok(&sent);
+    w.assert_clean();
+}
+
+#[test]
+fn t38_an_unbound_client_that_keeps_renewing() {
+    let mut w = World::new(1);
+    let pinned = w.recall();
+    w.send();
+    w.pass(50 * S);
+    w.core.heard(w.now_ns, C1);
+    w.disconnect(C1);
+    let unsent = w.recall();
+    w.pass(20 * S);
+    assert_eq!(w.core.seq4_status(None), seq4_status::CB_PATH_DOWN);
+    w.core.path_down_told(w.now_ns);
+    w.pass(50 * S);
+    assert_eq!(w.ended(pinned), [Ended::Other(Outcome::TimedOut { sent: true })]);
+    w.core.path_down_told(w.now_ns);
+    let late = w.recall();
+    w.pass(20 * S);
+    assert_eq!(w.ended(unsent), [Ended::Other(Outcome::TimedOut { sent: false })]);
+    assert_eq!(w.ended(late), []);
+    w.pass(21 * S);
+    assert_eq!(w.ended(late), [Ended::Other(Outcome::PathDown)]);
+    let fresh = w.recall();
+    assert_eq!(w.ended(fresh), [Ended::Other(Outcome::PathDown)], "at once, until there is a path");
+    w.bind(S1, C2);
+    let resync = w.send();
+    assert_eq!((resync.op, resync.sequence), (None, 1));
+    w.answer_ok(&resync);
+    w.recall();
+    let sent = w.send();
+    assert_eq!(sent.sequence, 2);
+    w.answer_ok(&sent);
+    w.assert_clean();
+}
+
+#[test]
+fn a_session_that_goes_takes_its_slot_recalls_along() {
+    let mut w = World::new(1);
+    let sent_one = w.run_on(S1);
+    w.send();
+    let unsent = w.run_on(S1);
+    w.core.remove_session(w.now_ns, S1, &mut w.host);
+    assert_eq!(w.ended(sent_one), [Ended::Other(Outcome::Cancelled { sent: true })]);
+    assert_eq!(w.ended(unsent), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    let none = w.run_on(S1);
+    assert_eq!(w.ended(none), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    w.assert_clean();
+}
+
+#[test]
+fn f12_whichever_connection_can_send_is_used() {
+    let mut w = World::new(4);
+    w.bind(S1, C2);
+    let tokens = [w.recall(), w.recall()];
+    let sent = w.sends_on(C2);
+    assert_eq!(sent.iter().map(|s| s.token()).collect::<Vec<_>>(), tokens);
+    w.disconnect(C1);
+    sent.iter().for_each(|s| w.answer_ok(s));
+    w.assert_clean();
+}
+
+#[test]
+fn bad_session_condemns_the_connection_first() {
+    let mut w = World::new(1);
+    w.bind(S1, C2);
+    let token = w.recall();
+    let first = w.send();
+    w.answer(&first, &first.sequence_status(Status::NFS4ERR_BADSESSION));
+    assert!(w.host.events.contains(&Event::Unbound { session: S1, conn: C1 }));
+    let second = w.send();
+    assert_eq!((second.conn, &second.bytes), (C2, &first.bytes));
+    w.answer(&second, &second.sequence_status(Status::NFS4ERR_BADSESSION));
+    assert!(w.host.events.contains(&Event::SessionLost(S1)));
+    assert_eq!(w.core.path_state(), PathState::Down);
+    assert_eq!(w.core.census().slots_free, 1, "neither copy was executed");
+    w.quiet();
+    w.add_session(S2, 1);
+    w.bind(S2, C1);
+    let moved = w.send();
+    assert_eq!((moved.token(), moved.session, moved.conn), (token, session_id(S2), C1));
+    w.answer_ok(&moved);
+    w.assert_clean();
+}
+
+#[test]
+fn a_lost_session_that_is_bound_again_is_alive() {
+    let mut w = World::new(2);
+    let tokens = [w.recall(), w.recall()];
+    let sent = w.sends();
+    w.answer(&sent[0], &sent[0].sequence_status(Status::NFS4ERR_BADSESSION));
+    assert_eq!(w.core.census().slots_quarantined, 1, "the other reply is still to come");
+    w.bind(S1, C2);
+    let again = w.send();
+    assert_eq!(again.sequence, 1);
+    w.answer(&sent[1], &sent[1].sequence_status(Status::NFS4ERR_BADSESSION));
+    let resync = w.sends_on(C2);
+    assert_eq!(resync.len(), 1);
+    assert_eq!((resync[0].op, resync[0].slot, resync[0].sequence), (None, 1, 1));
+    w.answer_ok(&resync[0]);
+    w.answer_ok(&again);
+    let last = w.send();
+    w.answer_ok(&last);
+    assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::ok()]));
+    w.assert_clean();
+}
+
+#[test]
+fn a_connection_that_is_not_bound_hands_the_call_to_the_next() {
+    let mut w = World::new(1);
+    w.bind(S1, C2);
+    let token = w.recall();
+    let first = w.send();
+    w.answer(&first, &first.sequence_status(Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION));
+    let second = w.send();
+    assert_eq!((second.conn, second.sequence, second.token()), (C2, 1, token));
+    w.disconnect(C2);
+    w.bind(S1, C3);
+    let third = w.send();
+    assert_eq!(third.bytes, second.bytes);
+    w.answer(&third, &third.sequence_status(Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION));
+    w.quiet();
+    assert_eq!(w.core.census().slots_with_run, 1, "the second copy may have been executed: pinned");
+    w.bind(S1, C3);
+    let fourth = w.send();
+    assert_eq!(fourth.bytes, second.bytes);
+    w.answer_ok(&fourth);
+    w.assert_clean();
+}

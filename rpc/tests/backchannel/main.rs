@@ -1,0 +1,9 @@
+//! The backchannel core against clients of every kind, in virtual time. Tests are named by the scenario that they show.
+#![forbid(unsafe_code)]
+
+mod lost;
+mod normal;
+mod refused;
+mod resync;
+mod support;
+mod timers;

@@ -1,0 +1,124 @@
+//! A call was given up while its fate was unknown.
+
+use crate::support::*;
+use ringback_rpc::backchannel::Outcome;
+use ringback_rpc::message::{AcceptStatus, ReplyHeader};
+use ringback_rpc::nfs4::Status;
+
+/// A client that is alive and never answers this call; its run has timed out.
+fn given_up(slots: u32) -> (World, Sent) {
+    let mut w = World::new(slots);
+    let token = w.recall();
+    let sent = w.send();
+    for _ in 0..92 {
+        w.pass(S);
+        w.core.heard(w.now_ns, C1);
+    }
+    assert_eq!(w.ended(token), [Ended::Other(Outcome::TimedOut { sent: true })]);
+    assert_eq!(w.core.census().slots_quarantined, 1);
+    (w, sent)
+}
+
+#[test]
+fn t16_a_slot_is_used_again_only_after_a_resync() {
+    let (mut w, lost) = given_up(1);
+    let next = w.recall();
+    let resync = w.send();
+    assert_eq!((resync.op, resync.slot, resync.sequence), (None, 0, 1));
+    assert_ne!(resync.xid, lost.xid);
+    assert_eq!(resync.credential, lost.credential);
+    w.answer(&resync, &resync.ok());
+    let sent = w.send();
+    assert_eq!((sent.token(), sent.sequence), (next, 2));
+    w.answer_ok(&sent);
+    w.assert_clean();
+}
+
+#[test]
+fn t28_a_late_reply_settles_the_slot() {
+    let mut w = World::new(1);
+    let token = w.recall();
+    let sent = w.send();
+    for _ in 0..20 {
+        w.pass(S);
+        w.core.heard(w.now_ns, C1);
+    }
+    w.quiet();
+    assert_eq!(w.core.counters().rpc_timeouts, 1);
+    w.answer_ok(&sent);
+    assert_eq!(w.ended(token), [Ended::ok()]);
+    w.recall();
+    assert_eq!(w.send().sequence, 2);
+}
+
+#[test]
+fn a_reply_after_the_run_ended_settles_the_slot() {
+    let mut w = World::new(1);
+    let token = w.recall();
+    let sent = w.send();
+    assert!(w.core.cancel(w.now_ns, token, &mut w.host));
+    assert_eq!(w.ended(token), [Ended::Other(Outcome::Cancelled { sent: true })]);
+    w.quiet();
+    w.answer_ok(&sent);
+    w.assert_clean();
+    assert_eq!(w.core.counters().resyncs, 0);
+}
+
+/// What the slot's next call looks like after this answer to the resynchronisation; `None`: there is none.
+fn after(answer: impl Fn(&Sent) -> Vec<u8>) -> Option<(u32, u32)> {
+    let (mut w, _) = given_up(1);
+    w.recall();
+    let resync = w.send();
+    w.answer(&resync, &answer(&resync));
+    w.pass(7 * S);
+    w.sends().pop().map(|s| (s.sequence, u32::from(s.op.is_some())))
+}
+
+#[test]
+fn t36_every_answer_to_a_resynchronisation() {
+    let fails = |status: Status| after(move |s| s.sequence_status(status));
+    assert_eq!(after(Sent::ok), Some((2, 1)));
+    let extra = |s: &Sent| Sent { op: Some((4, ringback_rpc::backchannel::Token(0))), ..s.clone() }.ok();
+    assert_eq!(after(extra), Some((2, 1)), "the whole first reply, from a cache");
+    assert_eq!(fails(Status::NFS4ERR_RETRY_UNCACHED_REP), Some((2, 1)));
+    assert_eq!(fails(Status::NFS4ERR_SEQ_FALSE_RETRY), Some((2, 1)));
+    assert_eq!(fails(Status::NFS4ERR_DELAY), Some((1, 0)), "asked again");
+    assert_eq!(fails(Status::NFS4ERR_SEQ_MISORDERED), None, "retired");
+    assert_eq!(fails(Status::NFS4ERR_BADSLOT), None, "retired");
+    assert_eq!(fails(Status::NFS4ERR_BADSESSION), None, "the session is lost");
+    assert_eq!(fails(Status::NFS4ERR_SERVERFAULT), Some((1, 0)), "asked again");
+    assert_eq!(after(|s| s.empty(Status::NFS4ERR_RESOURCE)), Some((1, 0)), "asked again");
+    let rejected = |s: &Sent| s.header(ReplyHeader::accepted(s.xid, AcceptStatus::SystemErr), |_| {});
+    assert_eq!(after(rejected), Some((1, 0)), "asked again");
+    let wrong = |s: &Sent| Sent { sequence: 77, ..s.clone() }.ok();
+    assert_eq!(after(wrong), Some((1, 0)), "asked again");
+}
+
+#[test]
+fn t36_a_resynchronisation_survives_a_reconnect() {
+    let (mut w, _) = given_up(1);
+    let first = w.send();
+    w.disconnect(C1);
+    w.bind(S1, C2);
+    let second = w.send();
+    assert_eq!(second.bytes, first.bytes);
+    w.answer(&second, &second.ok());
+    w.assert_clean();
+}
+
+#[test]
+fn t36_a_model_client_never_sees_a_skipped_id() {
+    let (mut w, lost) = given_up(2);
+    let mut client = ModelClient::new(2);
+    client.create(S1);
+    client.execute(&lost);
+    for _ in 0..10 {
+        w.recall();
+        for sent in w.sends() {
+            let reply = client.execute(&sent);
+            w.answer(&sent, &reply);
+        }
+    }
+    assert_eq!(w.core.counters().misordered, 0);
+    w.assert_clean();
+}

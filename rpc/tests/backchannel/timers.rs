@@ -1,0 +1,139 @@
+//! Deadlines, drain, cancellation.
+
+use crate::support::*;
+use ringback_rpc::backchannel::{ClientState, Event, Outcome, PathState};
+use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::callback::CallbackOp;
+
+const TIMED_OUT: Ended = Ended::Other(Outcome::TimedOut { sent: false });
+
+#[test]
+fn queued_runs_end_by_their_deadline() {
+    let mut w = World::new(1);
+    w.disconnect(C1);
+    let early = w.recall();
+    w.pass(10 * S);
+    let late = w.run(CallbackOp::Getattr);
+    w.pass(79 * S);
+    assert_eq!(w.ended(early), []);
+    w.pass(S);
+    assert_eq!(w.ended(early), [TIMED_OUT]);
+    assert_eq!(w.ended(late), []);
+    w.pass(10 * S);
+    assert_eq!(w.ended(late), [TIMED_OUT]);
+    w.assert_clean();
+    assert_eq!(w.core.poll_timeout(), None);
+}
+
+#[test]
+fn an_expired_run_is_not_sent() {
+    let mut w = World::new(1);
+    w.disconnect(C1);
+    let token = w.recall();
+    w.now_ns += 90 * S;
+    w.bind(S1, C1);
+    w.quiet();
+    assert_eq!(w.ended(token), [TIMED_OUT]);
+    assert_eq!(w.entry(token).prepared, 0);
+    w.assert_clean();
+}
+
+#[test]
+fn a_silent_connection_is_closed_and_a_living_one_is_not() {
+    let mut w = World::new(2);
+    w.recall();
+    w.sends();
+    w.pass(5 * S);
+    let alive = w.recall();
+    let second = w.send();
+    w.answer_ok(&second);
+    w.pass(5 * S);
+    assert_eq!(w.conns, [C1], "it has answered another call");
+    w.pass(9 * S);
+    assert_eq!(w.conns, [], "and then nothing for a whole timeout");
+    assert!(w.host.events.contains(&Event::CloseConnection(C1)));
+    assert_eq!((w.core.path_state(), w.ended(alive)), (PathState::Down, &[Ended::ok()][..]));
+}
+
+#[test]
+fn drain_ends_what_waits_at_once_and_the_rest_by_its_deadline() {
+    let mut w = World::new(2);
+    let [answered, silent, waiting] = [w.recall(), w.recall(), w.recall()];
+    let sent = w.sends();
+    w.core.drain(w.now_ns, w.now_ns + 5 * S, &mut w.host);
+    assert_eq!(w.ended(waiting), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    w.pass(S);
+    w.answer_ok(&sent[0]);
+    assert_eq!(w.ended(answered), [Ended::ok()]);
+    w.quiet();
+    let after = w.recall();
+    assert_eq!(w.ended(after), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    w.pass(3 * S);
+    assert_eq!((w.ended(silent), w.core.is_idle()), (&[][..], false));
+    w.pass(S);
+    assert_eq!(w.ended(silent), [Ended::Other(Outcome::Cancelled { sent: true })]);
+    assert!(w.core.is_idle());
+    assert_eq!(w.core.census().slots_quarantined, 1);
+    w.answer_ok(&sent[1]);
+    w.assert_clean();
+}
+
+#[test]
+fn t1_a_drain_of_many_ends_in_slices() {
+    let mut w = World::new(1);
+    let tokens: Vec<_> = (0..5000).map(|_| w.recall()).collect();
+    w.core.drain(w.now_ns, w.now_ns, &mut w.host);
+    assert!((1..5000).contains(&w.core.run_count()), "not all in one call");
+    assert!(w.core.poll_timeout().unwrap() <= w.now_ns);
+    w.pass(0);
+    assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::Other(Outcome::Cancelled { sent: false })]));
+    w.assert_clean();
+}
+
+#[test]
+fn f18_an_expired_client_cancels_all() {
+    let mut w = World::new(1);
+    let out = w.recall();
+    w.send();
+    let delayed = w.recall();
+    w.core.set_client_state(w.now_ns, ClientState::Expired, &mut w.host);
+    assert_eq!(w.ended(out), [Ended::Other(Outcome::Cancelled { sent: true })]);
+    assert_eq!(w.ended(delayed), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    assert!(w.core.is_idle());
+}
+
+#[test]
+fn cancel_finds_a_run_wherever_it_is() {
+    let mut w = World::new(1);
+    let delayed = w.recall();
+    let sent = w.send();
+    w.answer(&sent, &sent.op_status(Status::NFS4ERR_DELAY, 1));
+    let out = w.recall();
+    let sent = w.send();
+    let [a, b, c] = [w.recall(), w.recall(), w.recall()];
+    let own = w.run_on(S1);
+    for (token, was_sent) in [(b, false), (delayed, true), (c, false), (a, false), (own, false), (out, true)] {
+        assert!(w.core.cancel(w.now_ns, token, &mut w.host));
+        assert_eq!(w.ended(token), [Ended::Other(Outcome::Cancelled { sent: was_sent })]);
+        assert!(!w.core.cancel(w.now_ns, token, &mut w.host));
+    }
+    w.answer_ok(&sent);
+    w.quiet();
+    w.assert_clean();
+}
+
+#[test]
+fn delays_spread_and_end_together_with_the_deadline() {
+    let mut w = World::new(64);
+    let tokens: Vec<_> = (0..64).map(|_| w.recall()).collect();
+    for sent in w.sends() {
+        w.answer(&sent, &sent.op_status(Status::NFS4ERR_DELAY, 64));
+    }
+    assert_eq!(w.core.census().runs_delayed, 64);
+    w.disconnect(C1);
+    w.pass(89 * S);
+    assert_eq!(w.core.run_count(), 64);
+    w.pass(S);
+    assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::Other(Outcome::TimedOut { sent: true })]));
+    w.assert_clean();
+}
