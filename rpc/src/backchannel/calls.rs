@@ -107,6 +107,10 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    pub fn memory_bytes(&self) -> usize {
+        self.records.capacity() * size_of::<Call>()
+    }
+
     pub fn new(first_xid: u32) -> Self {
         Calls {
             records: Vec::new(),

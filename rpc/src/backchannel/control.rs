@@ -3,7 +3,7 @@
 use super::calls::State;
 use super::config::{AddError, Census, Credential, SessionParams};
 use super::host::{Host, Outcome, Requeue, Token};
-use super::path::{Session, Version};
+use super::path::{Conn, Session, Version};
 use super::queue::Queue;
 use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
 use super::transmit::{CALL_WORDS_BYTES, encode_head};
@@ -215,6 +215,14 @@ impl Backchannel {
     /// Whether no run is left here.
     pub fn is_idle(&self) -> bool {
         self.runs == 0
+    }
+
+    /// Memory that this client's sessions hold, beyond the `Backchannel` itself, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let sessions = self.sessions.capacity() * size_of::<Option<Session>>();
+        let conns = self.conns.capacity() * size_of::<Option<Conn>>();
+        let tables = self.live_sessions().map(|s| s.memory_bytes()).sum::<usize>();
+        self.calls.memory_bytes() + sessions + conns + tables
     }
 
     /// Counts where slots and runs are. Walks the calls of the client.

@@ -57,6 +57,12 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Memory held beyond the session itself.
+    pub fn memory_bytes(&self) -> usize {
+        let heads = self.versions.iter().map(|v| v.head.len()).sum::<usize>();
+        self.slots.memory_bytes() + self.versions.capacity() * size_of::<Version>() + heads
+    }
+
     /// Whether new calls may be sent.
     pub fn is_usable(&self) -> bool {
         self.bound != 0 && !self.dead && !self.lost

@@ -27,6 +27,11 @@ pub struct RequesterSlots {
 }
 
 impl RequesterSlots {
+    /// Memory held beyond the table itself, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.ids) + 3 * size_of_val(&*self.free)
+    }
+
     /// A table of `count` slots, at least one and at most [`SLOTS_MAX`].
     pub fn new(count: u32) -> Self {
         let count = count.clamp(1, SLOTS_MAX);
