@@ -51,7 +51,15 @@ impl InFlight {
         self.0.fetch_or(CLOSED, Ordering::AcqRel) == 0
     }
 
+    /// Lets runs in again, for the next client on the same place of the table: nothing is in, and nothing names the
+    /// client before that.
+    pub(crate) fn reopen(&self) {
+        let was = self.0.swap(0, Ordering::AcqRel);
+        assert_eq!(was & !CLOSED, 0, "reopened with runs inside");
+    }
+
     /// Whether [`close`](InFlight::close) was called.
+    #[cfg(test)]
     pub(crate) fn is_closed(&self) -> bool {
         self.0.load(Ordering::Acquire) & CLOSED != 0
     }

@@ -38,7 +38,7 @@
 //! | the word | by its transitions | by its transitions |
 //! | `cookie`, `client`, `op` | by `insert`, before LIVE | by the holder of RUNNING; by who was told to free, until it does; by a caller with a key, *before* a transition that then confirms the generation (else the value belongs to nobody) |
 //! | `link` | RUNNING: by the queue that holds the entry. Not LIVE: by the slab's remote free stack | the same |
-//! | `started_us`, `attempts`, `due` | by the holder of RUNNING | by the holder of RUNNING |
+//! | `started_us`, `attempts` | by the holder of RUNNING | by the holder of RUNNING |
 //!
 //! All fields are atomics with relaxed order: the word orders them. After the transition that clears RUNNING the
 //! finisher has no right to any field: what it needs later (the cookie, to give the reference back) it reads before.
@@ -74,6 +74,14 @@ pub(crate) mod slab;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+
+#[cfg(not(loom))]
+pub(crate) use {
+    inbox::{Inbox, Parking},
+    inflight::InFlight,
+    slab::{CallbackEntry, CallbackSlab},
+    state::{Abandon, Claim, Dequeue, Finish, Removal},
+};
 
 /// Names one callback: an entry of the slab and the generation that tells this callback from earlier and later ones in
 /// the same entry. A key may be kept and used after its callback is gone: it is then answered as stale.
@@ -138,6 +146,9 @@ pub enum InsertError {
         /// The configured limit.
         limit: u32,
     },
+    /// The client is not registered, or has been removed.
+    #[error("no such client: it was never registered here or has been removed")]
+    NoSuchClient,
     /// No memory for another segment of entries.
     #[error("no memory for more callbacks")]
     OutOfMemory,

@@ -39,7 +39,8 @@ pub(crate) struct CallbackEntry {
     link: AtomicU32,
     client: AtomicU32,
     started_us: AtomicU32,
-    due: AtomicU16,
+    /// Two bytes that nobody needs yet.
+    _spare: AtomicU16,
     op: AtomicU8,
     attempts: AtomicU8,
 }
@@ -105,16 +106,6 @@ impl CallbackEntry {
         self.attempts.store(attempts, Ordering::Relaxed);
     }
 
-    /// When this run is due, in the reactor's unit.
-    pub(crate) fn due(&self) -> u16 {
-        self.due.load(Ordering::Relaxed)
-    }
-
-    /// Sets [`due`](CallbackEntry::due).
-    pub(crate) fn set_due(&self, due: u16) {
-        self.due.store(due, Ordering::Relaxed);
-    }
-
     /// Writes what stays for this life of the entry, and a clean run.
     fn fill(&self, client: u32, op: u8, cookie: u64) {
         self.cookie.store(cookie, Ordering::Relaxed);
@@ -122,7 +113,6 @@ impl CallbackEntry {
         self.op.store(op, Ordering::Relaxed);
         self.set_started_us(0);
         self.set_attempts(0);
-        self.set_due(0);
     }
 }
 
@@ -234,17 +224,20 @@ impl CallbackSlab {
     }
 
     /// Lets `gate` decide which allocations succeed.
+    #[cfg(test)]
     pub(crate) fn with_growth_gate(mut self, gate: GrowthGate) -> Self {
         self.growth_gate = Some(gate);
         self
     }
 
     /// The configured limit.
+    #[cfg(test)]
     pub(crate) fn entries_max(&self) -> u32 {
         self.entries_max
     }
 
     /// Entries whose generations are used up.
+    #[cfg(test)]
     pub(crate) fn retired(&self) -> u32 {
         self.retired.load(Ordering::Relaxed)
     }
@@ -464,7 +457,7 @@ fn map_segment() -> Option<*mut CallbackEntry> {
         link: AtomicU32::new(LINK_END),
         client: AtomicU32::new(0),
         started_us: AtomicU32::new(0),
-        due: AtomicU16::new(0),
+        _spare: AtomicU16::new(0),
         op: AtomicU8::new(0),
         attempts: AtomicU8::new(0),
     };

@@ -313,6 +313,7 @@ impl StateWord {
     }
 
     /// Asks to be woken when the current run ends.
+    #[cfg_attr(not(any(test, loom)), expect(dead_code, reason = "proved here, and not offered to embedders yet"))]
     pub(crate) fn wait(&self, generation: u32) -> Wait {
         self.transition(|now| {
             if !now.is_live(generation) {
