@@ -1,20 +1,31 @@
 //! Fore-channel calls that arrive on the connections, and their replies.
 
 use crate::ConnectionId;
-use ringback_rpc::xdr;
+use ringback_rpc::xdr::{self, XdrError};
 
-/// Names one fore-channel call until it is answered: the connection and which call on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Names one fore-channel call that will be answered later, with [`Runtime::reply`](crate::Runtime::reply). There is one
+/// per call, so a call cannot be answered twice. A call that will never be answered still counts against the
+/// connection's limit of unanswered calls: answer with an error instead.
+#[derive(Debug, PartialEq, Eq, Hash)]
+#[must_use = "an unanswered call counts against the limits of its connection"]
 pub struct CallToken {
     pub(crate) connection: ConnectionId,
+    /// Which call of the connection, for logs.
     pub(crate) serial: u64,
+}
+
+impl CallToken {
+    /// The connection on which the call arrived.
+    pub fn connection(&self) -> ConnectionId {
+        self.connection
+    }
 }
 
 /// The embedder's fore-channel handler.
 pub trait ForeChannel: Send + Sync + 'static {
     /// A CALL record arrived. Runs on the reactor that owns the connection and must not block: answer here with
-    /// [`Call::reply`], or keep [`Call::token`] and answer later from any thread with
-    /// [`Runtime::reply`](crate::Runtime::reply), in any order.
+    /// [`Call::reply`], or take it along with [`Call::defer`] and answer later from any thread, in any order. A call that
+    /// is dropped gets no answer.
     fn call(&self, call: Call<'_>);
 
     /// A connection is gone; calls not answered yet need no answer.
@@ -31,20 +42,19 @@ pub struct Call<'a> {
 }
 
 /// A record, in a receive buffer or reassembled.
-pub(crate) enum RecordBytes<'a> {
-    Borrowed(&'a [u8]),
-    Owned(Vec<u8>),
-}
+pub(crate) type RecordBytes<'a> = ringback_rpc::record::Record<'a>;
 
-/// Where an inline reply goes; the connection's staging buffer in a reactor.
+/// Where an inline reply goes.
 pub(crate) trait ReplySink {
     /// Appends one record of at most `bytes_max` bytes, written by `write`; appends nothing if that fails.
     fn reply(
         &mut self,
-        token: CallToken,
         bytes_max: usize,
         write: &mut dyn FnMut(&mut xdr::Writer<'_>) -> xdr::Result<()>,
     ) -> xdr::Result<()>;
+
+    /// The call will be answered later.
+    fn defer(&mut self);
 }
 
 impl Call<'_> {
@@ -53,34 +63,27 @@ impl Call<'_> {
         self.token.connection
     }
 
-    /// Names the call for a later reply.
-    pub fn token(&self) -> CallToken {
-        self.token
-    }
-
     /// The record, without its mark: an RPC call header and the arguments.
     pub fn record(&self) -> &[u8] {
-        match &self.record {
-            RecordBytes::Borrowed(b) => b,
-            RecordBytes::Owned(v) => v,
-        }
+        &self.record
     }
 
-    /// The record, to be kept. A large record that was reassembled is moved, not copied.
-    pub fn into_record(self) -> Vec<u8> {
-        match self.record {
-            RecordBytes::Borrowed(b) => b.to_vec(),
-            RecordBytes::Owned(v) => v,
-        }
+    /// Takes the call along, to be answered later. A large record that was reassembled is moved, not copied.
+    pub fn defer(self) -> (CallToken, Vec<u8>) {
+        self.out.defer();
+        (self.token, self.record.into_vec())
     }
 
     /// Answers the call: `write` writes the reply (RPC header and results, no record mark) of at most `bytes_max` bytes.
-    /// On an error nothing is sent, the call stays unanswered, and the error is returned.
+    /// On an error nothing is sent, and the call comes back to be answered in another way.
     pub fn reply(
-        &mut self,
+        self,
         bytes_max: usize,
         mut write: impl FnMut(&mut xdr::Writer<'_>) -> xdr::Result<()>,
-    ) -> xdr::Result<()> {
-        self.out.reply(self.token, bytes_max, &mut write)
+    ) -> Result<(), (Self, XdrError)> {
+        match self.out.reply(bytes_max, &mut write) {
+            Ok(()) => Ok(()),
+            Err(error) => Err((self, error)),
+        }
     }
 }

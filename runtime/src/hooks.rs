@@ -1,7 +1,8 @@
 //! What the embedder provides: [`Hooks`] for its callbacks, [`ForeChannel`](crate::ForeChannel) for the calls that
 //! arrive on the same connections.
 
-use crate::{CallbackKey, ClientId, SessionKey};
+use crate::{CallbackKey, ClientId, ConnectionId, SessionKey};
+use ringback_rpc::backchannel::AddError;
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr;
 
@@ -35,11 +36,12 @@ pub enum Prepare {
 pub enum Done {
     /// The run ends.
     Finish,
-    /// Send it again after this many nanoseconds, within the run deadline. `prepare` is not called again.
+    /// Send it again after this many nanoseconds, within the run deadline; `prepare` is not called again. Only where
+    /// [`Outcome::may_requeue`] says so; elsewhere it is taken as `Finish`.
     RequeueAfter(u64),
 }
 
-pub use ringback_rpc::backchannel::Outcome;
+pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 
 /// The embedder's side of its callbacks. All but `acquire` are called on the reactor that owns the client, one at a time
 /// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; draining from a hook
@@ -97,18 +99,29 @@ pub enum Event {
     /// A session's backchannel does not follow the protocol; the client is to destroy the session
     /// (SEQ4_STATUS_BACKCHANNEL_FAULT, RFC 8881 section 18.46.3).
     BackchannelFault {
-        /// The client.
-        client: ClientId,
+        /// The session.
+        session: SessionKey,
+        /// What is wrong.
+        fault: PathFault,
+    },
+    /// The client says that a connection does not carry a session's backchannel. The binding is gone, the connection may
+    /// stay.
+    Unbound {
+        /// The session.
+        session: SessionKey,
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Every connection of a session answered NFS4ERR_BADSESSION: it is not used unless it is bound again.
+    SessionLost {
         /// The session.
         session: SessionKey,
     },
-    /// A delegation was recalled, the client answered, and has not returned it within the return deadline.
-    ReturnOverdue {
-        /// The callback.
-        key: CallbackKey,
-        /// The embedder's own value.
-        cookie: u64,
+    /// A session, its new parameters or a binding could not be taken.
+    SessionRefused {
+        /// The session.
+        session: SessionKey,
+        /// Why.
+        error: AddError,
     },
 }
-
-pub use ringback_rpc::backchannel::PathState;

@@ -40,4 +40,8 @@ impl ConnectionId {
     pub fn to_bits(self) -> u64 {
         u64::from(self.reactor) << 48 | self.serial
     }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        ConnectionId { reactor: (bits >> 48) as u16, serial: bits & ((1 << 48) - 1) }
+    }
 }

@@ -1,18 +1,56 @@
 //! The callback half of an NFSv4 server: a runtime that a file server links to call its clients back over the
 //! backchannel (CB_RECALL and its kin) and that never loses count.
+//!
+//! An embedder [builds](Builder) a [`Runtime`] with its [`Hooks`] and its [`ForeChannel`] handler, hands in connections,
+//! registers clients and their sessions as they come, [inserts](Runtime::insert) a callback per delegation, and calls
+//! [`Runtime::try_run`] when a delegation is to be recalled. The runtime does the rest: session slots, retransmission,
+//! reconnects, timeouts; it completes each accepted run exactly once, and a drain always ends.
 
+#[cfg(not(loom))]
+mod builder;
+#[cfg_attr(loom, allow(dead_code))] // loom looks at this module alone
+mod callback;
+#[cfg(not(loom))]
+mod command;
+#[cfg(not(loom))]
+mod drain;
+#[cfg(not(loom))]
+mod fore;
+#[cfg(not(loom))]
+mod hooks;
+#[cfg(not(loom))]
+mod io;
 #[cfg(not(loom))]
 mod keys;
-
 #[cfg(not(loom))]
-pub use keys::{ClientId, ConnectionId, SessionKey};
-
-#[allow(dead_code)] // until the reactor uses all of it
-mod callback;
-#[allow(dead_code)] // as above
+mod reactor;
+#[cfg(not(loom))]
+mod registry;
+#[cfg(not(loom))]
+mod runtime;
+#[cfg(not(loom))]
+mod session;
+#[cfg(not(loom))]
+mod settings;
+#[cfg(not(loom))]
+mod stats;
 mod sync;
+#[cfg(not(loom))]
+mod transport;
 
 pub use callback::{CallbackKey, InsertError, Remove, TryRun};
-
 #[cfg(not(loom))]
-pub mod io;
+pub use {
+    builder::{BuildError, Builder},
+    drain::DrainReport,
+    fore::{Call, CallToken, ForeChannel},
+    hooks::{Done, Event, Hooks, Outcome, PathFault, PathState, Prepare, Run},
+    io::{Backend, BackendError, BackendKind, BackendReport, Missing},
+    keys::{ClientId, ConnectionId, SessionKey},
+    ringback_rpc::backchannel::{AddError, ClientState},
+    ringback_rpc::nfs4::callback::CallbackOp,
+    runtime::{Error, Runtime},
+    session::{Security, SessionConfig},
+    stats::{MemoryUse, Stats},
+    transport::{Outbound, Transport},
+};

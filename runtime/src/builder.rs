@@ -1,0 +1,216 @@
+//! Building a runtime.
+
+use crate::callback::CallbackSlab;
+use crate::fore::ForeChannel;
+use crate::hooks::Hooks;
+use crate::io::{Backend, BackendError, BackendKind, Epoll, Io, IoConfig, Uring};
+use crate::reactor::Reactor;
+use crate::registry::{ClientTable, ReactorPort, Shared};
+use crate::runtime::Runtime;
+use crate::settings::{Settings, rpc_timeout_default};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Reactors in one runtime: connections are named by 16 bits of reactor number, one per core is enough.
+const REACTORS_MAX: usize = 1024;
+
+/// Why a runtime could not be built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A setting is out of range.
+    #[error("{name} is {value}, which is not in {min}..={max}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// The smallest value allowed.
+        min: u64,
+        /// The largest value allowed.
+        max: u64,
+    },
+    /// The back end that was asked for is not to be had here.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A reactor could not be started.
+    #[error("reactor {reactor} could not be started: {error}")]
+    Reactor {
+        /// Which.
+        reactor: usize,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// Settings for a [`Runtime`]; everything has a default.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    settings: Settings,
+    rpc_timeout: Option<Duration>,
+    run_deadline: Option<Duration>,
+}
+
+impl Builder {
+    /// The defaults.
+    pub fn new() -> Self {
+        Builder::default()
+    }
+
+    /// Reactor threads. Default: one per processor.
+    pub fn reactors(mut self, count: usize) -> Self {
+        self.settings.reactors = count;
+        self
+    }
+
+    /// The back end. Default: [`Backend::Auto`].
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.settings.backend = backend;
+        self
+    }
+
+    /// Most callbacks, of all clients together; beyond, [`Runtime::insert`] answers
+    /// [`Full`](crate::InsertError::Full). Default: 16 Mi. Memory (32 bytes each) is taken as they are inserted.
+    pub fn callbacks_max(mut self, count: u32) -> Self {
+        self.settings.callbacks_max = count;
+        self
+    }
+
+    /// Most clients. Default: 65,536.
+    pub fn clients_max(mut self, count: usize) -> Self {
+        self.settings.clients_max = count;
+        self
+    }
+
+    /// The lease of the file server (RFC 8881 section 8.3), from which other times follow. Default: 90 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// A run ends this long after its accepted `try_run`, wherever it is. Default: one lease.
+    pub fn run_deadline(mut self, deadline: Duration) -> Self {
+        self.run_deadline = Some(deadline);
+        self
+    }
+
+    /// A call without a reply for this long makes its connection suspect. Default: a tenth of the lease, at least 1 s.
+    pub fn rpc_timeout(mut self, timeout: Duration) -> Self {
+        self.rpc_timeout = Some(timeout);
+        self
+    }
+
+    /// Largest record on a connection, either way, in bytes. Default: 1 MiB and 64 KiB.
+    pub fn record_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.record_bytes_max = bytes;
+        self
+    }
+
+    /// Fore-channel calls of one connection that may wait for an answer; with more, receiving from it pauses. Default: 256.
+    pub fn calls_unanswered_max(mut self, count: usize) -> Self {
+        self.settings.calls_unanswered_max = count;
+        self
+    }
+
+    /// Bytes that may wait to be sent on one connection; with more, receiving from it pauses. Default: 4 MiB.
+    pub fn unsent_bytes_max(mut self, bytes: usize) -> Self {
+        self.settings.unsent_bytes_max = bytes;
+        self
+    }
+
+    /// Receive buffers of each reactor, shared by its connections: how many (a power of two) and how large, in bytes.
+    /// Default: 256 of 16 KiB.
+    pub fn receive_buffers(mut self, count: u16, bytes: u32) -> Self {
+        self.settings.io.recv_buffers = count;
+        self.settings.io.recv_buffer_bytes = bytes;
+        self
+    }
+
+    /// Begins the names of the reactor threads. Default: `ringback`.
+    pub fn name(mut self, name: &str) -> Self {
+        self.settings.name = name.to_owned();
+        self
+    }
+
+    /// Starts the runtime: its hooks and its fore-channel handler are called from now on.
+    pub fn build(mut self, hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Result<Runtime, BuildError> {
+        self.settings.run_deadline = self.run_deadline.unwrap_or(self.settings.lease);
+        self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
+        check(&self.settings)?;
+        let report = self.settings.backend.choose(&self.settings.io)?;
+        let reactors = self.settings.reactors;
+        let shared = Arc::new(Shared {
+            slab: CallbackSlab::new(self.settings.callbacks_max, reactors),
+            clients: ClientTable::new(self.settings.clients_max),
+            reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
+            closed: AtomicBool::new(false),
+            serials: AtomicU64::new(0),
+            settings: self.settings,
+            hooks,
+            fore,
+        });
+        let mut runtime = Runtime::new(Arc::clone(&shared), report.clone());
+        for reactor in 0..reactors {
+            let thread = start(reactor, Arc::clone(&shared), report.kind)
+                .map_err(|error| BuildError::Reactor { reactor, error })?;
+            runtime.adopt(thread);
+        }
+        Ok(runtime)
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), BuildError> {
+    let in_range = |name, value: u64, min, max| {
+        let error = BuildError::Setting { name, value, min, max };
+        if (min..=max).contains(&value) { Ok(()) } else { Err(error) }
+    };
+    in_range("reactors", settings.reactors as u64, 1, REACTORS_MAX as u64)?;
+    in_range("callbacks_max", settings.callbacks_max.into(), 1, u64::from(u32::MAX) - 1)?;
+    in_range("clients_max", settings.clients_max as u64, 1, 1 << 24)?;
+    in_range("record_bytes_max", settings.record_bytes_max as u64, 1024, 1 << 30)?;
+    in_range("calls_unanswered_max", settings.calls_unanswered_max as u64, 1, 1 << 20)?;
+    in_range("unsent_bytes_max", settings.unsent_bytes_max as u64, 4096, 1 << 30)?;
+    in_range("lease in seconds", settings.lease.as_secs(), 1, 1 << 20)?;
+    in_range("run deadline in ms", settings.run_deadline.as_millis() as u64, 1, 1 << 21)?;
+    in_range("RPC timeout in ms", settings.rpc_timeout.as_millis() as u64, 1, 1 << 21)
+}
+
+/// Starts a reactor's thread; the back end is made on it (an io_uring belongs to the thread that made it), so whether
+/// that worked is reported back.
+fn start(reactor: usize, shared: Arc<Shared>, kind: BackendKind) -> io::Result<thread::JoinHandle<()>> {
+    let (ready, started) = mpsc::sync_channel(1);
+    let name = format!("{}-{reactor}", shared.settings.name);
+    let config: IoConfig = shared.settings.io;
+    let thread = thread::Builder::new().name(name).spawn(move || match kind {
+        BackendKind::Uring => serve(reactor, shared, Uring::new(&config), &ready),
+        BackendKind::Epoll => serve(reactor, shared, Epoll::new(&config), &ready),
+    })?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("its thread panicked")),
+    }
+}
+
+fn serve<I: Io>(reactor: usize, shared: Arc<Shared>, io: io::Result<I>, ready: &mpsc::SyncSender<io::Result<()>>) {
+    let io = match io {
+        Ok(io) => io,
+        Err(error) => {
+            // The receiver is waiting in `start`.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let name = io.name();
+    let reactor_loop = Reactor::new(reactor, shared, io);
+    let _ = ready.send(Ok(()));
+    if let Err(error) = reactor_loop.run() {
+        // The kernel refused what it accepted before; there is no way to go on, and nobody to return it to.
+        panic!("reactor {reactor} on {name}: {error}");
+    }
+}

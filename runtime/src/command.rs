@@ -1,0 +1,101 @@
+//! What other threads, and other reactors, ask of a reactor. Callbacks to run do not come this way: they have their own
+//! intrusive inbox, which needs no memory.
+
+use crate::drain::DrainJob;
+use crate::io::SendBuf;
+use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::stats::Census;
+use crate::transport::Transport;
+use ringback_rpc::backchannel::{ClientState, Credential, SessionParams};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+pub(crate) enum Command {
+    // To the reactor of a connection.
+    AddSocket {
+        connection: ConnectionId,
+        socket: OwnedFd,
+    },
+    AddTransport {
+        connection: ConnectionId,
+        transport: Box<dyn Transport>,
+    },
+    CloseConnection(ConnectionId),
+    /// A record received by an embedder's transport.
+    Receive {
+        connection: ConnectionId,
+        record: Vec<u8>,
+    },
+    /// An embedder's transport is done with a buffer.
+    Transmitted {
+        connection: ConnectionId,
+        buf: SendBuf,
+        result: io::Result<()>,
+    },
+    /// A fore-channel reply, each buffer sent without a copy.
+    Reply {
+        connection: ConnectionId,
+        buffers: Vec<SendBuf>,
+    },
+    /// First half of binding: the connection learns whose backchannel it carries, then tells the client's home.
+    Bind {
+        connection: ConnectionId,
+        session: SessionKey,
+    },
+    /// Callback records that the client's home reactor has encoded.
+    Carry {
+        connection: ConnectionId,
+        records: Vec<u8>,
+        client: ClientId,
+    },
+
+    // To the home reactor of a client.
+    AddClient(ClientId),
+    RemoveClient(ClientId),
+    ClientState {
+        client: ClientId,
+        state: ClientState,
+    },
+    /// The client was told that its callback path is down.
+    PathDownTold(ClientId),
+    AddSession {
+        session: SessionKey,
+        params: Box<SessionParams>,
+    },
+    RemoveSession(SessionKey),
+    /// BACKCHANNEL_CTL (RFC 8881 section 18.33).
+    Control {
+        session: SessionKey,
+        program: u32,
+        credential: Credential,
+    },
+    /// Second half of binding.
+    Bound {
+        connection: ConnectionId,
+        session: SessionKey,
+    },
+    /// A callback's reply that arrived on a connection of another reactor.
+    Carried {
+        connection: ConnectionId,
+        client: ClientId,
+        record: Vec<u8>,
+    },
+    /// What a [`Command::Carry`] brought has been sent.
+    CarryDone {
+        connection: ConnectionId,
+        client: ClientId,
+    },
+    /// A connection of another reactor is gone.
+    Unbound {
+        connection: ConnectionId,
+        client: ClientId,
+    },
+
+    // To every reactor.
+    Drain(Arc<DrainJob>),
+    /// Count session slots.
+    Census(Sender<Census>),
+    Stop,
+}

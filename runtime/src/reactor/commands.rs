@@ -1,0 +1,242 @@
+//! What other threads, and other reactors, ask for.
+
+use super::Reactor;
+use super::connection::Bound;
+use super::home::{Draining, Link, Place, conn_token};
+use crate::command::Command;
+use crate::drain::DrainJob;
+use crate::hooks::Event;
+use crate::io::{ConnKey, Io, SendBuf};
+use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::stats::count;
+use ringback_rpc::backchannel::{self, Backchannel, ClientState};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl<I: Io> Reactor<I> {
+    pub(super) fn run_command(&mut self, command: Command) {
+        match command {
+            Command::AddSocket { connection, socket } => self.add_socket(connection, socket),
+            Command::AddTransport { connection, transport } => {
+                self.lines.add(connection, self.home.shared.settings.record_bytes_max, Some(transport));
+            }
+            Command::CloseConnection(connection) => {
+                if let Some(key) = self.lines.key_of(connection) {
+                    self.close(key);
+                }
+            }
+            Command::Receive { connection, record } => self.receive_record(connection, record),
+            Command::Transmitted { connection, buf, result } => {
+                if let Some(key) = self.lines.key_of(connection) {
+                    let mut buf = buf;
+                    let len = buf.unsent().len();
+                    buf.advance(len);
+                    self.sent(key, buf, result.map(|()| len));
+                }
+            }
+            Command::Reply { connection, buffers } => self.reply(connection, buffers),
+            Command::Bind { connection, session } => self.bind(connection, session),
+            Command::Carry { connection, records, client } => self.carry(connection, records, client),
+            Command::Carried { connection, client, record } => self.carried(connection, client, &record),
+            Command::CarryDone { connection, client } => {
+                self.home.act_on(client, |client, _| {
+                    let link = client.links.iter_mut().find(|l| l.connection == connection);
+                    if let Some(Link { place: Place::Remote { batches_out }, .. }) = link {
+                        *batches_out -= 1;
+                    }
+                });
+            }
+            Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
+            Command::Unbound { connection, client } => self.unbound(connection, client),
+            Command::Drain(job) => self.begin_drain(job),
+            Command::Census(answer) => {
+                // Nobody waits any more if the receiver is gone.
+                let _ = answer.send(self.home.census());
+            }
+            Command::Stop => self.stop(),
+            client => self.run_client_command(client),
+        }
+    }
+
+    /// Commands about a client and its sessions.
+    fn run_client_command(&mut self, command: Command) {
+        let now_ns = self.home.now_ns;
+        match command {
+            Command::AddClient(client) => {
+                let config = self.home.shared.settings.backchannel_config(client);
+                self.home.add(client, Backchannel::new(config));
+            }
+            Command::RemoveClient(client) => {
+                self.home.act_on(client, |client, host| {
+                    client.removed = true;
+                    client.backchannel.set_client_state(now_ns, ClientState::Expired, host);
+                });
+            }
+            Command::ClientState { client, state } => {
+                self.home.act_on(client, |client, host| client.backchannel.set_client_state(now_ns, state, host));
+            }
+            Command::PathDownTold(client) => {
+                self.home.act_on(client, |client, _| client.backchannel.path_down_told(now_ns));
+            }
+            Command::AddSession { session, params } => {
+                let added = self.home.act_on(session.client, |client, host| {
+                    client.backchannel.add_session(core_key(session), &params, host)
+                });
+                if let Some(Err(error)) = added {
+                    self.home.shared.hooks.event(&Event::SessionRefused { session, error });
+                }
+            }
+            Command::RemoveSession(session) => {
+                self.home.act_on(session.client, |client, host| {
+                    client.backchannel.remove_session(now_ns, core_key(session), host)
+                });
+            }
+            Command::Control { session, program, credential } => {
+                let set = self.home.act_on(session.client, |client, host| {
+                    client.backchannel.control(core_key(session), program, &credential, host)
+                });
+                if let Some(Err(error)) = set {
+                    self.home.shared.hooks.event(&Event::SessionRefused { session, error });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_socket(&mut self, connection: ConnectionId, socket: OwnedFd) {
+        let key = self.lines.add(connection, self.home.shared.settings.record_bytes_max, None);
+        if self.stopping || self.io.attach(key, socket).is_err() {
+            self.lines.begin_close(key);
+            self.lines.forget(key);
+            self.home.shared.fore.closed(connection);
+        }
+    }
+
+    fn reply(&mut self, connection: ConnectionId, buffers: Vec<SendBuf>) {
+        let Some(key) = self.lines.key_of(connection) else { return };
+        if let Some((connection, pool)) = self.lines.get(key) {
+            connection.calls_unanswered = connection.calls_unanswered.saturating_sub(1);
+            for buf in buffers {
+                connection.out.push(buf, pool);
+            }
+        }
+        self.lines.queue_flush(key);
+        self.relieve(key);
+    }
+
+    /// The connection learns whose replies it will carry, then the client's home learns about the connection.
+    fn bind(&mut self, connection: ConnectionId, session: SessionKey) {
+        let Some(known) = self.home.shared.clients.live(session.client) else { return };
+        let bound = Bound { client: session.client, home: known.home() };
+        let Some(key) = self.lines.key_of(connection) else { return };
+        if let Some((connection, _)) = self.lines.get(key)
+            && !connection.bound.contains(&bound)
+        {
+            connection.bound.push(bound);
+        }
+        if bound.home == self.home.reactor {
+            self.bound(connection, Place::Local(key), session);
+        } else {
+            self.home.shared.reactors[bound.home].post(Command::Bound { connection, session });
+        }
+    }
+
+    fn bound(&mut self, connection: ConnectionId, place: Place, session: SessionKey) {
+        let now_ns = self.home.now_ns;
+        let bound = self.home.act_on(session.client, |client, host| {
+            if client.links.iter().all(|l| l.connection != connection) {
+                client.links.push(Link { connection, place });
+            }
+            client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host)
+        });
+        if let Some(Err(error)) = bound {
+            self.home.shared.hooks.event(&Event::SessionRefused { session, error });
+        }
+    }
+
+    fn unbound(&mut self, connection: ConnectionId, client: ClientId) {
+        self.home.act_on(client, |client, host| {
+            client.links.retain(|l| l.connection != connection);
+            client.backchannel.handle_disconnect(conn_token(connection), host);
+        });
+    }
+
+    /// Callback records of a client whose home is another reactor.
+    fn carry(&mut self, connection: ConnectionId, records: Vec<u8>, client: ClientId) {
+        let Some(home) = self.home.shared.clients.get(client.index).map(|c| c.home()) else { return };
+        let Some(key) = self.lines.key_of(connection) else { return };
+        if let Some((connection, pool)) = self.lines.get(key) {
+            connection.out.push(SendBuf::shared(Box::new(records)), pool);
+            connection.carried.push(Bound { client, home });
+        }
+        self.lines.queue_flush(key);
+    }
+
+    /// Closes a connection: its clients go on without it, and the back end drops it when nothing of it is under way.
+    pub(super) fn close(&mut self, key: ConnKey) {
+        let Some(connection) = self.lines.begin_close(key) else { return };
+        let id = connection.id;
+        let bound = std::mem::take(&mut connection.bound);
+        let transport = connection.transport.take();
+        for bound in bound {
+            if bound.home == self.home.reactor {
+                self.unbound(id, bound.client);
+            } else {
+                let command = Command::Unbound { connection: id, client: bound.client };
+                self.home.shared.reactors[bound.home].post(command);
+            }
+        }
+        match transport {
+            Some(mut transport) => {
+                transport.close();
+                self.lines.forget(key);
+            }
+            None => self.io.detach(key),
+        }
+        self.home.shared.fore.closed(id);
+    }
+
+    /// Connections that the core judged dead. They must be shut down before the same calls go out on another one (RFC
+    /// 8881 section 2.10.6.2).
+    pub(super) fn close_condemned(&mut self) {
+        while let Some(connection) = self.home.condemned.pop() {
+            if connection.reactor() != self.home.reactor {
+                self.home.shared.port_of(connection).post(Command::CloseConnection(connection));
+            } else if let Some(key) = self.lines.key_of(connection) {
+                count(&self.port().stats.connections_condemned);
+                self.close(key);
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, job: Arc<DrainJob>) {
+        let left = job.deadline.saturating_duration_since(Instant::now());
+        let deadline_ns = self.home.now_ns + left.as_nanos() as u64;
+        self.home.drain = Some(Draining { job, abandoned: Vec::new(), cancelled_unsent: 0, reported: false });
+        let now_ns = self.home.now_ns;
+        for client in 0..self.home.clients.len() as u32 {
+            self.home.act(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for key in self.lines.keys() {
+            self.close(key);
+        }
+    }
+
+    /// A removed client has nothing in flight any more.
+    pub(super) fn forget_client(&mut self, index: u32) {
+        self.wheel.disarm(index);
+        if let Some(client) = self.home.clients.get_mut(index as usize).and_then(Option::take) {
+            self.ring.retain(|i| *i != index);
+            self.home.shared.clients.removed(client.id);
+        }
+    }
+}
+
+fn core_key(session: SessionKey) -> backchannel::SessionKey {
+    backchannel::SessionKey(session.serial)
+}

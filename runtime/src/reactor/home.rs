@@ -1,0 +1,347 @@
+//! The clients whose home a reactor is: their backchannels, and the entries of the slab that are running for them.
+
+use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish};
+use crate::drain::DrainJob;
+use crate::hooks::{Done, Event, Outcome, Prepare, Run};
+use crate::io::ConnKey;
+use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::registry::{ClientShared, ReactorPort, Shared};
+use crate::stats::{Census, count, set};
+use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Handled, Host, Requeue, Token};
+use ringback_rpc::nfs4::callback::CallbackOp;
+use ringback_rpc::xdr::{self, Writer};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
+
+/// One client.
+pub(super) struct Client {
+    pub id: ClientId,
+    pub backchannel: Backchannel,
+    /// Connections that carry the backchannel of a session of this client.
+    pub links: Vec<Link>,
+    pub in_ring: bool,
+    pub touched: bool,
+    /// Removed by the embedder: forgotten when nothing is in flight.
+    pub removed: bool,
+}
+
+/// A connection that carries callbacks of a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub connection: ConnectionId,
+    pub place: Place,
+}
+
+/// Where the connection is driven.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// Here.
+    Local(ConnKey),
+    /// On another reactor, which carries bytes for us.
+    Remote {
+        /// Batches handed over and not sent yet.
+        batches_out: usize,
+    },
+}
+
+impl Client {
+    /// Whether a connection of the client has something to send and is not waiting for room.
+    pub fn wants_transmit(&self) -> bool {
+        self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
+    }
+
+    /// Lets other threads see the SEQ4_STATUS bits.
+    pub fn publish_status(&self, shared: &ClientShared) {
+        shared.publish_status(self.backchannel.seq4_status(None));
+        for session in &shared.sessions {
+            if let Some(serial) = session.serial() {
+                let key = backchannel::SessionKey(serial);
+                set(&session.status, self.backchannel.seq4_status(Some(key)));
+            }
+        }
+    }
+}
+
+/// The backchannel core's name for a connection.
+pub(super) fn conn_token(connection: ConnectionId) -> ConnToken {
+    ConnToken(connection.to_bits())
+}
+
+/// A drain under way on this reactor.
+pub(super) struct Draining {
+    pub job: Arc<DrainJob>,
+    pub abandoned: Vec<CallbackKey>,
+    pub cancelled_unsent: u64,
+    pub reported: bool,
+}
+
+/// All clients of a reactor.
+pub(super) struct Home {
+    pub reactor: usize,
+    pub shared: Arc<Shared>,
+    pub now_ns: u64,
+    /// By the client's index in the shared table.
+    pub clients: Vec<Option<Box<Client>>>,
+    /// Clients to look at before the turn ends.
+    pub touched: Vec<u32>,
+    /// Connections that the core has given up.
+    pub condemned: Vec<ConnectionId>,
+    pub drain: Option<Draining>,
+}
+
+impl Home {
+    pub fn new(reactor: usize, shared: Arc<Shared>, now_ns: u64) -> Self {
+        Home { reactor, shared, now_ns, clients: Vec::new(), touched: Vec::new(), condemned: Vec::new(), drain: None }
+    }
+
+    pub fn port(&self) -> &ReactorPort {
+        &self.shared.reactors[self.reactor]
+    }
+
+    pub fn count_reply(&self, handled: Handled) {
+        match handled {
+            Handled::UnknownXid => count(&self.port().stats.replies_unknown),
+            Handled::Malformed(_) => count(&self.port().stats.replies_malformed),
+            _ => {}
+        }
+    }
+
+    pub fn client(&mut self, index: u32) -> Option<&mut Client> {
+        self.clients.get_mut(index as usize)?.as_deref_mut()
+    }
+
+    /// Registers a client.
+    pub fn add(&mut self, id: ClientId, backchannel: Backchannel) {
+        let index = id.index as usize;
+        if index >= self.clients.len() {
+            self.clients.resize_with(index + 1, || None);
+        }
+        self.clients[index] = Some(Box::new(Client {
+            id,
+            backchannel,
+            links: Vec::new(),
+            in_ring: false,
+            touched: false,
+            removed: false,
+        }));
+    }
+
+    /// Does something to a client's backchannel; the client is looked at before the turn ends. `None`: no such client.
+    pub fn act<R>(&mut self, index: u32, f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R) -> Option<R> {
+        let client = self.clients.get_mut(index as usize)?.as_deref_mut()?;
+        if !client.touched {
+            client.touched = true;
+            self.touched.push(index);
+        }
+        let mut host = ClientHost {
+            shared: &self.shared,
+            port: &self.shared.reactors[self.reactor],
+            client: client.id,
+            now_ns: self.now_ns,
+            drain: self.drain.as_mut(),
+            condemned: &mut self.condemned,
+        };
+        Some(f(client, &mut host))
+    }
+
+    /// As [`Home::act`], for one incarnation of a client: a command that comes late for an earlier one does nothing.
+    pub fn act_on<R>(&mut self, id: ClientId, f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R) -> Option<R> {
+        if self.client(id.index)?.id != id {
+            return None;
+        }
+        self.act(id.index, f)
+    }
+
+    /// Says that a client is to be looked at before the turn ends.
+    pub fn touch(&mut self, index: u32) {
+        self.act(index, |_, _| ());
+    }
+
+    /// Counts session slots.
+    pub fn census(&self) -> Census {
+        let mut total = Census::default();
+        for client in self.clients.iter().flatten() {
+            let census = client.backchannel.census();
+            total = total.plus(&Census {
+                slots: census.slots.into(),
+                free: census.slots_free.into(),
+                with_run: census.slots_with_run.into(),
+                quarantined: census.slots_quarantined.into(),
+                retired: census.slots_retired.into(),
+                bytes: (size_of::<Client>() + client.backchannel.memory_bytes()) as u64,
+            });
+        }
+        total
+    }
+
+    /// Whether a run of a client of this reactor is not completed.
+    pub fn is_busy(&self) -> bool {
+        self.shared.clients.each().any(|c| c.home() == self.reactor && c.in_flight.count() > 0)
+    }
+}
+
+/// The driver of one client's backchannel: its tokens are indices of slab entries. The run owns its entry while the core
+/// holds the token (rule R1), so the generation cannot change.
+pub(super) struct ClientHost<'a> {
+    shared: &'a Shared,
+    port: &'a ReactorPort,
+    client: ClientId,
+    pub now_ns: u64,
+    drain: Option<&'a mut Draining>,
+    condemned: &'a mut Vec<ConnectionId>,
+}
+
+impl ClientHost<'_> {
+    fn entry(&self, token: Token) -> &CallbackEntry {
+        match self.shared.slab.get(token.0) {
+            Some(entry) => entry,
+            None => unreachable!("token {} names no entry of the slab", token.0),
+        }
+    }
+
+    fn age_us(&self, entry: &CallbackEntry) -> u32 {
+        ((self.now_ns / 1000) as u32).wrapping_sub(entry.started_us())
+    }
+
+    fn run(&self, token: Token) -> Run {
+        let entry = self.entry(token);
+        Run {
+            key: CallbackKey { index: token.0, generation: entry.word().snapshot().generation() },
+            cookie: entry.cookie(),
+            client: self.client,
+            op: op_of(entry),
+            age_ns: u64::from(self.age_us(entry)) * 1000,
+        }
+    }
+
+    fn count_outcome(&mut self, run: &Run, outcome: &Outcome<'_>) {
+        let stats = &self.port.stats;
+        count(&stats.completed);
+        match outcome {
+            Outcome::Replied { .. } => count(&stats.replied),
+            Outcome::TimedOut { .. } => count(&stats.timed_out),
+            Outcome::Cancelled { sent } => {
+                count(&stats.cancelled);
+                match &mut self.drain {
+                    Some(drain) if *sent => drain.abandoned.push(run.key),
+                    Some(drain) => drain.cancelled_unsent += 1,
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight.
+    fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>) {
+        self.count_outcome(run, outcome);
+        self.shared.hooks.release(run);
+        count(&self.port.stats.released);
+        let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
+        let frees = match self.entry(token).word().finish(keep_rearm) {
+            Finish::RunAgain { .. } => {
+                // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is
+                // awake, so nobody needs to be woken.
+                self.port.inbox.push_quietly(&self.shared.slab, token.0);
+                return;
+            }
+            Finish::Free { .. } => true,
+            Finish::Idle { .. } => false,
+        };
+        let Some(client) = self.shared.clients.get(self.client.index) else {
+            unreachable!("{:?} left the table with a run in flight", self.client)
+        };
+        if frees {
+            self.shared.slab.free(token.0);
+            client.entries.fetch_sub(1, AcqRel);
+        }
+        self.shared.hooks.drop_reference(run.cookie);
+        // A drain looks at the count itself, at the end of each turn.
+        let _ = client.in_flight.leave();
+    }
+}
+
+impl Host for ClientHost<'_> {
+    fn link(&self, token: Token) -> Option<Token> {
+        self.entry(token).link().map(Token)
+    }
+
+    fn set_link(&mut self, token: Token, next: Option<Token>) {
+        self.entry(token).set_link(next.map(|t| t.0));
+    }
+
+    fn note(&self, token: Token) -> u8 {
+        self.entry(token).attempts()
+    }
+
+    fn set_note(&mut self, token: Token, note: u8) {
+        self.entry(token).set_attempts(note);
+    }
+
+    fn op(&self, token: Token) -> CallbackOp {
+        op_of(self.entry(token))
+    }
+
+    fn started_ns(&self, token: Token) -> u64 {
+        self.now_ns.saturating_sub(u64::from(self.age_us(self.entry(token))) * 1000)
+    }
+
+    fn take_requeue(&mut self, token: Token) -> bool {
+        self.entry(token).word().take_requeue() == Dequeue::Resend
+    }
+
+    fn prepare(&mut self, token: Token) -> bool {
+        self.shared.hooks.prepare(&self.run(token)) == Prepare::Send
+    }
+
+    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.shared.hooks.encode(&self.run(token), args)
+    }
+
+    fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
+        self.entry(token).word().settle();
+        let run = self.run(token);
+        match self.shared.hooks.done(&run, outcome) {
+            Done::RequeueAfter(delay_ns) if outcome.may_requeue() => Some(delay_ns),
+            Done::RequeueAfter(_) | Done::Finish => {
+                self.finish(token, &run, outcome);
+                None
+            }
+        }
+    }
+
+    fn requeued(&mut self, token: Token, why: Requeue) {
+        let _ = why;
+        count(&self.port.stats.requeued);
+        self.entry(token).word().requeue();
+    }
+
+    fn event(&mut self, event: backchannel::Event) {
+        let client = self.client;
+        let session = |key: backchannel::SessionKey| SessionKey { client, serial: key.0 };
+        let told = match event {
+            backchannel::Event::Path(state) => Event::PathState { client, state },
+            backchannel::Event::CloseConnection(conn) => {
+                self.condemned.push(ConnectionId::from_bits(conn.0));
+                return;
+            }
+            backchannel::Event::Unbound { session: key, conn } => {
+                Event::Unbound { session: session(key), connection: ConnectionId::from_bits(conn.0) }
+            }
+            backchannel::Event::SessionLost(key) => Event::SessionLost { session: session(key) },
+            backchannel::Event::SessionFault { session: key, fault } => {
+                Event::BackchannelFault { session: session(key), fault }
+            }
+            // The core may learn to tell more; nothing of that is for the embedder yet.
+            _ => return,
+        };
+        self.shared.hooks.event(&told);
+    }
+}
+
+fn op_of(entry: &CallbackEntry) -> CallbackOp {
+    match CallbackOp::try_from(u32::from(entry.op())) {
+        Ok(op) => op,
+        Err(_) => unreachable!("entry holds operation {}, which `insert` never stored", entry.op()),
+    }
+}

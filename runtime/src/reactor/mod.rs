@@ -1,0 +1,213 @@
+//! One reactor: a thread that owns its connections, the clients whose home it is, their sessions, queues and timers.
+//!
+//! A turn goes: let the back end submit and wait, act on what arrived, run commands, pick up callbacks, look at timers,
+//! encode what is ready (each client in its turn), queue one send per connection. No user code runs while a completion
+//! queue is walked, and nothing here takes a lock or waits but in the one call of [`Io::turn`] (rule R7).
+//!
+//! - [`home`]: the clients and their running callbacks.
+//! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
+//! - `commands.rs`: what other threads ask for.
+//! - [`wheel`]: the timers.
+
+mod commands;
+pub(crate) mod connection;
+mod home;
+mod receive;
+mod transmit;
+mod wheel;
+
+use crate::io::{Io, IoEvent, Wait};
+use crate::registry::{ReactorPort, Shared};
+use crate::stats::{count, count_by};
+use connection::Lines;
+use home::Home;
+use ringback_rpc::backchannel::Token;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use wheel::Wheel;
+
+/// Whether clients with something to send enter the ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settle {
+    LetIn,
+    /// They have just had their turn: one that could not send would go round and round.
+    KeepOut,
+}
+
+/// A reactor over a back end.
+pub(crate) struct Reactor<I: Io> {
+    io: I,
+    home: Home,
+    lines: Lines,
+    wheel: Wheel,
+    /// Clients with something to send and a way to send it, in round robin.
+    ring: VecDeque<u32>,
+    events: Vec<IoEvent>,
+    /// Clients whose time has come.
+    fired: Vec<u32>,
+    stopping: bool,
+}
+
+impl<I: Io> Reactor<I> {
+    pub fn new(index: usize, shared: Arc<Shared>, io: I) -> Self {
+        let now_ns = io.now_ns();
+        let fresh = shared.reactors[index].waker.set(io.waker()).is_ok();
+        assert!(fresh, "reactor {index} was started twice");
+        Reactor {
+            io,
+            lines: Lines::default(),
+            wheel: Wheel::new(now_ns),
+            home: Home::new(index, shared, now_ns),
+            ring: VecDeque::new(),
+            events: Vec::new(),
+            fired: Vec::new(),
+            stopping: false,
+        }
+    }
+
+    fn port(&self) -> &ReactorPort {
+        &self.home.shared.reactors[self.home.reactor]
+    }
+
+    /// Runs until the runtime is shut down.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.stopping || !self.lines.is_empty() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// One turn of the loop.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let wait = self.park_or_go_on();
+        let mut events = std::mem::take(&mut self.events);
+        let result = self.io.turn(wait, &mut events);
+        self.port().parking.unpark();
+        self.home.now_ns = self.io.now_ns();
+        for event in events.drain(..) {
+            self.handle(event);
+        }
+        self.events = events;
+        result?;
+        self.pick_up();
+        self.run_timers();
+        self.advance_drain();
+        self.close_condemned();
+        self.settle_touched(Settle::LetIn);
+        self.transmit();
+        self.close_condemned();
+        self.flush();
+        self.port().stats.publish_io(self.io.counters());
+        Ok(())
+    }
+
+    /// How long the turn may wait. Parks the reactor if there is nothing left to do: from then on whoever hands something
+    /// over must wake it.
+    fn park_or_go_on(&mut self) -> Wait {
+        let busy = !self.ring.is_empty()
+            || !self.fired.is_empty()
+            || self.lines.wants_flush()
+            || !self.home.touched.is_empty();
+        if busy {
+            return Wait::No;
+        }
+        let port = self.port();
+        if !port.parking.prepare_park(|| port.inbox.is_empty() && port.commands.is_empty()) {
+            return Wait::No;
+        }
+        match self.wheel.next_ns() {
+            Some(at) => Wait::Until(at),
+            None => Wait::Forever,
+        }
+    }
+
+    fn handle(&mut self, event: IoEvent) {
+        match event {
+            IoEvent::Received { conn, buf } => {
+                self.received(conn, &buf);
+                self.io.recycle(buf);
+            }
+            IoEvent::Sent { conn, buf, result } => self.sent(conn, buf, result),
+            IoEvent::Closed { conn, error } => {
+                if error.is_some() {
+                    count(&self.port().stats.connections_failed);
+                }
+                self.close(conn);
+            }
+            IoEvent::Detached { conn } => self.lines.forget(conn),
+        }
+    }
+
+    /// Commands, and callbacks that were submitted since the last turn. The callbacks are taken off the inbox first:
+    /// the command that registered their client was posted before they were, so it has run when they are looked at.
+    fn pick_up(&mut self) {
+        let shared = Arc::clone(&self.home.shared);
+        let port = &shared.reactors[self.home.reactor];
+        let mut batch = port.inbox.take_all(&shared.slab);
+        while let Some(command) = port.commands.pop() {
+            self.run_command(command);
+        }
+        let started_us = (self.home.now_ns / 1000) as u32;
+        let mut started = 0;
+        while let Some(index) = batch.pop(&shared.slab) {
+            let Some(entry) = shared.slab.get(index) else {
+                unreachable!("entry {index} is queued and not in the slab")
+            };
+            entry.set_started_us(started_us);
+            entry.set_attempts(0);
+            started += 1;
+            let taken = self.home.act(entry.client(), |client, host| client.backchannel.enqueue(Token(index), host));
+            // Client indices are not used again while something is in flight, so the client is here.
+            assert!(taken.is_some(), "entry {index} names client {}, whose home is not here", entry.client());
+        }
+        count_by(&port.stats.started, started);
+    }
+
+    fn run_timers(&mut self) {
+        let now_ns = self.home.now_ns;
+        self.wheel.expire(now_ns, &mut self.fired);
+        for client in self.fired.drain(..) {
+            self.home.act(client, |client, host| client.backchannel.handle_timeout(now_ns, host));
+        }
+    }
+
+    /// Reports to a drain when nothing is in flight any more. The core gives up what is out at the deadline.
+    fn advance_drain(&mut self) {
+        let unreported = self.home.drain.as_ref().is_some_and(|d| !d.reported);
+        if unreported
+            && !self.home.is_busy()
+            && let Some(drain) = &mut self.home.drain
+        {
+            drain.reported = true;
+            drain.job.reactor_done(&mut drain.abandoned, drain.cancelled_unsent);
+        }
+    }
+
+    /// Looks at each client that something happened to: arms its timer, publishes its status, and puts it into the ring
+    /// if it has something to send.
+    fn settle_touched(&mut self, settle: Settle) {
+        while let Some(index) = self.home.touched.pop() {
+            let Home { clients, shared, now_ns, .. } = &mut self.home;
+            let Some(Some(client)) = clients.get_mut(index as usize) else { continue };
+            client.touched = false;
+            if settle == Settle::LetIn && !client.in_ring && client.wants_transmit() {
+                client.in_ring = true;
+                self.ring.push_back(index);
+            }
+            match client.backchannel.poll_timeout() {
+                // It has more to do than fits into one turn.
+                Some(at) if at <= *now_ns => self.fired.push(index),
+                Some(at) => self.wheel.arm(index, at),
+                None => {}
+            }
+            if let Some(shared) = shared.clients.get(index) {
+                client.publish_status(shared);
+                let removed = client.removed;
+                if removed && shared.in_flight.count() == 0 {
+                    self.forget_client(index);
+                }
+            }
+        }
+    }
+}

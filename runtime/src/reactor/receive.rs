@@ -1,0 +1,147 @@
+//! Bytes to records to where they belong: replies to the backchannel core, calls to the embedder; and back pressure.
+
+use super::Reactor;
+use super::connection::{Connection, Fate, Lines, Pool, ReplyTo};
+use super::home::{Home, conn_token};
+use crate::command::Command;
+use crate::fore::{Call, CallToken};
+use crate::io::{ConnKey, Io, RecvBuf};
+use crate::keys::{ClientId, ConnectionId};
+use crate::stats::count;
+use ringback_rpc::backchannel::Handled;
+use ringback_rpc::message::{self, MessageType};
+use ringback_rpc::record::{Record, RecordError};
+
+impl<I: Io> Reactor<I> {
+    /// Bytes of a socket.
+    pub(super) fn received(&mut self, key: ConnKey, buf: &RecvBuf) {
+        let bytes = self.io.received(buf);
+        match self.lines.get(key) {
+            // Received before the pause took effect.
+            Some((connection, _)) if connection.paused => connection.backlog.extend_from_slice(bytes),
+            Some(_) => {
+                let rest = feed(bytes, key, &mut self.lines, &mut self.home).map(<[u8]>::to_vec);
+                self.fed(key, rest);
+            }
+            None => {}
+        }
+    }
+
+    /// What [`feed`] left over waits until there is room. A stream that is no sequence of records cannot be understood
+    /// from there on: its connection is closed.
+    fn fed(&mut self, key: ConnKey, rest: Result<Vec<u8>, RecordError>) {
+        let settings = &self.home.shared.settings;
+        match (rest, self.lines.get(key)) {
+            (Ok(rest), Some((connection, _))) => {
+                connection.backlog = rest;
+                if connection.is_full(settings) && !connection.paused {
+                    connection.paused = true;
+                    self.io.pause(key);
+                }
+                self.lines.queue_flush(key);
+            }
+            (Err(_), _) => {
+                count(&self.port().stats.records_malformed);
+                self.close(key);
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Reads again when half of what made it stop is gone: first what had been received already.
+    pub(super) fn relieve(&mut self, key: ConnKey) {
+        let settings = &self.home.shared.settings;
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        if !connection.paused || !connection.is_relieved(settings) {
+            return;
+        }
+        let backlog = std::mem::take(&mut connection.backlog);
+        let rest = feed(&backlog, key, &mut self.lines, &mut self.home).map(<[u8]>::to_vec);
+        self.fed(key, rest);
+        let settings = &self.home.shared.settings;
+        if let Some((connection, _)) = self.lines.get(key)
+            && !connection.is_full(settings)
+        {
+            connection.paused = false;
+            self.io.resume(key);
+        }
+    }
+
+    /// One record of an embedder's transport.
+    pub(super) fn receive_record(&mut self, connection: ConnectionId, bytes: Vec<u8>) {
+        let Some(key) = self.lines.key_of(connection) else { return };
+        if let Some((connection, pool)) = self.lines.get(key) {
+            dispatch(connection, Record::Owned(bytes), pool, &mut self.home);
+        }
+        self.lines.queue_flush(key);
+    }
+
+    /// A callback's reply that arrived on a connection of another reactor.
+    pub(super) fn carried(&mut self, connection: ConnectionId, client: ClientId, record: &[u8]) {
+        let handled = reply(&mut self.home, connection, client, record);
+        self.home.count_reply(handled);
+    }
+}
+
+/// Takes the records out of `bytes` and acts on each, until the connection has as many calls or bytes to answer as it may
+/// have. Gives what is left.
+fn feed<'a>(mut bytes: &'a [u8], key: ConnKey, lines: &mut Lines, home: &mut Home) -> Result<&'a [u8], RecordError> {
+    let Some((connection, pool)) = lines.get(key) else { return Ok(&[]) };
+    while !connection.is_full(&home.shared.settings) {
+        match connection.reader.next(&mut bytes)? {
+            Some(record) => dispatch(connection, record, pool, home),
+            None => break,
+        }
+    }
+    Ok(bytes)
+}
+
+fn dispatch(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: &mut Home) {
+    match message::peek(&record) {
+        Ok((_, MessageType::Call)) => call(connection, record, pool, home),
+        Ok((_, MessageType::Reply)) => {
+            let handled = replied(connection, &record, home);
+            home.count_reply(handled);
+        }
+        Err(_) => count(&home.port().stats.replies_malformed),
+    }
+}
+
+/// A CALL goes to the embedder, with the staging buffer of the connection as the place for an answer.
+fn call(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: &mut Home) {
+    count(&home.port().stats.fore_calls);
+    connection.call_serial += 1;
+    let token = CallToken { connection: connection.id, serial: connection.call_serial };
+    let mut out = ReplyTo { out: &mut connection.out, pool, fate: Fate::Dropped };
+    home.shared.fore.call(Call { token, record, out: &mut out });
+    if out.fate == Fate::Deferred {
+        connection.calls_unanswered += 1;
+    }
+}
+
+/// A REPLY goes to the client that has a call with its xid; nearly always there is one client on a connection.
+fn replied(connection: &Connection, record: &[u8], home: &mut Home) -> Handled {
+    let mut handled = Handled::UnknownXid;
+    for bound in &connection.bound {
+        if bound.home == home.reactor {
+            match reply(home, connection.id, bound.client, record) {
+                Handled::UnknownXid => {}
+                known => return known,
+            }
+        } else {
+            let (connection, record) = (connection.id, record.to_vec());
+            home.shared.reactors[bound.home].post(Command::Carried { connection, client: bound.client, record });
+            // Its home says what it was.
+            handled = Handled::Late;
+        }
+    }
+    handled
+}
+
+fn reply(home: &mut Home, connection: ConnectionId, client: ClientId, record: &[u8]) -> Handled {
+    let now_ns = home.now_ns;
+    let act = |client: &mut super::home::Client, host: &mut super::home::ClientHost<'_>| {
+        client.backchannel.handle_record(now_ns, conn_token(connection), record, host)
+    };
+    home.act_on(client, act).unwrap_or(Handled::UnknownXid)
+}

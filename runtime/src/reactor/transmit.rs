@@ -1,0 +1,199 @@
+//! Encoding what is ready and handing it to the connections.
+
+use super::connection::Lines;
+use super::home::{Client, ClientHost, Place, conn_token};
+use super::{Reactor, Settle};
+use crate::command::Command;
+use crate::io::{ConnKey, Io, SendBuf};
+use crate::keys::ConnectionId;
+use crate::registry::Shared;
+use crate::settings::{STAGING_BYTES, TRANSMITS_PER_CLIENT, TRANSMITS_PER_TURN};
+use crate::transport::Outbound;
+use ringback_rpc::backchannel::Transmit;
+use std::io;
+use std::sync::Arc;
+
+/// Staged bytes of one connection beyond which no callback is encoded for it before a send has completed: two buffers,
+/// one that is being sent and one that fills.
+const CALLBACK_STAGED_BYTES_MAX: usize = 2 * STAGING_BYTES;
+
+/// Batches of callback records under way to a connection of another reactor.
+const REMOTE_BATCHES_MAX: usize = 2;
+
+/// Room that a callback record is tried with first; what does not fit is tried again with a fresh staging buffer.
+const CALLBACK_SPACE_BYTES: usize = 1024;
+
+/// Why a client's turn ended.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    /// It has more to send.
+    More,
+    /// Nothing to send, or no way to send it now: it is looked at again when something happens to it.
+    Over,
+}
+
+impl<I: Io> Reactor<I> {
+    /// Lets each client in the ring encode up to its share, until the turn's budget is spent.
+    pub(super) fn transmit(&mut self) {
+        let mut budget = TRANSMITS_PER_TURN;
+        // A client that has more goes to the end of the ring; it has its next turn when all others had theirs.
+        while budget > 0 {
+            let Some(index) = self.ring.pop_front() else { break };
+            let share = budget.min(TRANSMITS_PER_CLIENT);
+            let shared = Arc::clone(&self.home.shared);
+            let lines = &mut self.lines;
+            let served = self.home.act(index, |client, host| {
+                let (turn, written) = serve(client, host, lines, &shared, share);
+                client.in_ring = turn == Turn::More;
+                (turn, written)
+            });
+            let Some((turn, written)) = served else { continue };
+            if turn == Turn::More {
+                self.ring.push_back(index);
+            }
+            budget -= written.min(budget);
+        }
+        // What the encoding changed; a client without a way to send now is looked at again when it has one.
+        self.settle_touched(Settle::KeepOut);
+    }
+
+    /// Hands one buffer per connection to its transport.
+    pub(super) fn flush(&mut self) {
+        let mut refused = Vec::new();
+        while let Some((connection, pool)) = self.lines.next_flush() {
+            let Some(buf) = connection.out.next(pool) else { continue };
+            connection.out.sending = true;
+            if let Some(transport) = &mut connection.transport {
+                transport.send(Outbound::new(buf, connection.id, Arc::clone(&self.home.shared)));
+            } else if let Err(buf) = self.io.send(connection.key, buf) {
+                // Not queued: the submission queue is full. The next turn empties it.
+                connection.out.sending = false;
+                connection.out.push_front(buf);
+                refused.push(connection.key);
+            }
+        }
+        for key in refused {
+            self.lines.queue_flush(key);
+        }
+    }
+
+    /// A send has ended.
+    pub(super) fn sent(&mut self, key: ConnKey, buf: SendBuf, result: io::Result<usize>) {
+        let Some((connection, pool)) = self.lines.get(key) else {
+            // The connection is closing: the buffer is all that is left of the send.
+            if let Some(staging) = buf.into_staging() {
+                self.lines.pool.give(staging);
+            }
+            return;
+        };
+        connection.out.sending = false;
+        if result.is_err() {
+            self.close(key);
+            return;
+        }
+        if buf.unsent().is_empty() {
+            if let Some(staging) = buf.into_staging() {
+                pool.give(staging);
+            }
+        } else {
+            connection.out.push_front(buf);
+        }
+        self.went_out(key);
+    }
+
+    /// A connection has room again: it sends on, its clients encode on, and it may read on.
+    fn went_out(&mut self, key: ConnKey) {
+        self.lines.queue_flush(key);
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        let id = connection.id;
+        if connection.out.is_empty() {
+            for carried in connection.carried.drain(..) {
+                let command = Command::CarryDone { connection: id, client: carried.client };
+                self.home.shared.reactors[carried.home].post(command);
+            }
+        }
+        let here = self.home.reactor;
+        for bound in connection.bound.iter().filter(|b| b.home == here) {
+            self.home.touch(bound.client.index);
+        }
+        self.relieve(key);
+    }
+}
+
+/// Encodes up to `share` records for a client, over whichever of its connections has work and room.
+fn serve(
+    client: &mut Client,
+    host: &mut ClientHost<'_>,
+    lines: &mut Lines,
+    shared: &Shared,
+    share: usize,
+) -> (Turn, usize) {
+    let mut written = 0;
+    for at in 0..client.links.len() {
+        if written == share {
+            break;
+        }
+        let link = client.links[at];
+        written += match link.place {
+            Place::Local(key) => serve_local(client, host, lines, link.connection, key, share - written),
+            Place::Remote { batches_out } if batches_out < REMOTE_BATCHES_MAX => {
+                serve_remote(client, host, shared, at, share - written)
+            }
+            Place::Remote { .. } => 0,
+        };
+    }
+    (if written == share { Turn::More } else { Turn::Over }, written)
+}
+
+fn serve_local(
+    client: &mut Client,
+    host: &mut ClientHost<'_>,
+    lines: &mut Lines,
+    id: ConnectionId,
+    key: ConnKey,
+    share: usize,
+) -> usize {
+    let Some((connection, pool)) = lines.get(key) else { return 0 };
+    let mut written = 0;
+    let mut space_bytes = CALLBACK_SPACE_BYTES;
+    while written < share && connection.out.unsent_bytes() < CALLBACK_STAGED_BYTES_MAX {
+        let space = connection.out.space(space_bytes, pool);
+        match client.backchannel.poll_transmit(host.now_ns, conn_token(id), space, host) {
+            Transmit::Wrote(len) => {
+                connection.out.commit(len);
+                written += 1;
+                space_bytes = CALLBACK_SPACE_BYTES;
+            }
+            // Runs that ended without being sent count as work, so that a turn stays bounded.
+            Transmit::Again => written += 1,
+            Transmit::NoSpace if space_bytes < STAGING_BYTES => space_bytes = STAGING_BYTES,
+            Transmit::NoSpace | Transmit::Idle => break,
+        }
+    }
+    lines.queue_flush(key);
+    written
+}
+
+/// Encodes a batch for a connection that another reactor drives.
+fn serve_remote(client: &mut Client, host: &mut ClientHost<'_>, shared: &Shared, at: usize, share: usize) -> usize {
+    let connection = client.links[at].connection;
+    let mut records = vec![0; STAGING_BYTES];
+    let (mut filled, mut written) = (0, 0);
+    while written < share {
+        let space = &mut records[filled..];
+        match client.backchannel.poll_transmit(host.now_ns, conn_token(connection), space, host) {
+            Transmit::Wrote(len) => {
+                filled += len;
+                written += 1;
+            }
+            Transmit::Again => written += 1,
+            Transmit::Idle | Transmit::NoSpace => break,
+        }
+    }
+    if let (1.., Place::Remote { batches_out }) = (filled, &mut client.links[at].place) {
+        *batches_out += 1;
+        records.truncate(filled);
+        shared.port_of(connection).post(Command::Carry { connection, records, client: client.id });
+    }
+    written
+}

@@ -1,0 +1,241 @@
+//! What all threads share: the slab, the table of clients, and each reactor's front door. Read by many, changed by few;
+//! nothing here blocks a reactor or `try_run`.
+
+use crate::callback::{CallbackSlab, InFlight, Inbox, Parking};
+use crate::command::Command;
+use crate::fore::ForeChannel;
+use crate::hooks::Hooks;
+use crate::io::Wake;
+use crate::keys::{ClientId, ConnectionId};
+use crate::settings::Settings;
+use crate::stats::ReactorStats;
+use crossbeam::queue::SegQueue;
+use ringback_rpc::backchannel::SESSIONS_MAX;
+use ringback_rpc::nfs4::fore::seq4_status;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// Clients per segment of the table.
+const CLIENTS_PER_SEGMENT: usize = 256;
+
+pub(crate) struct Shared {
+    pub settings: Settings,
+    pub hooks: Arc<dyn Hooks>,
+    pub fore: Arc<dyn ForeChannel>,
+    pub slab: CallbackSlab,
+    pub clients: ClientTable,
+    pub reactors: Box<[ReactorPort]>,
+    /// Set by drain and shutdown: no new clients, connections or runs.
+    pub closed: AtomicBool,
+    pub serials: AtomicU64,
+}
+
+impl Shared {
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// A number that is used once in this runtime.
+    pub fn serial(&self) -> u64 {
+        self.serials.fetch_add(1, Relaxed)
+    }
+
+    /// The port of the reactor that drives a connection.
+    pub fn port_of(&self, connection: ConnectionId) -> &ReactorPort {
+        &self.reactors[connection.reactor()]
+    }
+}
+
+/// A reactor as other threads see it.
+pub(crate) struct ReactorPort {
+    pub inbox: Inbox,
+    pub parking: Parking,
+    pub commands: SegQueue<Command>,
+    pub waker: OnceLock<Arc<dyn Wake>>,
+    pub stats: ReactorStats,
+}
+
+impl ReactorPort {
+    pub fn new() -> Self {
+        ReactorPort {
+            inbox: Inbox::new(),
+            parking: Parking::new(),
+            commands: SegQueue::new(),
+            waker: OnceLock::new(),
+            stats: ReactorStats::default(),
+        }
+    }
+
+    /// Hands a command over and wakes the reactor if it is parked.
+    pub fn post(&self, command: Command) {
+        self.commands.push(command);
+        if self.parking.must_wake() {
+            self.wake();
+        }
+    }
+
+    /// Wakes the reactor, which is parked or about to be.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            self.stats.wakes.fetch_add(1, Relaxed);
+            waker.wake();
+        }
+    }
+}
+
+/// A client as other threads see it.
+pub(crate) struct ClientShared {
+    pub in_flight: InFlight,
+    /// The reactor that owns the client.
+    home: AtomicU32,
+    generation: AtomicU32,
+    /// Callback entries that name the client. Its index is used again only when there are none.
+    pub entries: AtomicU32,
+    /// SEQ4_STATUS bits (RFC 8881 section 18.46.3) of the client as a whole, published by the home reactor.
+    pub status: AtomicU32,
+    /// The client has been told that its path is down.
+    pub path_down_told: AtomicBool,
+    pub sessions: [SessionShared; SESSIONS_MAX],
+    pub live: AtomicBool,
+}
+
+/// A session as other threads see it.
+pub(crate) struct SessionShared {
+    /// [`SessionKey::serial`](crate::SessionKey) + 1; 0: no session.
+    tag: AtomicU64,
+    /// SEQ4_STATUS bits of the session and its client.
+    pub status: AtomicU32,
+}
+
+impl SessionShared {
+    pub fn serial(&self) -> Option<u64> {
+        self.tag.load(Acquire).checked_sub(1)
+    }
+}
+
+impl ClientShared {
+    fn new() -> Self {
+        ClientShared {
+            in_flight: InFlight::new(),
+            home: AtomicU32::new(0),
+            generation: AtomicU32::new(0),
+            entries: AtomicU32::new(0),
+            status: AtomicU32::new(0),
+            path_down_told: AtomicBool::new(false),
+            sessions: std::array::from_fn(|_| SessionShared { tag: AtomicU64::new(0), status: AtomicU32::new(0) }),
+            live: AtomicBool::new(false),
+        }
+    }
+
+    /// Publishes the client's SEQ4_STATUS bits. A path that is up again may go down again, and is told again.
+    pub fn publish_status(&self, status: u32) {
+        if self.status.load(Relaxed) != status {
+            self.status.store(status, Relaxed);
+            if status & seq4_status::CB_PATH_DOWN == 0 {
+                self.path_down_told.store(false, Relaxed);
+            }
+        }
+    }
+
+    /// Makes a session's status visible. `false`: the client has as many sessions as are allowed.
+    pub fn show_session(&self, serial: u64) -> bool {
+        let free = |s: &&SessionShared| s.tag.compare_exchange(0, serial + 1, AcqRel, Relaxed).is_ok();
+        self.sessions.iter().find(free).is_some()
+    }
+
+    /// The session is gone.
+    pub fn hide_session(&self, serial: u64) {
+        for session in &self.sessions {
+            if session.tag.compare_exchange(serial + 1, 0, AcqRel, Relaxed).is_ok() {
+                session.status.store(0, Relaxed);
+            }
+        }
+    }
+
+    pub fn home(&self) -> usize {
+        self.home.load(Relaxed) as usize
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Relaxed)
+    }
+}
+
+/// The table of clients: segments that never move, so a look-up is two loads.
+pub(crate) struct ClientTable {
+    segments: Box<[OnceLock<Box<[ClientShared]>>]>,
+    clients_max: usize,
+    admission: Mutex<Admission>,
+}
+
+#[derive(Default)]
+struct Admission {
+    /// Indices handed out so far.
+    used: u32,
+    /// Removed clients, whose indices can be used again once nothing names them.
+    removed: Vec<u32>,
+}
+
+impl ClientTable {
+    pub fn new(clients_max: usize) -> Self {
+        let segments = (0..clients_max.div_ceil(CLIENTS_PER_SEGMENT)).map(|_| OnceLock::new()).collect();
+        ClientTable { segments, clients_max, admission: Mutex::default() }
+    }
+
+    pub fn get(&self, index: u32) -> Option<&ClientShared> {
+        let index = index as usize;
+        self.segments.get(index / CLIENTS_PER_SEGMENT)?.get()?.get(index % CLIENTS_PER_SEGMENT)
+    }
+
+    /// The client, if it is registered.
+    pub fn live(&self, id: ClientId) -> Option<&ClientShared> {
+        let client = self.get(id.index)?;
+        (client.generation() == id.generation && client.live.load(Acquire)).then_some(client)
+    }
+
+    /// Every client that is registered or still has runs in flight.
+    pub fn each(&self) -> impl Iterator<Item = &ClientShared> {
+        self.segments.iter().map_while(OnceLock::get).flat_map(|s| s.iter())
+    }
+
+    /// Registers a client whose home is `home`; `None` when the table is full.
+    pub fn add(&self, home: usize) -> Option<ClientId> {
+        let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = |i: &u32| {
+            self.get(*i)
+                .is_some_and(|c| c.entries.load(Acquire) == 0 && c.in_flight.count() == 0 && !c.live.load(Acquire))
+        };
+        let index = match admission.removed.iter().position(idle) {
+            Some(at) => admission.removed.swap_remove(at),
+            None if (admission.used as usize) < self.clients_max => {
+                admission.used += 1;
+                admission.used - 1
+            }
+            None => return None,
+        };
+        let segment = self.segments.get(index as usize / CLIENTS_PER_SEGMENT)?;
+        segment.get_or_init(|| (0..CLIENTS_PER_SEGMENT).map(|_| ClientShared::new()).collect());
+        let client = self.get(index)?;
+        let generation = client.generation.load(Relaxed).wrapping_add(1);
+        client.generation.store(generation, Relaxed);
+        client.home.store(home as u32, Relaxed);
+        client.status.store(0, Relaxed);
+        for serial in client.sessions.iter().filter_map(SessionShared::serial) {
+            client.hide_session(serial);
+        }
+        client.in_flight.reopen();
+        client.live.store(true, Release);
+        Some(ClientId { index, generation })
+    }
+
+    /// The home reactor has forgotten the client.
+    pub fn removed(&self, id: ClientId) {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner).removed.push(id.index);
+    }
+
+    /// Memory that the table holds, in bytes.
+    pub fn bytes(&self) -> usize {
+        let segments = self.segments.iter().filter(|s| s.get().is_some()).count();
+        size_of_val(&*self.segments) + segments * CLIENTS_PER_SEGMENT * size_of::<ClientShared>()
+    }
+}

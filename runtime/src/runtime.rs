@@ -1,0 +1,397 @@
+//! The handle through which an embedder uses a runtime, from any thread.
+
+use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, Removal, Remove, TryRun};
+use crate::command::Command;
+use crate::drain::{DrainJob, DrainReport};
+use crate::fore::CallToken;
+use crate::io::{BackendReport, SendBuf};
+use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::registry::{ClientShared, Shared};
+use crate::session::{Security, SessionConfig};
+use crate::settings::Settings;
+use crate::stats::{Census, MemoryUse, Stats};
+use crate::transport::Transport;
+use ringback_rpc::backchannel::{ClientState, SESSIONS_MAX};
+use ringback_rpc::nfs4::callback::CallbackOp;
+use ringback_rpc::nfs4::fore::seq4_status;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::*;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Why a registration was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The runtime is draining or has been shut down.
+    #[error("the runtime is closed: it is draining or has been shut down")]
+    Closed,
+    /// The table of clients is full.
+    #[error("the table of clients is full: {limit} clients; raise Builder::clients_max")]
+    ClientsFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// The client is not registered, or has been removed.
+    #[error("no such client: it was never registered here or has been removed")]
+    NoSuchClient,
+    /// The client has as many sessions as are allowed.
+    #[error("the client has {limit} sessions with a backchannel, which is the limit")]
+    SessionsFull {
+        /// The limit.
+        limit: usize,
+    },
+    /// A parameter of a session is out of range.
+    #[error("session parameter {name} is {value}, which is not in {min}..={max}")]
+    BadSession {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// The smallest value allowed.
+        min: u64,
+        /// The largest value allowed.
+        max: u64,
+    },
+}
+
+/// A runtime. Clones name the same runtime; it ends with [`Runtime::shutdown`] or when the last clone is dropped.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    backend: BackendReport,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, SeqCst);
+        self.stop();
+    }
+}
+
+impl Inner {
+    /// Ends the reactor threads. From a hook, which runs on one of them, they are told to end and not waited for.
+    fn stop(&self) {
+        for port in &self.shared.reactors {
+            port.post(Command::Stop);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let own = std::thread::current().id();
+        if threads.iter().all(|t| t.thread().id() != own) {
+            for thread in threads {
+                // A reactor that panicked has said so on stderr; there is nothing more to do about it here.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Runtime {
+    pub(crate) fn new(shared: Arc<Shared>, backend: BackendReport) -> Self {
+        Runtime { inner: Arc::new(Inner { shared, backend, threads: Mutex::default() }) }
+    }
+
+    /// Takes over the thread of a reactor that was started.
+    pub(crate) fn adopt(&mut self, thread: JoinHandle<()>) {
+        self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.shared().settings
+    }
+
+    fn open(&self) -> Result<(), Error> {
+        if self.shared().is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Which back end drives the sockets, and why that one.
+    pub fn backend(&self) -> &BackendReport {
+        &self.inner.backend
+    }
+
+    /// The number of reactors.
+    pub fn reactors(&self) -> usize {
+        self.shared().reactors.len()
+    }
+
+    fn new_connection(&self) -> ConnectionId {
+        let serial = self.shared().serial();
+        ConnectionId { reactor: (serial % self.reactors() as u64) as u16, serial }
+    }
+
+    /// Takes over a connected stream socket. CALL records that arrive go to the [`ForeChannel`](crate::ForeChannel),
+    /// replies to the callbacks that are sent on it once a session's backchannel is [bound](Runtime::bind) to it.
+    pub fn add_connection(&self, socket: impl Into<OwnedFd>) -> Result<ConnectionId, Error> {
+        self.open()?;
+        let connection = self.new_connection();
+        self.shared().port_of(connection).post(Command::AddSocket { connection, socket: socket.into() });
+        Ok(connection)
+    }
+
+    /// A connection over an embedder's own transport.
+    pub fn add_transport(&self, transport: Box<dyn Transport>) -> Result<ConnectionId, Error> {
+        self.open()?;
+        let connection = self.new_connection();
+        self.shared().port_of(connection).post(Command::AddTransport { connection, transport });
+        Ok(connection)
+    }
+
+    /// Hands in one record (without its mark) that an embedder's transport has received.
+    pub fn receive(&self, connection: ConnectionId, record: Vec<u8>) {
+        self.shared().port_of(connection).post(Command::Receive { connection, record });
+    }
+
+    /// Closes a connection, or says that an embedder's transport has lost it. Calls sent on it go out again on another
+    /// connection that is bound to their session.
+    pub fn close_connection(&self, connection: ConnectionId) {
+        self.shared().port_of(connection).post(Command::CloseConnection(connection));
+    }
+
+    /// Registers a client. Its home reactor, which sends its callbacks, is the one that drives the connection `near`:
+    /// give the connection on which the client made itself known.
+    pub fn add_client(&self, near: Option<ConnectionId>) -> Result<ClientId, Error> {
+        self.open()?;
+        let shared = self.shared();
+        let home = near.map_or_else(|| (shared.serial() % self.reactors() as u64) as usize, ConnectionId::reactor);
+        let limit = self.settings().clients_max;
+        let client = shared.clients.add(home).ok_or(Error::ClientsFull { limit })?;
+        shared.reactors[home].post(Command::AddClient(client));
+        Ok(client)
+    }
+
+    fn client(&self, client: ClientId) -> Result<&ClientShared, Error> {
+        self.shared().clients.live(client).ok_or(Error::NoSuchClient)
+    }
+
+    fn post_home(&self, client: ClientId, command: Command) -> Result<(), Error> {
+        let home = self.client(client)?.home();
+        self.shared().reactors[home].post(command);
+        Ok(())
+    }
+
+    /// Forgets a client, its sessions included: its runs end as [`Outcome::Cancelled`](crate::Outcome::Cancelled), and
+    /// `try_run` on its callbacks answers [`TryRun::Closed`]. The callbacks themselves are still to be removed.
+    pub fn remove_client(&self, client: ClientId) -> Result<(), Error> {
+        let known = self.client(client)?;
+        if known.live.swap(false, AcqRel) {
+            let _ = known.in_flight.close();
+            self.shared().reactors[known.home()].post(Command::RemoveClient(client));
+        }
+        Ok(())
+    }
+
+    /// Announces what the embedder knows of a client: callbacks to a client in courtesy end at once as
+    /// [`Outcome::Courtesy`](crate::Outcome::Courtesy).
+    pub fn set_client_state(&self, client: ClientId, state: ClientState) -> Result<(), Error> {
+        self.post_home(client, Command::ClientState { client, state })
+    }
+
+    /// The SEQ4_STATUS bits (RFC 8881 section 18.46.3) about the callback path, for the reply to a SEQUENCE on `session`;
+    /// for a session without a backchannel, of `client` alone. Reading a bit that says that the path is down counts as
+    /// telling the client. 0 for a client that is not registered.
+    pub fn seq4_status(&self, client: ClientId, session: Option<SessionKey>) -> u32 {
+        let Ok(known) = self.client(client) else { return 0 };
+        let of_session = session.and_then(|k| known.sessions.iter().find(|s| s.serial() == Some(k.serial)));
+        let status = of_session.map_or(&known.status, |s| &s.status).load(Relaxed);
+        if status & seq4_status::CB_PATH_DOWN != 0 && !known.path_down_told.swap(true, Relaxed) {
+            self.shared().reactors[known.home()].post(Command::PathDownTold(client));
+        }
+        status
+    }
+
+    /// Registers a session that has a backchannel.
+    pub fn add_session(&self, client: ClientId, config: SessionConfig) -> Result<SessionKey, Error> {
+        self.open()?;
+        let params = Box::new(config.into_params()?);
+        let session = SessionKey { client, serial: self.shared().serial() };
+        let known = self.client(client)?;
+        if !known.show_session(session.serial) {
+            return Err(Error::SessionsFull { limit: SESSIONS_MAX });
+        }
+        self.shared().reactors[known.home()].post(Command::AddSession { session, params });
+        Ok(session)
+    }
+
+    /// The client has destroyed the session. Its calls move to another session of the client, or wait for one.
+    pub fn remove_session(&self, session: SessionKey) -> Result<(), Error> {
+        let known = self.client(session.client)?;
+        known.hide_session(session.serial);
+        self.shared().reactors[known.home()].post(Command::RemoveSession(session));
+        Ok(())
+    }
+
+    /// A connection carries the session's backchannel from now on (CREATE_SESSION with CONN_BACK_CHAN,
+    /// BIND_CONN_TO_SESSION; RFC 8881 sections 18.36 and 18.34). Waiting callbacks are sent at once.
+    pub fn bind(&self, connection: ConnectionId, session: SessionKey) -> Result<(), Error> {
+        self.client(session.client)?;
+        self.shared().port_of(connection).post(Command::Bind { connection, session });
+        Ok(())
+    }
+
+    /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls of the session that have not been sent
+    /// yet; calls that are sent again keep theirs.
+    pub fn backchannel_ctl(&self, session: SessionKey, program: u32, security: Security) -> Result<(), Error> {
+        let credential = security.into_credential()?;
+        self.post_home(session.client, Command::Control { session, program, credential })
+    }
+
+    /// Makes a callback for `client`, idle until [`Runtime::try_run`]. `cookie` is the embedder's own and is handed to
+    /// every hook. May allocate; everything after this does not.
+    pub fn insert(&self, client: ClientId, op: CallbackOp, cookie: u64) -> Result<CallbackKey, InsertError> {
+        let shared = self.shared();
+        let known = shared.clients.live(client).ok_or(InsertError::NoSuchClient)?;
+        known.entries.fetch_add(1, AcqRel);
+        shared.slab.insert(known.home(), client.index, op as u8, cookie).inspect_err(|_| {
+            known.entries.fetch_sub(1, AcqRel);
+        })
+    }
+
+    /// Asks for a run of a callback. Never blocks, never allocates, calls no hook but `acquire`, and is legal under the
+    /// embedder's locks (rule R7).
+    pub fn try_run(&self, key: CallbackKey) -> TryRun {
+        let shared = self.shared();
+        let Some(entry) = shared.slab.get(key.index) else { return TryRun::Stale };
+        match entry.try_run(key.generation) {
+            Claim::Submit => {}
+            Claim::Coalesced => return TryRun::Coalesced,
+            Claim::Rearmed => return TryRun::Rearmed,
+            Claim::Stale => return TryRun::Stale,
+            Claim::Dying => return TryRun::Dying,
+        }
+        // The winner owns the entry from here to its push (rule R6: every way out is a transition).
+        let client = self.client_of(entry);
+        if !client.in_flight.enter() {
+            if let Abandon::Free { .. } = entry.word().abandon() {
+                self.free(key.index, client);
+            }
+            return TryRun::Closed;
+        }
+        shared.hooks.acquire(entry.cookie());
+        let port = &shared.reactors[client.home()];
+        if port.inbox.push(&shared.slab, key.index, &port.parking) {
+            port.wake();
+        }
+        TryRun::Submitted
+    }
+
+    /// The client of an entry that the caller owns.
+    fn client_of(&self, entry: &CallbackEntry) -> &ClientShared {
+        match self.shared().clients.get(entry.client()) {
+            Some(client) => client,
+            None => unreachable!("an entry names client {}, which was never registered", entry.client()),
+        }
+    }
+
+    fn free(&self, index: u32, client: &ClientShared) {
+        self.shared().slab.free(index);
+        client.entries.fetch_sub(1, AcqRel);
+    }
+
+    /// Removes a callback. If it is running, that run still ends with one completion, and the entry is freed after its
+    /// `release`.
+    pub fn remove(&self, key: CallbackKey) -> Remove {
+        let Some(entry) = self.shared().slab.get(key.index) else { return Remove::Stale };
+        match entry.word().remove(key.generation) {
+            Removal::FreeNow => {
+                self.free(key.index, self.client_of(entry));
+                Remove::Removed
+            }
+            Removal::Deferred => Remove::Deferred,
+            Removal::Stale => Remove::Stale,
+            Removal::AlreadyDying => Remove::AlreadyDying,
+        }
+    }
+
+    /// Answers a fore-channel call that was [deferred](crate::Call::defer): the reply's record is the buffers one after the
+    /// other (RPC header and results, no record mark), each sent without a copy.
+    pub fn reply(&self, token: CallToken, buffers: Vec<Vec<u8>>) {
+        let connection = token.connection;
+        let len: usize = buffers.iter().map(Vec::len).sum();
+        // A reply of 2 GiB would need several fragments; no client takes one.
+        let Some(mark) = ringback_rpc::record::mark(len) else { return self.close_connection(connection) };
+        let buffers = std::iter::once(mark.to_vec())
+            .chain(buffers)
+            .filter(|b| !b.is_empty())
+            .map(|b| SendBuf::shared(Box::new(b)))
+            .collect();
+        self.shared().port_of(connection).post(Command::Reply { connection, buffers });
+    }
+
+    /// Ends all callbacks: no new run is accepted, runs not sent yet end at once as cancelled, sent ones may be answered
+    /// until `patience` is over and are then given up and reported by key. Must not be called from a hook.
+    pub fn drain(&self, patience: Duration) -> DrainReport {
+        let shared = self.shared();
+        shared.closed.store(true, SeqCst);
+        for client in shared.clients.each() {
+            // Whether it was the last one out is found by the reactor, which looks at the counts.
+            let _ = client.in_flight.close();
+        }
+        let job = Arc::new(DrainJob::new(Instant::now() + patience, self.reactors()));
+        for port in &shared.reactors {
+            port.post(Command::Drain(Arc::clone(&job)));
+        }
+        let mut report = job.wait(HOOK_PATIENCE);
+        report.in_flight = self.stats().in_flight;
+        report
+    }
+
+    /// Drains, then ends the reactor threads and closes every connection.
+    pub fn shutdown(&self, patience: Duration) -> DrainReport {
+        let report = self.drain(patience);
+        self.inner.stop();
+        report
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> Stats {
+        let mut total = Stats::default();
+        for port in &self.shared().reactors {
+            port.stats.add_to(&mut total);
+        }
+        total.in_flight = self.shared().clients.each().map(|c| c.in_flight.count()).sum();
+        total
+    }
+
+    /// Counts where the session slots of all backchannels are. Walks them on their reactors and waits for the answers:
+    /// not for a hook, and not often.
+    pub fn census(&self) -> Census {
+        let (answer, answers) = mpsc::channel();
+        for port in &self.shared().reactors {
+            port.post(Command::Census(answer.clone()));
+        }
+        drop(answer);
+        answers.iter().fold(Census::default(), |total, one| total.plus(&one))
+    }
+
+    /// Memory held for callbacks. Walks tables and waits for the reactors, as [`Runtime::census`] does.
+    pub fn memory(&self) -> MemoryUse {
+        let shared = self.shared();
+        let slab = shared.slab.memory();
+        MemoryUse {
+            slab: slab.entries_bytes as usize,
+            free_stacks: (slab.free_stack_bytes + slab.table_bytes) as usize,
+            clients: shared.clients.bytes(),
+            sessions: self.census().bytes as usize,
+        }
+    }
+}
+
+/// How long a drain waits past its deadline for hooks to return.
+const HOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("backend", &self.inner.backend).field("reactors", &self.reactors()).finish()
+    }
+}

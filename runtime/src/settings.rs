@@ -1,0 +1,76 @@
+//! Everything that can be set, with its default. Times are per RFC 8881's terms where it has one.
+
+use crate::io::{Backend, IoConfig};
+use crate::keys::ClientId;
+use ringback_rpc::backchannel::Config;
+use std::time::Duration;
+
+/// Limits and times of one runtime.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub reactors: usize,
+    pub backend: Backend,
+    /// Callback entries, all clients together. Memory is taken as they are inserted.
+    pub callbacks_max: u32,
+    pub clients_max: usize,
+    /// Largest record on a connection, either way; covers a WRITE of 1 MiB and its headers.
+    pub record_bytes_max: usize,
+    /// Bytes waiting to be sent on one connection before receiving from it pauses.
+    pub unsent_bytes_max: usize,
+    /// Fore-channel calls of one connection that wait for an answer before receiving from it pauses.
+    pub calls_unanswered_max: usize,
+    pub lease: Duration,
+    pub run_deadline: Duration,
+    pub rpc_timeout: Duration,
+    /// Begins the names of the threads.
+    pub name: String,
+    pub io: IoConfig,
+}
+
+/// Size of a staging buffer: what is coalesced into one send. 64 KiB hold about 300 recalls.
+pub(crate) const STAGING_BYTES: usize = 64 * 1024;
+
+/// Callback records encoded in one turn of a reactor before they are flushed: bigger turns fall out of the L2 cache.
+pub(crate) const TRANSMITS_PER_TURN: usize = 512;
+
+/// Callback records encoded for one client before the next client has its turn.
+pub(crate) const TRANSMITS_PER_CLIENT: usize = 32;
+
+impl Default for Settings {
+    fn default() -> Self {
+        let lease = Duration::from_secs(90);
+        Settings {
+            reactors: std::thread::available_parallelism().map_or(1, usize::from),
+            backend: Backend::Auto,
+            callbacks_max: 16 << 20,
+            clients_max: 1 << 16,
+            record_bytes_max: (1 << 20) + (64 << 10),
+            unsent_bytes_max: 4 << 20,
+            calls_unanswered_max: 256,
+            lease,
+            run_deadline: lease,
+            rpc_timeout: rpc_timeout_default(lease),
+            name: "ringback".to_owned(),
+            io: IoConfig::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The settings of one client's backchannel. Each client has its own jitter and begins at its own xid, so that two
+    /// incarnations of a client are not taken for one another by a late reply.
+    pub fn backchannel_config(&self, client: ClientId) -> Config {
+        let ns = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        let mut config = Config::for_lease(ns(self.lease));
+        config.run_deadline_ns = ns(self.run_deadline);
+        config.rpc_timeout_ns = ns(self.rpc_timeout);
+        config.seed ^= client.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        config.first_xid = (client.to_bits() as u32).wrapping_mul(0x85eb_ca6b) ^ client.generation;
+        config
+    }
+}
+
+/// A tenth of the lease, at least one second.
+pub(crate) fn rpc_timeout_default(lease: Duration) -> Duration {
+    (lease / 10).max(Duration::from_secs(1))
+}

@@ -1,0 +1,71 @@
+//! The third shape of the seam: an embedder that owns its transport (its own event loop, RDMA, TLS) hands in records
+//! received and takes records to send.
+
+use crate::command::Command;
+use crate::io::SendBuf;
+use crate::keys::ConnectionId;
+use crate::registry::Shared;
+use std::io;
+use std::sync::Arc;
+
+/// An embedder's transport for one connection. Called on the reactor that owns the connection; must not block.
+///
+/// What was received goes to [`Runtime::receive`](crate::Runtime::receive); that the connection is gone is said with
+/// [`Runtime::close_connection`](crate::Runtime::close_connection).
+pub trait Transport: Send + 'static {
+    /// Sends records, one or several, each with its record mark (RFC 5531 section 11), in one piece. There is never more
+    /// than one [`Outbound`] at a time: the next is handed over when this one has been [completed](Outbound::complete) or
+    /// dropped.
+    fn send(&mut self, outbound: Outbound);
+
+    /// The runtime is done with the connection.
+    fn close(&mut self);
+}
+
+/// Marked records on their way out through an embedder's transport.
+pub struct Outbound {
+    buf: Option<SendBuf>,
+    connection: ConnectionId,
+    shared: Arc<Shared>,
+}
+
+impl Outbound {
+    pub(crate) fn new(buf: SendBuf, connection: ConnectionId, shared: Arc<Shared>) -> Self {
+        Outbound { buf: Some(buf), connection, shared }
+    }
+
+    /// The bytes to send. They do not move until the completion.
+    pub fn bytes(&self) -> &[u8] {
+        self.buf.as_ref().map_or(&[], SendBuf::unsent)
+    }
+
+    /// The connection.
+    pub fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// Says that all of it was sent, or that the transport failed and the connection is to be closed. Dropping an
+    /// outbound completes it as sent.
+    pub fn complete(mut self, result: io::Result<()>) {
+        self.finish(result);
+    }
+
+    fn finish(&mut self, result: io::Result<()>) {
+        if let Some(buf) = self.buf.take() {
+            let command = Command::Transmitted { connection: self.connection, buf, result };
+            self.shared.reactors[self.connection.reactor()].post(command);
+        }
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.finish(Ok(()));
+    }
+}
+
+impl std::fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outbound({} bytes on {:?})", self.bytes().len(), self.connection)
+    }
+}
