@@ -1,0 +1,164 @@
+//! The whole way of a callback, over real sockets, on each back end.
+
+mod common;
+
+use common::*;
+use ringback::{Backend, Builder, Remove, Runtime, TryRun};
+use ringback_rpc::nfs4::Status;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn build(backend: Backend, reactors: usize, hooks: &Arc<Counting>) -> Runtime {
+    Builder::new().backend(backend).reactors(reactors).build(Arc::clone(hooks) as _, Arc::new(Deaf)).unwrap()
+}
+
+#[test]
+fn every_callback_completes_once() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 1, &hooks);
+        let (server, stream) = pair();
+        let client_thread = answer_all(stream);
+        let connection = runtime.add_connection(server).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 8)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let keys = insert_all(&runtime, client, 0..1000);
+        for key in &keys {
+            assert_eq!(runtime.try_run(*key), TryRun::Submitted);
+        }
+        eventually("all are released", || hooks.released() == 1000);
+        assert_clean(&runtime, &hooks, 0..1000);
+        let census = runtime.census();
+        assert_eq!((census.slots, census.free, census.with_run), (8, 8, 0));
+        for key in keys {
+            assert_eq!(runtime.remove(key), Remove::Removed);
+            assert_eq!(runtime.try_run(key), TryRun::Stale);
+        }
+        let report = runtime.shutdown(Duration::from_secs(5));
+        assert_eq!((report.abandoned.len(), report.in_flight), (0, 0));
+        let mut received = client_thread.join().unwrap();
+        received.sort_unstable();
+        assert_eq!(received, (0..1000).collect::<Vec<_>>());
+        assert!(hooks.of(7).done[0].contains("Replied"));
+    }
+}
+
+/// The client's home is one reactor, its connection is driven by another, which carries the bytes.
+#[test]
+fn f12_a_connection_of_another_reactor_carries_the_callbacks() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 2, &hooks);
+        let (server, stream) = pair();
+        let (other, _keep) = pair();
+        let client_thread = answer_all(stream);
+        let connection = runtime.add_connection(server).unwrap();
+        let elsewhere = runtime.add_connection(other).unwrap();
+        assert_ne!(connection.reactor(), elsewhere.reactor());
+        let client = runtime.add_client(Some(elsewhere)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 16)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        for key in insert_all(&runtime, client, 0..5000) {
+            assert_eq!(runtime.try_run(key), TryRun::Submitted);
+        }
+        eventually("all are released", || hooks.released() == 5000);
+        assert_clean(&runtime, &hooks, 0..5000);
+        runtime.shutdown(Duration::from_secs(5));
+        assert_eq!(client_thread.join().unwrap().len(), 5000);
+    }
+}
+
+/// A connection is cut with calls outstanding: they go out again, the same, on the next one.
+#[test]
+fn f7_calls_survive_their_connection() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 1, &hooks);
+        let (server, mut first) = pair();
+        let connection = runtime.add_connection(server).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        for key in insert_all(&runtime, client, 0..100) {
+            assert_eq!(runtime.try_run(key), TryRun::Submitted);
+        }
+        // Four calls fill the session slots; they are read and not answered.
+        let unanswered: Vec<_> = (0..4).map(|_| read_record(&mut first).unwrap()).collect();
+        drop(first);
+        let (server, mut second) = pair();
+        let connection = runtime.add_connection(server).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let again: Vec<_> = (0..4).map(|_| read_record(&mut second).unwrap()).collect();
+        let sorted = |mut calls: Vec<Vec<u8>>| {
+            calls.sort();
+            calls
+        };
+        assert_eq!(sorted(unanswered), sorted(again.clone()), "a resend is the identical call");
+        let mut slots = SlotIds::default();
+        for call in &again {
+            let (_, reply) = answer_recall(call, &mut slots, Status::NFS4_OK);
+            write_record(&mut second, &reply);
+        }
+        for _ in 4..100 {
+            let call = read_record(&mut second).unwrap();
+            let (_, reply) = answer_recall(&call, &mut slots, Status::NFS4_OK);
+            write_record(&mut second, &reply);
+        }
+        eventually("all are released", || hooks.released() == 100);
+        assert_clean(&runtime, &hooks, 0..100);
+        assert_eq!(runtime.census().free, 4);
+    }
+}
+
+/// A client that never answers: the drain ends at its deadline and says what it gave up.
+#[test]
+fn t1_a_drain_ends_and_reports_what_it_abandoned() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 1, &hooks);
+        let (server, _never_reads) = pair();
+        let connection = runtime.add_connection(server).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let keys = insert_all(&runtime, client, 0..100);
+        for key in &keys {
+            assert_eq!(runtime.try_run(*key), TryRun::Submitted);
+        }
+        eventually("four are sent", || runtime.stats().in_flight == 100 && runtime.census().with_run == 4);
+        let begun = Instant::now();
+        let report = runtime.drain(Duration::from_millis(200));
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert_eq!((report.abandoned.len(), report.cancelled_unsent, report.in_flight), (4, 96, 0));
+        assert!(report.abandoned.iter().all(|key| keys.contains(key)));
+        assert_clean(&runtime, &hooks, 0..100);
+        assert_eq!(runtime.try_run(keys[0]), TryRun::Closed);
+        runtime.shutdown(Duration::ZERO);
+    }
+}
+
+/// A removed client's callbacks end, and its place is used again only when nothing names it.
+#[test]
+fn t29_a_removed_client_leaves_nothing_behind() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 1, &hooks);
+        let client = runtime.add_client(None).unwrap();
+        let keys = insert_all(&runtime, client, 0..10);
+        for key in &keys {
+            assert_eq!(runtime.try_run(*key), TryRun::Submitted);
+        }
+        runtime.remove_client(client).unwrap();
+        eventually("all are released", || hooks.released() == 10);
+        assert_clean(&runtime, &hooks, 0..10);
+        assert!(hooks.of(3).done[0].contains("Cancelled"));
+        assert_eq!(runtime.try_run(keys[0]), TryRun::Closed);
+        let next = runtime.add_client(None).unwrap();
+        assert_ne!(next, client);
+        for key in keys {
+            runtime.remove(key);
+        }
+        assert!(runtime.add_session(client, session_config(1, 4)).is_err());
+    }
+}
