@@ -51,6 +51,16 @@ pub use {
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},
-    stats::{MemoryUse, Stats},
+    stats::{Census, MemoryUse, Stats},
     transport::{Outbound, Transport},
 };
+
+/// The programs in the README and in the book are compiled and run.
+#[cfg(all(doctest, not(loom)))]
+mod documentation {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+
+    #[doc = include_str!("../../docs/src/embedding-rust.md")]
+    mod embedding_rust {}
+}
