@@ -8,7 +8,7 @@ if length != 1 then "\(length) JSON values instead of one" else
       ["released \($r.released) of \($r.accepted)", $r.released == $r.accepted],
       ["in_flight \($r.in_flight)", $r.in_flight == 0],
       ["slots_leaked \($r.slots_leaked)", $r.slots_leaked == 0],
-      ["abandoned \($r.abandoned)", $r.abandoned == 0],
+      ["abandoned \($r.abandoned)", $r.abandoned == 0 or $r.options.dead_clients + $r.options.delay_clients > 0],
       ["the swarm was granted \($r.swarm.granted) of \($r.delegations)", $r.swarm.granted == $r.delegations],
       ["the swarm was recalled twice: \($r.swarm.doubled)", $r.swarm.doubled == 0],
       ["the swarm got \($r.swarm.malformed) malformed records", $r.swarm.malformed == 0],
