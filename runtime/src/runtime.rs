@@ -57,7 +57,8 @@ pub enum Error {
     },
 }
 
-/// A runtime. Clones name the same runtime; it ends with [`Runtime::shutdown`] or when the last clone is dropped.
+/// A runtime. Clones name the same runtime; it ends with [`Runtime::shutdown`] or when the last clone is dropped, and in
+/// both cases every run that was accepted completes. Hooks that hold a clone keep the runtime alive: shut it down.
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -166,6 +167,10 @@ impl Runtime {
         let home = near.map_or_else(|| (shared.serial() % self.reactors() as u64) as usize, ConnectionId::reactor);
         let limit = self.settings().clients_max;
         let client = shared.clients.add(home).ok_or(Error::ClientsFull { limit })?;
+        // A drain that came in between has not seen this client: its runs are refused all the same.
+        if let (true, Ok(known)) = (shared.is_closed(), self.client(client)) {
+            let _ = known.in_flight.close();
+        }
         shared.reactors[home].post(Command::AddClient(client));
         Ok(client)
     }

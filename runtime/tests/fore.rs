@@ -1,5 +1,7 @@
 //! Fore-channel calls, and an embedder's own transport.
 
+#![cfg(not(loom))]
+
 mod common;
 
 use common::*;

@@ -1,5 +1,7 @@
 //! The whole way of a callback, over real sockets, on each back end.
 
+#![cfg(not(loom))]
+
 mod common;
 
 use common::*;
@@ -135,6 +137,28 @@ fn t1_a_drain_ends_and_reports_what_it_abandoned() {
         assert_clean(&runtime, &hooks, 0..100);
         assert_eq!(runtime.try_run(keys[0]), TryRun::Closed);
         runtime.shutdown(Duration::ZERO);
+    }
+}
+
+/// Without a drain, what is in flight is cancelled all the same.
+#[test]
+fn a_dropped_runtime_completes_every_run() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 2, &hooks);
+        let (server, _never_reads) = pair();
+        let connection = runtime.add_connection(server).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        for key in insert_all(&runtime, client, 0..20_000) {
+            assert_eq!(runtime.try_run(key), TryRun::Submitted);
+        }
+        drop(runtime);
+        for cookie in 0..20_000 {
+            let seen = hooks.of(cookie);
+            assert_eq!((seen.done.len(), seen.released, seen.dropped), (1, 1, 1), "{cookie}: {seen:?}");
+        }
     }
 }
 

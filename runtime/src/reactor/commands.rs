@@ -66,6 +66,10 @@ impl<I: Io> Reactor<I> {
             Command::AddClient(client) => {
                 let config = self.home.shared.settings.backchannel_config(client);
                 self.home.add(client, Backchannel::new(config));
+                // A client that came while the runtime was being closed.
+                if let Some(deadline_ns) = self.home.drain_deadline_ns {
+                    self.home.act_on(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
+                }
             }
             Command::RemoveClient(client) => {
                 self.home.act_on(client, |client, host| {
@@ -214,14 +218,13 @@ impl<I: Io> Reactor<I> {
         let left = job.deadline.saturating_duration_since(Instant::now());
         let deadline_ns = self.home.now_ns + left.as_nanos() as u64;
         self.home.drain = Some(Draining { job, abandoned: Vec::new(), cancelled_unsent: 0, reported: false });
-        let now_ns = self.home.now_ns;
-        for client in 0..self.home.clients.len() as u32 {
-            self.home.act(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
-        }
+        self.home.drain_all(deadline_ns);
     }
 
+    /// Ends every run that a drain has not ended: a run that was accepted completes, whatever comes (rule R3).
     fn stop(&mut self) {
         self.stopping = true;
+        self.home.drain_all(self.home.now_ns);
         for key in self.lines.keys() {
             self.close(key);
         }

@@ -87,11 +87,22 @@ pub(super) struct Home {
     /// Connections that the core has given up.
     pub condemned: Vec<ConnectionId>,
     pub drain: Option<Draining>,
+    /// Runs are to end by then: the runtime is draining or stopping.
+    pub drain_deadline_ns: Option<u64>,
 }
 
 impl Home {
     pub fn new(reactor: usize, shared: Arc<Shared>, now_ns: u64) -> Self {
-        Home { reactor, shared, now_ns, clients: Vec::new(), touched: Vec::new(), condemned: Vec::new(), drain: None }
+        Home {
+            reactor,
+            shared,
+            now_ns,
+            clients: Vec::new(),
+            touched: Vec::new(),
+            condemned: Vec::new(),
+            drain: None,
+            drain_deadline_ns: None,
+        }
     }
 
     pub fn port(&self) -> &ReactorPort {
@@ -155,6 +166,15 @@ impl Home {
     /// Says that a client is to be looked at before the turn ends.
     pub fn touch(&mut self, index: u32) {
         self.act(index, |_, _| ());
+    }
+
+    /// Ends all runs: what is not sent at once, what is sent when it is answered or at the deadline.
+    pub fn drain_all(&mut self, deadline_ns: u64) {
+        let now_ns = self.now_ns;
+        self.drain_deadline_ns = Some(deadline_ns);
+        for client in 0..self.clients.len() as u32 {
+            self.act(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
+        }
     }
 
     /// Counts session slots.

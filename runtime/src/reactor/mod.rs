@@ -70,9 +70,9 @@ impl<I: Io> Reactor<I> {
         &self.home.shared.reactors[self.home.reactor]
     }
 
-    /// Runs until the runtime is shut down.
+    /// Runs until the runtime is shut down, every run has ended and every connection is closed.
     pub fn run(mut self) -> io::Result<()> {
-        while !self.stopping || !self.lines.is_empty() {
+        while !self.stopping || !self.lines.is_empty() || self.home.is_busy() {
             self.turn()?;
         }
         Ok(())
