@@ -74,14 +74,15 @@ impl Call<'_> {
         (self.token, self.record.into_vec())
     }
 
-    /// Answers the call: `write` writes the reply (RPC header and results, no record mark) of at most `bytes_max` bytes.
+    /// Answers the call: `write` is given the call's record and writes the reply (RPC header and results, no record mark)
+    /// of at most `bytes_max` bytes, at whatever position the writer has. It is called at most once.
     /// On an error nothing is sent, and the call comes back to be answered in another way.
     pub fn reply(
         self,
         bytes_max: usize,
-        mut write: impl FnMut(&mut xdr::Writer<'_>) -> xdr::Result<()>,
+        mut write: impl FnMut(&[u8], &mut xdr::Writer<'_>) -> xdr::Result<()>,
     ) -> Result<(), (Self, XdrError)> {
-        match self.out.reply(bytes_max, &mut write) {
+        match self.out.reply(bytes_max, &mut |w| write(&self.record, w)) {
             Ok(()) => Ok(()),
             Err(error) => Err((self, error)),
         }

@@ -27,10 +27,10 @@ impl ForeChannel for Handler {
         }
         let xid = u32::from_be_bytes(call.record()[..4].try_into().unwrap());
         // The first try does not fit, and changes nothing.
-        let Err((call, _)) = call.reply(16, |w| ReplyHeader::success(xid).encode(w)) else {
+        let Err((call, _)) = call.reply(16, |_, w| ReplyHeader::success(xid).encode(w)) else {
             panic!("24 bytes do not fit into 16")
         };
-        call.reply(64, |w| ReplyHeader::success(xid).encode(w)).map_err(|(_, e)| e).unwrap();
+        call.reply(64, |_, w| ReplyHeader::success(xid).encode(w)).map_err(|(_, e)| e).unwrap();
     }
 
     fn closed(&self, connection: ConnectionId) {
