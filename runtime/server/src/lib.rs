@@ -1,1 +1,121 @@
-//! runtime/server
+//! An in-memory NFSv4.1 file server that links ringback, the way any file server would.
+//!
+//! It keeps one directory of files without data, and what the protocol wants kept about them: clients, sessions, opens
+//! and read delegations. A conflicting OPEN recalls delegations through the runtime. What is to be learnt from it for a
+//! server of one's own is in `callbacks.rs`: all of the integration, and nothing else.
+//!
+//! The protocol part is sans-IO: a CALL record comes in with the time and the name of its connection, and its reply goes
+//! into a buffer (`fore.rs`, `compound.rs`). Records and connections are the runtime's.
+
+mod arena;
+mod attributes;
+mod callbacks;
+mod clients;
+mod compound;
+mod config;
+mod delegations;
+mod files;
+mod fore;
+mod listen;
+mod name;
+mod open_op;
+mod opens;
+mod recall;
+mod sessions;
+mod stateids;
+
+pub use callbacks::Observer;
+pub use config::Config;
+pub use recall::{Delegations, HeldDelegation, KnownClient};
+
+use callbacks::Callbacks;
+use clients::Clients;
+use files::Files;
+use listen::Listener;
+use ringback::{BuildError, Builder, DrainReport, Runtime};
+use sessions::Sessions;
+use stateids::INSTANCE_MASK;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A running file server. It ends with [`Server::shutdown`]; until then its runtime and it keep each other alive.
+#[derive(Debug)]
+pub struct Server {
+    inner: Arc<Inner>,
+    runtime: Runtime,
+}
+
+/// What reactors and listeners share.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) clients: Mutex<Clients>,
+    pub(crate) sessions: Sessions,
+    pub(crate) session_serial: AtomicU64,
+    pub(crate) files: Files,
+    pub(crate) callbacks: Callbacks,
+    /// so_major_id, and the server's scope.
+    pub(crate) name: String,
+    listeners: Mutex<Vec<Listener>>,
+    started: Instant,
+    pub(crate) started_unix_s: i64,
+}
+
+impl Server {
+    /// Starts a server on a runtime of its own, made by `builder`. The lease is taken from `config`.
+    pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, BuildError> {
+        let builder = builder.lease(config.lease);
+        let inner = Arc::new(Inner::new(config, observer));
+        let runtime = builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?;
+        inner.callbacks.connect(runtime.clone());
+        Ok(Server { inner, runtime })
+    }
+
+    /// The runtime that the server links.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Ends the server: listeners, callbacks (drained for at most `patience`), connections.
+    pub fn shutdown(&self, patience: Duration) -> DrainReport {
+        listen::stop(&self.inner);
+        let report = self.runtime.shutdown(patience);
+        self.inner.files.clear();
+        report
+    }
+}
+
+impl Inner {
+    fn new(config: Config, observer: Arc<dyn Observer>) -> Self {
+        // Random, so that a client of an earlier life of the server is told so and not taken for another.
+        let instance = (RandomState::new().hash_one(0u8) as u32 & INSTANCE_MASK).max(1);
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Inner {
+            clients: Clients::new(config.clients_max, instance),
+            sessions: Sessions::default(),
+            session_serial: AtomicU64::new(1),
+            files: Files::new(&config, instance),
+            callbacks: Callbacks::new(observer),
+            name: format!("ringback-{instance:06x}"),
+            listeners: Mutex::new(Vec::new()),
+            started: Instant::now(),
+            started_unix_s: unix.as_secs() as i64,
+            config,
+        }
+    }
+
+    pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("config", &self.config).field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,263 @@
+//! Storage for millions of small objects that are named by an index and a generation.
+//!
+//! Objects live in chunks that never move, so growing costs one chunk and no copy. An index is used again after its
+//! object is gone; the generation then differs, so that a name kept too long (a stateid, a filehandle, a cookie) finds
+//! nothing and never the wrong object.
+
+/// Objects per chunk: big enough that the chunk table stays small, small enough that an empty server is small.
+const CHUNK: usize = 1024;
+/// The end of a list of indices; never an object.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// An object's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Id {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// The links of an object in a list of objects of its arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Links {
+    next: u32,
+    prev: u32,
+}
+
+impl Links {
+    /// In no list.
+    pub(crate) const ALONE: Links = Links { next: NONE, prev: NONE };
+}
+
+/// Which list of an object is meant: where its links are.
+pub(crate) trait Link<T> {
+    /// The links for this list.
+    fn of(object: &mut T) -> &mut Links;
+    /// The links for this list, to be read.
+    fn of_ref(object: &T) -> &Links;
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    content: Content<T>,
+}
+
+#[derive(Debug)]
+enum Content<T> {
+    Used(T),
+    Free { next: u32 },
+}
+
+/// The objects. See the module's words.
+#[derive(Debug)]
+pub(crate) struct Arena<T> {
+    chunks: Vec<Vec<Entry<T>>>,
+    free: u32,
+    used: u32,
+    limit: u32,
+}
+
+impl<T> Arena<T> {
+    /// An empty arena for at most `limit` objects.
+    pub(crate) const fn new(limit: u32) -> Self {
+        Arena { chunks: Vec::new(), free: NONE, used: 0, limit }
+    }
+
+    /// Bytes that one object takes.
+    #[cfg(test)]
+    pub(crate) const fn bytes_per_object() -> usize {
+        size_of::<Entry<T>>()
+    }
+
+    /// Objects in the arena.
+    #[cfg(test)]
+    pub(crate) const fn len(&self) -> u32 {
+        self.used
+    }
+
+    /// One more than the highest index ever used.
+    pub(crate) fn index_end(&self) -> u32 {
+        match self.chunks.last() {
+            Some(last) => ((self.chunks.len() - 1) * CHUNK + last.len()) as u32,
+            None => 0,
+        }
+    }
+
+    fn entry(&self, index: u32) -> Option<&Entry<T>> {
+        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)
+    }
+
+    fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
+        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+    }
+
+    /// Stores an object; `None` when the arena is at its limit.
+    pub(crate) fn insert(&mut self, value: T) -> Option<Id> {
+        if self.used >= self.limit {
+            return None;
+        }
+        let index = self.free;
+        if let Some(entry) = self.entry_mut(index) {
+            let Content::Free { next } = entry.content else { return None };
+            // Zero is skipped so that no stateid of an object is all zeros (RFC 8881 section 8.2.3).
+            entry.generation = entry.generation.wrapping_add(1).max(1);
+            entry.content = Content::Used(value);
+            let generation = entry.generation;
+            self.free = next;
+            self.used += 1;
+            return Some(Id { index, generation });
+        }
+        let index = self.index_end();
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        self.chunks.last_mut()?.push(Entry { generation: 1, content: Content::Used(value) });
+        self.used += 1;
+        Some(Id { index, generation: 1 })
+    }
+
+    /// The object of that name.
+    pub(crate) fn get(&self, id: Id) -> Option<&T> {
+        self.at(id.index).filter(|_| self.entry(id.index).is_some_and(|e| e.generation == id.generation))
+    }
+
+    /// The object of that name, to be changed.
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        match self.entry_mut(id.index) {
+            Some(Entry { generation, content: Content::Used(value) }) if *generation == id.generation => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The object at `index`: for links between objects, which are undone before their target goes.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        match self.entry(index) {
+            Some(Entry { content: Content::Used(value), .. }) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The object at `index`, to be changed.
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        match self.entry_mut(index) {
+            Some(Entry { content: Content::Used(value), .. }) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The full name of the object at `index`.
+    pub(crate) fn id_at(&self, index: u32) -> Option<Id> {
+        match self.entry(index) {
+            Some(Entry { generation, content: Content::Used(_) }) => Some(Id { index, generation: *generation }),
+            _ => None,
+        }
+    }
+
+    /// Takes the object out; its name finds nothing from now on.
+    pub(crate) fn remove(&mut self, id: Id) -> Option<T> {
+        self.get(id)?;
+        let next = self.free;
+        let entry = self.entry_mut(id.index)?;
+        let Content::Used(value) = std::mem::replace(&mut entry.content, Content::Free { next }) else { return None };
+        self.free = id.index;
+        self.used -= 1;
+        Some(value)
+    }
+}
+
+/// Lists: an object is in at most one list of each kind `L`; the head is kept by whoever owns the list.
+impl<T> Arena<T> {
+    /// Puts the object at `index` at the front of a list.
+    pub(crate) fn link<L: Link<T>>(&mut self, head: &mut u32, index: u32) {
+        let next = std::mem::replace(head, index);
+        if let Some(object) = self.at_mut(index) {
+            *L::of(object) = Links { next, prev: NONE };
+        }
+        if let Some(second) = self.at_mut(next) {
+            L::of(second).prev = index;
+        }
+    }
+
+    /// Takes the object at `index` out of its list.
+    pub(crate) fn unlink<L: Link<T>>(&mut self, head: &mut u32, index: u32) {
+        let Some(object) = self.at_mut(index) else { return };
+        let Links { next, prev } = std::mem::replace(L::of(object), Links::ALONE);
+        match self.at_mut(prev) {
+            Some(before) => L::of(before).next = next,
+            None => *head = next,
+        }
+        if let Some(after) = self.at_mut(next) {
+            L::of(after).prev = prev;
+        }
+    }
+
+    /// The objects of a list, each with its index.
+    pub(crate) fn list<L: Link<T>>(&self, head: u32) -> impl Iterator<Item = (u32, &T)> {
+        let mut index = head;
+        std::iter::from_fn(move || {
+            let object = self.at(index)?;
+            let found = (index, object);
+            index = L::of_ref(object).next;
+            Some(found)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_kept_too_long_finds_nothing() {
+        let mut arena = Arena::new(10);
+        let a = arena.insert("a").unwrap();
+        assert_eq!(arena.remove(a), Some("a"));
+        assert_eq!(arena.remove(a), None);
+        let b = arena.insert("b").unwrap();
+        assert_eq!(a.index, b.index);
+        assert_eq!((arena.get(a), arena.get(b)), (None, Some(&"b")));
+        assert!(arena.get_mut(a).is_none());
+        assert_eq!(arena.id_at(b.index), Some(b));
+    }
+
+    struct Child(Links);
+    struct Siblings;
+    impl Link<Child> for Siblings {
+        fn of(child: &mut Child) -> &mut Links {
+            &mut child.0
+        }
+        fn of_ref(child: &Child) -> &Links {
+            &child.0
+        }
+    }
+
+    #[test]
+    fn lists_lose_their_members_in_any_order() {
+        for gone in 0..3 {
+            let mut arena = Arena::new(3);
+            let mut head = NONE;
+            for _ in 0..3 {
+                let id = arena.insert(Child(Links::ALONE)).unwrap();
+                arena.link::<Siblings>(&mut head, id.index);
+            }
+            arena.unlink::<Siblings>(&mut head, gone);
+            let left: Vec<u32> = arena.list::<Siblings>(head).map(|(index, _)| index).collect();
+            assert_eq!(left, [2, 1, 0].into_iter().filter(|n| *n != gone).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_and_room_is_used_again() {
+        let mut arena = Arena::new(3000);
+        let ids: Vec<Id> = (0..3000).map(|n| arena.insert(n).unwrap()).collect();
+        assert_eq!(arena.insert(0), None);
+        assert_eq!(arena.index_end(), 3000);
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(arena.remove(*id), Some(n));
+        }
+        assert_eq!(arena.len(), 0);
+        (0..3000).for_each(|n| assert!(arena.insert(n).is_some()));
+        assert_eq!(arena.index_end(), 3000);
+        assert_eq!(arena.at(NONE), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! Clients: who is known, and under which client id (RFC 8881 sections 2.4, 18.35, 18.50 and 18.51).
+//!
+//! An owner (co_ownerid) has at most one confirmed record and one that waits for its CREATE_SESSION. Only a confirmed
+//! client exists for the rest of the server, as a [`Client`]: sessions and the runtime know nothing of the others.
+
+use crate::Inner;
+use crate::arena::{Arena, Id};
+use ringback::ClientId;
+use ringback_rpc::nfs4::fore::{
+    CreateSessionOk, ExchangeIdArgs, ExchangeIdOk, ImplId, Opaque4, ServerOwner, StateProtectArgs, StateProtectOk,
+    exchange_id_flag as flag,
+};
+use ringback_rpc::nfs4::{ClientId4, SessionId, Status, Verifier4};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Flags that a client may set in EXCHANGE_ID (RFC 8881 section 18.35.1, EXCHGID4_FLAG_MASK_A).
+const FLAGS_OF_CLIENTS: u32 = flag::SUPP_MOVED_REFER
+    | flag::SUPP_MOVED_MIGR
+    | flag::BIND_PRINC_STATEID
+    | flag::USE_NON_PNFS
+    | flag::USE_PNFS_MDS
+    | flag::USE_PNFS_DS
+    | flag::UPD_CONFIRMED_REC_A;
+
+/// Stands for a name that is too long, which ours is not.
+const NO_NAME: Opaque4<'static> = match Opaque4::new(b"ringback") {
+    Some(name) => name,
+    None => panic!("eight bytes are not too long"),
+};
+
+/// Who sent a request, as far as AUTH_NONE and AUTH_SYS say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Principal {
+    Nobody,
+    Uid(u32),
+}
+
+/// A confirmed client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: ClientId4,
+    /// A small number, unique among confirmed clients: the key of their lists in the shards of files.
+    pub(crate) index: u32,
+    /// The runtime's name for it.
+    pub(crate) callbacks: ClientId,
+    pub(crate) owner: Arc<[u8]>,
+    gone: AtomicBool,
+    renewed_ns: AtomicU64,
+    reclaim_complete: AtomicBool,
+}
+
+impl Client {
+    /// Whether the server has forgotten the client, while a request of it is still being served.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(SeqCst)
+    }
+
+    /// Renews the lease (RFC 8881 section 8.3: SEQUENCE does).
+    pub(crate) fn renew(&self, now_ns: u64) {
+        self.renewed_ns.store(now_ns, Relaxed);
+    }
+
+    /// Notes that the client has reclaimed all it wants to; false if it has said so before.
+    pub(crate) fn complete_reclaim(&self) -> bool {
+        !self.reclaim_complete.swap(true, Relaxed)
+    }
+
+    /// Whether RECLAIM_COMPLETE was done.
+    pub(crate) fn has_reclaimed(&self) -> bool {
+        self.reclaim_complete.load(Relaxed)
+    }
+}
+
+/// What is known of one client id.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) owner: Arc<[u8]>,
+    verifier: Verifier4,
+    pub(crate) principal: Principal,
+    /// The sequence id that the next CREATE_SESSION carries.
+    pub(crate) sequence: u32,
+    /// The answer to the last CREATE_SESSION: its reply cache of one (RFC 8881 section 18.36.4).
+    pub(crate) last_reply: Option<Result<CreateSessionOk, Status>>,
+    /// `None` until the first CREATE_SESSION confirms the record.
+    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) sessions: Vec<SessionId>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Incarnations {
+    confirmed: Option<u64>,
+    unconfirmed: Option<u64>,
+}
+
+/// The table of client ids; ids ascend with time.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) records: BTreeMap<u64, Record>,
+    owners: HashMap<Arc<[u8]>, Incarnations>,
+    unconfirmed: BTreeSet<u64>,
+    indices: Arena<()>,
+    next_id: u64,
+}
+
+impl Clients {
+    pub(crate) fn new(clients_max: u32, instance: u32) -> Mutex<Self> {
+        Mutex::new(Clients {
+            records: BTreeMap::new(),
+            owners: HashMap::new(),
+            unconfirmed: BTreeSet::new(),
+            indices: Arena::new(clients_max),
+            // An id of another life of the server is not known here: NFS4ERR_STALE_CLIENTID.
+            next_id: u64::from(instance) << 40,
+        })
+    }
+
+    fn incarnations(&self, owner: &[u8]) -> Incarnations {
+        self.owners.get(owner).copied().unwrap_or_default()
+    }
+
+    /// Takes a record out, wherever it is named.
+    fn remove(&mut self, id: u64) -> Option<Record> {
+        let record = self.records.remove(&id)?;
+        self.unconfirmed.remove(&id);
+        if let Some(known) = self.owners.get_mut(&record.owner) {
+            known.confirmed = known.confirmed.filter(|c| *c != id);
+            known.unconfirmed = known.unconfirmed.filter(|u| *u != id);
+            if known.confirmed.is_none() && known.unconfirmed.is_none() {
+                self.owners.remove(&record.owner);
+            }
+        }
+        Some(record)
+    }
+
+    fn add_unconfirmed(&mut self, owner: &[u8], verifier: Verifier4, principal: Principal, limit: usize) -> u64 {
+        while self.unconfirmed.len() >= limit.max(1)
+            && let Some(oldest) = self.unconfirmed.first().copied()
+        {
+            self.remove(oldest);
+        }
+        self.next_id += 1;
+        let id = self.next_id;
+        let owner: Arc<[u8]> = owner.into();
+        self.owners.entry(Arc::clone(&owner)).or_default().unconfirmed = Some(id);
+        self.unconfirmed.insert(id);
+        let record =
+            Record { owner, verifier, principal, sequence: 1, last_reply: None, client: None, sessions: Vec::new() };
+        self.records.insert(id, record);
+        id
+    }
+
+    /// The confirmed record of the owner of `id`, if it is another one: what `id` replaces when it is confirmed.
+    pub(crate) fn replaced_by(&self, id: u64) -> Option<u64> {
+        let owner = &self.records.get(&id)?.owner;
+        self.incarnations(owner).confirmed.filter(|c| *c != id)
+    }
+
+    /// An index for a client about to be confirmed.
+    pub(crate) fn take_index(&mut self) -> Option<Id> {
+        self.indices.insert(())
+    }
+
+    /// Gives an index back that nothing uses any more.
+    pub(crate) fn give_index(&mut self, index: u32) {
+        if let Some(id) = self.indices.id_at(index) {
+            self.indices.remove(id);
+        }
+    }
+
+    /// Makes the record of `id` a confirmed one.
+    pub(crate) fn confirm(&mut self, id: u64, index: u32, callbacks: ClientId, now_ns: u64) -> Option<Arc<Client>> {
+        let record = self.records.get_mut(&id)?;
+        let client = Arc::new(Client {
+            id: ClientId4(id),
+            index,
+            callbacks,
+            owner: Arc::clone(&record.owner),
+            gone: AtomicBool::new(false),
+            renewed_ns: AtomicU64::new(now_ns),
+            reclaim_complete: AtomicBool::new(false),
+        });
+        record.client = Some(Arc::clone(&client));
+        self.unconfirmed.remove(&id);
+        let known = self.owners.entry(Arc::clone(&record.owner)).or_default();
+        *known = Incarnations { confirmed: Some(id), unconfirmed: known.unconfirmed.filter(|u| *u != id) };
+        Some(client)
+    }
+}
+
+impl Inner {
+    /// The lock of the client table: for EXCHANGE_ID, CREATE_SESSION and their kin, which are rare. Taken before that of a
+    /// shard of files, never after.
+    pub(crate) fn clients(&self) -> MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// EXCHANGE_ID. The numbers in the comments are those of the cases in RFC 8881 section 18.35.4.
+    pub(crate) fn exchange_id(
+        &self,
+        args: &ExchangeIdArgs<'_>,
+        principal: Principal,
+        now_ns: u64,
+    ) -> Result<ExchangeIdOk<'_>, Status> {
+        if args.flags & !FLAGS_OF_CLIENTS != 0 {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        match args.state_protect {
+            StateProtectArgs::None => {}
+            // "If the client uses SP4_MACH_CRED, the EXCHANGE_ID MUST be sent with RPCSEC_GSS": not served here.
+            StateProtectArgs::MachCred(_) => return Err(Status::NFS4ERR_INVAL),
+            StateProtectArgs::Ssv(_) => return Err(Status::NFS4ERR_ENCR_ALG_UNSUPP),
+        }
+        let owner = args.client_owner.owner_id.as_bytes();
+        let verifier = args.client_owner.verifier;
+        let mut clients = self.clients();
+        let known = clients.incarnations(owner);
+        let confirmed = known.confirmed.and_then(|id| Some((id, clients.records.get(&id)?)));
+        let kept = match (confirmed, args.flags & flag::UPD_CONFIRMED_REC_A != 0) {
+            // 7
+            (None, true) => return Err(Status::NFS4ERR_NOENT),
+            // 8
+            (Some((_, record)), true) if record.verifier != verifier => return Err(Status::NFS4ERR_NOT_SAME),
+            // 9
+            (Some((_, record)), true) if record.principal != principal => return Err(Status::NFS4ERR_PERM),
+            // 6
+            (Some((id, _)), true) => Some(id),
+            // 3
+            (Some((id, record)), false) if record.principal != principal => {
+                if self.is_in_use(record, now_ns) {
+                    return Err(Status::NFS4ERR_CLID_INUSE);
+                }
+                self.drop_client(&mut clients, id);
+                None
+            }
+            // 2
+            (Some((id, record)), false) if record.verifier == verifier => Some(id),
+            // 5: the client has restarted. What it held stays until CREATE_SESSION confirms the new record.
+            (Some(_), false) => None,
+            // 1 and 4
+            (None, false) => None,
+        };
+        let id = match kept {
+            Some(id) => id,
+            None => {
+                if let Some(older) = known.unconfirmed {
+                    clients.remove(older);
+                }
+                let limit = self.config.clients_unconfirmed_max;
+                clients.add_unconfirmed(owner, verifier, principal, limit)
+            }
+        };
+        let confirmed = if kept.is_some() { flag::CONFIRMED_R } else { 0 };
+        Ok(ExchangeIdOk {
+            client_id: ClientId4(id),
+            sequence_id: clients.records.get(&id).map_or(1, |r| r.sequence),
+            flags: flag::USE_NON_PNFS | confirmed,
+            state_protect: StateProtectOk::None,
+            server_owner: ServerOwner { minor_id: 0, major_id: self.name() },
+            server_scope: self.name(),
+            impl_id: None::<ImplId<'_>>,
+        })
+    }
+
+    /// Who the server is. Another server, and another life of this one, has another name: a client must not take the two
+    /// for one (RFC 8881 section 2.10.5).
+    fn name(&self) -> Opaque4<'_> {
+        Opaque4::new(self.name.as_bytes()).unwrap_or(NO_NAME)
+    }
+
+    /// Whether somebody else must not take the client's name: it holds something, and its lease has not run out.
+    fn is_in_use(&self, record: &Record, now_ns: u64) -> bool {
+        let Some(client) = &record.client else { return false };
+        let holds = !record.sessions.is_empty() || self.files.is_holder(client.index);
+        holds && !self.is_expired(client, now_ns)
+    }
+
+    fn is_expired(&self, client: &Client, now_ns: u64) -> bool {
+        let lease_ns = self.config.lease.as_nanos() as u64;
+        now_ns.saturating_sub(client.renewed_ns.load(Relaxed)) > lease_ns
+    }
+
+    /// Forgets a client and all that it has: callbacks end as cancelled, sessions and state are gone.
+    pub(crate) fn drop_client(&self, clients: &mut Clients, id: u64) {
+        let Some(record) = clients.remove(id) else { return };
+        let Some(client) = record.client else { return };
+        // First of all, so that a request that is being served on another reactor adds nothing behind the sweep.
+        client.gone.store(true, SeqCst);
+        for session in &record.sessions {
+            self.drop_session(session);
+        }
+        self.callbacks.remove_client(client.callbacks);
+        self.files.forget_client(client.index, &self.callbacks);
+        clients.give_index(client.index);
+    }
+
+    /// Forgets the client that has been silent longest, if its lease has run out: the room is wanted. Until then an
+    /// expired client keeps what nobody else asks for.
+    pub(crate) fn drop_expired_client(&self, clients: &mut Clients, now_ns: u64) -> bool {
+        let silent = |record: &Record| record.client.as_ref().map(|c| (c.renewed_ns.load(Relaxed), c.id.0));
+        let Some((_, id)) = clients.records.values().filter_map(silent).min() else { return false };
+        let client = clients.records.get(&id).and_then(|r| r.client.clone());
+        let expired = client.is_some_and(|c| self.is_expired(&c, now_ns));
+        if expired {
+            self.drop_client(clients, id);
+        }
+        expired
+    }
+
+    /// DESTROY_CLIENTID (RFC 8881 section 18.50).
+    pub(crate) fn destroy_client_id(&self, id: ClientId4, own: Option<&Client>) -> Result<(), Status> {
+        let mut clients = self.clients();
+        let record = clients.records.get(&id.0).ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
+        let holds = record.client.as_ref().is_some_and(|c| self.files.is_holder(c.index));
+        // A session of the client that the request itself came on is a session that it still has.
+        if holds || !record.sessions.is_empty() || own.is_some_and(|c| c.id == id) {
+            return Err(Status::NFS4ERR_CLIENTID_BUSY);
+        }
+        self.drop_client(&mut clients, id.0);
+        Ok(())
+    }
+}

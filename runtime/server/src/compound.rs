@@ -1,0 +1,420 @@
+//! One COMPOUND: which operation may stand where, what state runs from one to the next, and what is kept for a retry
+//! (RFC 8881 sections 2.10.6, 16.2 and 18.46).
+
+use crate::Inner;
+use crate::attributes::VALUES_BYTES_MAX;
+use crate::files::Object;
+use crate::sessions::{Origin, Session};
+use ringback_rpc::nfs4::fore::{
+    CloseOk, CompoundArgs, CompoundResHead, GetAttrOk, GetFhOk, Op, OpArgs, OpRes, SequenceArgs, SequenceOk,
+    seq4_status,
+};
+use ringback_rpc::nfs4::{Fattr, FileHandle, Stateid4, Status};
+use ringback_rpc::session::{Check, NoSlot, SequenceId, SlotId, fingerprint};
+use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
+use std::sync::Arc;
+
+/// The only minor version served.
+const MINOR_VERSION: u32 = 1;
+/// More bytes than the results of any operation take but GETATTR and GETFH, which change nothing and can be taken back.
+const RESULT_BYTES_MAX: usize = 256;
+
+/// A compound on its way through its operations.
+pub(crate) struct Compound<'a> {
+    server: &'a Inner,
+    pub(crate) origin: Origin,
+    /// The length of the whole request.
+    request_bytes: usize,
+    /// Set by SEQUENCE.
+    sequence: Option<Sequenced>,
+    /// The current filehandle.
+    pub(crate) current: Option<Object>,
+    /// The current stateid (RFC 8881 section 16.2.3.1.2).
+    pub(crate) stateid: Option<Stateid4>,
+}
+
+/// The session slot that the compound occupies.
+struct Sequenced {
+    session: Arc<Session>,
+    slot: SlotId,
+    cache: bool,
+    /// sr_status_flags.
+    status_flags: u32,
+}
+
+/// How the operations end.
+enum End {
+    /// With this status, after so many results.
+    Results(Status, u32),
+    /// With the bytes of the earlier reply, which have been written.
+    Replayed,
+}
+
+/// What became of SEQUENCE.
+enum Judged {
+    New(SequenceOk),
+    /// The reply was not kept; what SEQUENCE itself says is the same again.
+    Uncached(SequenceOk),
+    /// The kept reply has been written.
+    Replayed,
+}
+
+impl<'a> Compound<'a> {
+    pub(crate) const fn new(server: &'a Inner, origin: Origin, request_bytes: usize) -> Self {
+        Compound { server, origin, request_bytes, sequence: None, current: None, stateid: None }
+    }
+
+    pub(crate) const fn server(&self) -> &'a Inner {
+        self.server
+    }
+
+    /// Runs the operations after the head `args` and writes the reply. `base` is where the whole reply began: limits of
+    /// the session count from there.
+    pub(crate) fn run(
+        mut self,
+        args: &CompoundArgs<'_>,
+        r: &mut Reader<'_>,
+        base: usize,
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<()> {
+        let start = w.position();
+        let written = self.operations(args, r, base, w);
+        let Some(Sequenced { session, slot, cache, .. }) = self.sequence.take() else { return written };
+        // Whatever happened, the session slot is free again.
+        let keep = cache && written.is_ok();
+        session.slots().finish(slot, keep.then(|| w.written().get(start..).unwrap_or_default()));
+        written
+    }
+
+    fn operations(
+        &mut self,
+        args: &CompoundArgs<'_>,
+        r: &mut Reader<'_>,
+        base: usize,
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<()> {
+        let start = w.position();
+        let head = CompoundResHead::reserve(args.tag, w)?;
+        let end = if args.minor_version != MINOR_VERSION {
+            // "the server returns NFS4ERR_MINOR_VERS_MISMATCH with a zero-length results array" (section 16.2.3).
+            End::Results(Status::NFS4ERR_MINOR_VERS_MISMATCH, 0)
+        } else if std::str::from_utf8(args.tag).is_err() {
+            End::Results(Status::NFS4ERR_INVAL, 0)
+        } else {
+            self.each(args, r, base, start, w)?
+        };
+        if let End::Results(status, count) = end {
+            head.fill(status, count, w);
+        }
+        Ok(())
+    }
+
+    fn each(
+        &mut self,
+        args: &CompoundArgs<'_>,
+        r: &mut Reader<'_>,
+        base: usize,
+        start: usize,
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<End> {
+        for n in 0..args.count {
+            let number = r.clone().u32("argop").map_or(Op::ILLEGAL, Op);
+            let op = OpArgs::decode(r);
+            let answered = n as u32 + 1;
+            let status = match op {
+                Ok(OpArgs::Sequence(sequence)) if n == 0 => match self.sequence(&sequence, args, r, start, w)? {
+                    Ok(Judged::New(ok)) => {
+                        OpRes::Sequence(Ok(ok)).encode(w)?;
+                        Status::NFS4_OK
+                    }
+                    Ok(Judged::Replayed) => return Ok(End::Replayed),
+                    Ok(Judged::Uncached(ok)) => return uncached(ok, args.count, r, w),
+                    Err(status) => refuse(Op::SEQUENCE, status, w)?,
+                },
+                // The operation stands where it may not, whatever else is wrong with it.
+                _ if let Err(status) = self.check_place(number, n, args.count) => refuse(number, status, w)?,
+                Err(_) => refuse(number, Status::NFS4ERR_BADXDR, w)?,
+                Ok(OpArgs::Other(op)) => {
+                    let refusal = OpRes::refusal(op, MINOR_VERSION);
+                    refusal.encode(w)?;
+                    refusal.status()
+                }
+                Ok(op) => self.within_limits(&op, n, args.count, base, w)?,
+            };
+            if !status.is_ok() {
+                return Ok(End::Results(status, answered));
+            }
+        }
+        Ok(End::Results(Status::NFS4_OK, args.count as u32))
+    }
+
+    /// Which operations may come without a session, and where (RFC 8881 section 2.10.6.1 and the operations' own).
+    fn check_place(&self, op: Op, n: usize, count: usize) -> Result<(), Status> {
+        let alone = matches!(
+            op,
+            Op::EXCHANGE_ID
+                | Op::CREATE_SESSION
+                | Op::BIND_CONN_TO_SESSION
+                | Op::DESTROY_SESSION
+                | Op::DESTROY_CLIENTID
+        );
+        match n {
+            0 if alone && count > 1 => Err(Status::NFS4ERR_NOT_ONLY_OP),
+            0 if alone || op == Op::SEQUENCE || !op.is_defined_in(MINOR_VERSION) => Ok(()),
+            0 => Err(Status::NFS4ERR_OP_NOT_IN_SESSION),
+            _ if op == Op::SEQUENCE => Err(Status::NFS4ERR_SEQUENCE_POS),
+            // "BIND_CONN_TO_SESSION MUST be the only operation" (section 18.34.3).
+            _ if op == Op::BIND_CONN_TO_SESSION => Err(Status::NFS4ERR_NOT_ONLY_OP),
+            _ => Ok(()),
+        }
+    }
+
+    /// SEQUENCE (RFC 8881 section 18.46). The inner error is its status.
+    fn sequence(
+        &mut self,
+        args: &SequenceArgs,
+        compound: &CompoundArgs<'_>,
+        r: &Reader<'_>,
+        start: usize,
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<Result<Judged, Status>> {
+        let session = match self.server.session(&args.session_id) {
+            Ok(session) => session,
+            Err(status) => return Ok(Err(status)),
+        };
+        if self.request_bytes > session.fore.request_bytes_max as usize {
+            return Ok(Err(Status::NFS4ERR_REQ_TOO_BIG));
+        }
+        if compound.count > session.fore.operations_max as usize {
+            return Ok(Err(Status::NFS4ERR_TOO_MANY_OPS));
+        }
+        let client = Arc::clone(&session.client);
+        let mut slots = session.slots();
+        let highest = slots.highest();
+        let ok = |server: &Inner| SequenceOk {
+            session_id: args.session_id,
+            sequence_id: args.sequence_id,
+            slot_id: args.slot_id,
+            highest_slot_id: highest.0,
+            target_highest_slot_id: highest.0,
+            status_flags: server.callbacks.status(client.callbacks, session.key),
+        };
+        let slot = SlotId(args.slot_id);
+        let digest = fingerprint(r.remaining());
+        let judged = match slots.check(slot, SequenceId(args.sequence_id), SlotId(args.highest_slot_id), digest) {
+            Ok(Check::New) => Ok(Judged::New(ok(self.server))),
+            Ok(Check::Uncached) => Ok(Judged::Uncached(ok(self.server))),
+            Ok(Check::Replay(reply)) => {
+                w.rewind(start);
+                w.raw(reply)?;
+                Ok(Judged::Replayed)
+            }
+            Ok(Check::InProgress) => Err(Status::NFS4ERR_DELAY),
+            Ok(Check::Misordered) => Err(Status::NFS4ERR_SEQ_MISORDERED),
+            Ok(Check::FalseRetry) => Err(Status::NFS4ERR_SEQ_FALSE_RETRY),
+            Err(NoSlot::BadSlot) => Err(Status::NFS4ERR_BADSLOT),
+            Err(NoSlot::BadHighSlot) => Err(Status::NFS4ERR_BAD_HIGH_SLOT),
+        };
+        drop(slots);
+        if judged.is_ok() {
+            session.client.renew(self.origin.now_ns);
+        }
+        if let Ok(Judged::New(ok)) = &judged {
+            let status_flags = ok.status_flags;
+            self.sequence = Some(Sequenced { session, slot, cache: args.cache_this, status_flags });
+        }
+        Ok(judged)
+    }
+
+    /// Executes an operation if its results will fit into what the session allows (RFC 8881 section 2.10.6.4), and takes
+    /// them back if they did not after all.
+    fn within_limits(
+        &mut self,
+        op: &OpArgs<'_>,
+        n: usize,
+        count: usize,
+        base: usize,
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<Status> {
+        let (limit, status) = self.reply_limit(base, w);
+        let before = w.position();
+        let takes_back = matches!(op, OpArgs::GetAttr(_) | OpArgs::GetFh);
+        if !takes_back && before + RESULT_BYTES_MAX > limit {
+            return refuse(op.op(), status, w);
+        }
+        let written = self.execute(op, n, count, w);
+        if takes_back && (written.is_err() || w.position() > limit) {
+            w.rewind(before);
+            return refuse(op.op(), status, w);
+        }
+        written
+    }
+
+    /// Where the reply must end, and what to say of one that does not.
+    fn reply_limit(&self, base: usize, w: &Writer<'_>) -> (usize, Status) {
+        let space = w.position() + w.left();
+        let Some(Sequenced { session, cache, .. }) = &self.sequence else {
+            return (space, Status::NFS4ERR_REP_TOO_BIG);
+        };
+        let fore = &session.fore;
+        let (bytes, status) = match cache {
+            true => (fore.response_bytes_max_cached, Status::NFS4ERR_REP_TOO_BIG_TO_CACHE),
+            false => (fore.response_bytes_max, Status::NFS4ERR_REP_TOO_BIG),
+        };
+        ((base + bytes as usize).min(space), status)
+    }
+
+    /// The session of the compound. Operations that need one come after SEQUENCE only.
+    pub(crate) fn session(&self) -> Result<&Arc<Session>, Status> {
+        self.sequence.as_ref().map(|s| &s.session).ok_or(Status::NFS4ERR_OP_NOT_IN_SESSION)
+    }
+
+    /// Whether callbacks reach the client. Told by SEQUENCE, as asking the runtime means telling the client.
+    pub(crate) fn has_path(&self) -> bool {
+        self.sequence.as_ref().is_some_and(|s| s.status_flags & seq4_status::CB_PATH_DOWN == 0)
+    }
+
+    /// The current filehandle.
+    pub(crate) fn object(&self) -> Result<Object, Status> {
+        self.current.ok_or(Status::NFS4ERR_NOFILEHANDLE)
+    }
+
+    /// The stateid that an argument means: itself, or the current one (RFC 8881 section 16.2.3.1.2).
+    pub(crate) fn meant(&self, stateid: &Stateid4) -> Result<Stateid4, Status> {
+        match *stateid {
+            Stateid4::CURRENT => self.stateid.ok_or(Status::NFS4ERR_BAD_STATEID),
+            given => Ok(given),
+        }
+    }
+
+    fn go_to(&mut self, object: Object) {
+        self.current = Some(object);
+        // "the current stateid ... is set to the all-zeros special stateid" with a new current filehandle.
+        self.stateid = None;
+    }
+
+    /// Executes one operation and writes its results.
+    fn execute(&mut self, op: &OpArgs<'_>, n: usize, count: usize, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let server = self.server;
+        let res = match op {
+            OpArgs::PutRootFh => {
+                self.go_to(Object::Root);
+                OpRes::PutRootFh(Ok(()))
+            }
+            OpArgs::PutFh(args) => {
+                let found = server.files.parse_handle(args.object.as_bytes());
+                OpRes::PutFh(found.map(|object| self.go_to(object)))
+            }
+            OpArgs::GetFh => return self.get_fh(w),
+            OpArgs::Lookup(args) => OpRes::Lookup(self.lookup(args.name)),
+            OpArgs::GetAttr(args) => return self.get_attr(&args.request, w),
+            OpArgs::Open(args) => OpRes::Open(self.open(args)),
+            OpArgs::Close(args) => OpRes::Close(self.close(&args.open_stateid)),
+            OpArgs::DelegReturn(args) => OpRes::DelegReturn(self.deleg_return(&args.deleg_stateid)),
+            OpArgs::ExchangeId(args) => {
+                OpRes::ExchangeId(server.exchange_id(args, self.origin.principal, self.origin.now_ns))
+            }
+            OpArgs::CreateSession(args) => OpRes::CreateSession(server.create_session(args, &self.origin)),
+            OpArgs::BindConnToSession(args) => {
+                OpRes::BindConnToSession(server.bind_conn_to_session(args, &self.origin))
+            }
+            OpArgs::BackchannelCtl(args) => {
+                OpRes::BackchannelCtl(self.session().and_then(|s| server.backchannel_ctl(s, args)))
+            }
+            OpArgs::DestroySession(args) => {
+                let own = self.session().is_ok_and(|s| s.id == args.session_id);
+                OpRes::DestroySession(match own && n + 1 < count {
+                    // "it MUST be the last operation" of a compound on that session (section 18.37.3).
+                    true => Err(Status::NFS4ERR_NOT_ONLY_OP),
+                    false => server.destroy_session(&args.session_id),
+                })
+            }
+            OpArgs::DestroyClientId(args) => {
+                let own = self.session().ok().map(|s| Arc::clone(&s.client));
+                OpRes::DestroyClientId(server.destroy_client_id(args.client_id, own.as_deref()))
+            }
+            OpArgs::ReclaimComplete(args) => OpRes::ReclaimComplete(self.reclaim_complete(args.one_fs)),
+            other => OpRes::refusal(other.op(), MINOR_VERSION),
+        };
+        res.encode(w)?;
+        Ok(res.status())
+    }
+
+    fn get_fh(&self, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let handle = self.object().map(|object| self.server.files.handle(object));
+        let found = handle.as_ref().map_err(|status| *status).and_then(|bytes| {
+            let object = FileHandle::new(bytes).ok_or(Status::NFS4ERR_SERVERFAULT)?;
+            Ok(GetFhOk { object })
+        });
+        let res = OpRes::GetFh(found);
+        res.encode(w)?;
+        Ok(res.status())
+    }
+
+    fn get_attr(&self, asked: &ringback_rpc::nfs4::Bitmap4, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let mut space = [0; VALUES_BYTES_MAX];
+        let mut values = Writer::new(&mut space);
+        let found = self.object().and_then(|object| self.server.attributes(object, asked, &mut values));
+        let res = OpRes::GetAttr(found.map(|mask| GetAttrOk { attributes: Fattr { mask, values: values.written() } }));
+        res.encode(w)?;
+        Ok(res.status())
+    }
+
+    fn lookup(&mut self, name: &[u8]) -> Result<(), Status> {
+        match self.object()? {
+            Object::Root => self.server.files.lookup(name).map(|id| self.go_to(Object::File(id))),
+            Object::File(_) => Err(Status::NFS4ERR_NOTDIR),
+        }
+    }
+
+    fn close(&mut self, stateid: &Stateid4) -> Result<CloseOk, Status> {
+        let stateid = self.meant(stateid)?;
+        let client = Arc::clone(&self.session()?.client);
+        match self.object()? {
+            Object::Root => return Err(Status::NFS4ERR_BAD_STATEID),
+            Object::File(file) => self.server.files.close(file, &client, &stateid)?,
+        }
+        // "the server SHOULD return the special invalid stateid" (section 18.2.4).
+        self.stateid = Some(Stateid4::INVALID);
+        Ok(CloseOk { open_stateid: Stateid4::INVALID })
+    }
+
+    fn deleg_return(&mut self, stateid: &Stateid4) -> Result<(), Status> {
+        let stateid = self.meant(stateid)?;
+        let client = Arc::clone(&self.session()?.client);
+        match self.object()? {
+            Object::Root => Err(Status::NFS4ERR_BAD_STATEID),
+            Object::File(file) => self.server.files.delegreturn(file, &client, &stateid, &self.server.callbacks),
+        }
+    }
+
+    /// RECLAIM_COMPLETE (RFC 8881 section 18.51). Nothing survives a restart of this server, so nothing is reclaimed.
+    fn reclaim_complete(&self, one_fs: bool) -> Result<(), Status> {
+        let session = self.session()?;
+        if one_fs {
+            return self.object().map(|_| ());
+        }
+        match session.client.complete_reclaim() {
+            true => Ok(()),
+            false => Err(Status::NFS4ERR_COMPLETE_ALREADY),
+        }
+    }
+}
+
+/// Writes the result of an operation that failed before it was executed. One that no minor version defines is answered
+/// as OP_ILLEGAL.
+fn refuse(op: Op, status: Status, w: &mut Writer<'_>) -> xdr::Result<Status> {
+    let op = if op.is_defined_in(MINOR_VERSION) { op } else { Op::ILLEGAL };
+    OpRes::Other(op, status).encode(w)?;
+    Ok(status)
+}
+
+/// The answer to a retry whose reply was not kept (RFC 8881 section 2.10.6.1.3).
+fn uncached(ok: SequenceOk, count: usize, r: &Reader<'_>, w: &mut Writer<'_>) -> xdr::Result<End> {
+    OpRes::Sequence(Ok(ok)).encode(w)?;
+    if count == 1 {
+        return Ok(End::Results(Status::NFS4_OK, 1));
+    }
+    let second = r.clone().u32("argop").map_or(Op::ILLEGAL, Op);
+    refuse(second, Status::NFS4ERR_RETRY_UNCACHED_REP, w).map(|status| End::Results(status, 2))
+}

@@ -1,0 +1,52 @@
+//! The limits of the server: one for everything that a client can make it keep.
+
+use std::time::Duration;
+
+/// Settings of a [`Server`](crate::Server). Every field has a default; every limit is for the whole server unless it
+/// says otherwise.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a client's state is safe without a SEQUENCE from it (RFC 8881 section 8.3).
+    pub lease: Duration,
+    /// Confirmed clients.
+    pub clients_max: u32,
+    /// Clients that have sent EXCHANGE_ID and not yet CREATE_SESSION; the oldest makes room.
+    pub clients_unconfirmed_max: usize,
+    /// Sessions of one client.
+    pub sessions_per_client_max: usize,
+    /// Session slots of one session, on the fore channel and on the backchannel.
+    pub session_slots_max: u32,
+    /// Longest request.
+    pub request_bytes_max: u32,
+    /// Longest reply.
+    pub response_bytes_max: u32,
+    /// Longest reply kept for a retry. A session takes up to this much per session slot.
+    pub response_bytes_max_cached: u32,
+    /// Most operations in one compound.
+    pub operations_max: u32,
+    /// Files.
+    pub files_max: u64,
+    /// Opens.
+    pub opens_max: u64,
+    /// Delegations.
+    pub delegations_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            lease: Duration::from_secs(90),
+            clients_max: 4096,
+            clients_unconfirmed_max: 1024,
+            sessions_per_client_max: 8,
+            session_slots_max: 64,
+            request_bytes_max: 64 << 10,
+            response_bytes_max: 16 << 10,
+            response_bytes_max_cached: 2 << 10,
+            operations_max: 32,
+            files_max: 64 << 20,
+            opens_max: 16 << 20,
+            delegations_max: 16 << 20,
+        }
+    }
+}

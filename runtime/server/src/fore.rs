@@ -1,0 +1,110 @@
+//! The fore channel: a CALL record comes in, its reply goes out (RFC 5531, RFC 8881 section 16).
+
+use crate::Inner;
+use crate::clients::Principal;
+use crate::compound::Compound;
+use crate::sessions::Origin;
+use ringback::{Call, ConnectionId, ForeChannel};
+use ringback_rpc::message::{
+    AcceptStatus, AuthStatus, AuthSys, CallHeader, MessageType, OpaqueAuth, RPC_VERSION, Rejected, ReplyBody,
+    ReplyHeader, flavor, peek,
+};
+use ringback_rpc::nfs4::fore::{CompoundArgs, PROCEDURE_COMPOUND, PROCEDURE_NULL};
+use ringback_rpc::nfs4::{NFS_V4, NFS4_PROGRAM};
+use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer, XdrErrorKind};
+
+/// What a reply may take beyond a session's limit: a compound outside a session, with the longest tag.
+const REPLY_BYTES_SPARE: usize = 4096;
+
+impl Inner {
+    /// Bytes that the longest reply takes.
+    pub(crate) fn reply_bytes_max(&self) -> usize {
+        self.config.response_bytes_max as usize + REPLY_BYTES_SPARE
+    }
+
+    /// Answers one CALL record that came on `connection` (RPC header and arguments, no record mark) into `w`, which has
+    /// room for [`Inner::reply_bytes_max`]. An error says that there is nothing to answer.
+    pub(crate) fn handle(
+        &self,
+        connection: ConnectionId,
+        now_ns: u64,
+        record: &[u8],
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<()> {
+        let mut r = Reader::new(record);
+        let base = w.position();
+        let header = match CallHeader::decode(&mut r) {
+            Ok(header) => header,
+            Err(error) => {
+                // A message without an xid, or a reply: no answer would be understood.
+                let (xid, MessageType::Call) = peek(record)? else { return Err(error) };
+                return undecodable(xid, &error).encode(w);
+            }
+        };
+        let accepted = |status| ReplyHeader::accepted(header.xid, status);
+        if header.program != NFS4_PROGRAM {
+            return accepted(AcceptStatus::ProgUnavail).encode(w);
+        }
+        if header.version != NFS_V4 {
+            return accepted(AcceptStatus::ProgMismatch { low: NFS_V4, high: NFS_V4 }).encode(w);
+        }
+        let principal = match principal(&header) {
+            Ok(principal) => principal,
+            Err(status) => return denied(header.xid, Rejected::AuthError(status)).encode(w),
+        };
+        match header.procedure {
+            PROCEDURE_NULL => return ReplyHeader::success(header.xid).encode(w),
+            PROCEDURE_COMPOUND => {}
+            _ => return accepted(AcceptStatus::ProcUnavail).encode(w),
+        }
+        let Ok(args) = CompoundArgs::decode(&mut r) else {
+            return accepted(AcceptStatus::GarbageArgs).encode(w);
+        };
+        ReplyHeader::success(header.xid).encode(w)?;
+        let origin = Origin { connection, principal, now_ns };
+        Compound::new(self, origin, record.len()).run(&args, &mut r, base, w)
+    }
+}
+
+impl ForeChannel for Inner {
+    fn call(&self, call: Call<'_>) {
+        let connection = call.connection();
+        let now_ns = self.now_ns();
+        // What cannot be answered at all is dropped with its call, as RFC 5531 has no reply for it.
+        let _ = call.reply(self.reply_bytes_max(), |record, w| self.handle(connection, now_ns, record, w));
+    }
+}
+
+fn denied(xid: u32, why: Rejected) -> ReplyHeader<'static> {
+    ReplyHeader { xid, body: ReplyBody::Denied(why) }
+}
+
+/// The reply to a call whose header is wrong.
+fn undecodable(xid: u32, error: &xdr::XdrError) -> ReplyHeader<'static> {
+    match (error.what, error.kind) {
+        ("rpcvers", XdrErrorKind::BadValue { .. }) => {
+            denied(xid, Rejected::RpcMismatch { low: RPC_VERSION, high: RPC_VERSION })
+        }
+        ("opaque_auth.body", _) => denied(xid, Rejected::AuthError(AuthStatus::BadCred)),
+        _ => ReplyHeader::accepted(xid, AcceptStatus::GarbageArgs),
+    }
+}
+
+/// Who calls (RFC 5531 section 8.2, appendix A).
+fn principal(header: &CallHeader<'_>) -> Result<Principal, AuthStatus> {
+    if header.verifier != OpaqueAuth::NONE {
+        return Err(AuthStatus::BadVerf);
+    }
+    let credential = &header.credential;
+    match credential.flavor {
+        flavor::AUTH_NONE if credential.body.is_empty() => Ok(Principal::Nobody),
+        flavor::AUTH_SYS => {
+            let mut body = Reader::new(credential.body);
+            let sys = AuthSys::decode(&mut body).map_err(|_| AuthStatus::BadCred)?;
+            body.finish("authsys_parms").map_err(|_| AuthStatus::BadCred)?;
+            Ok(Principal::Uid(sys.uid))
+        }
+        flavor::AUTH_NONE => Err(AuthStatus::BadCred),
+        _ => Err(AuthStatus::RejectedCred),
+    }
+}

@@ -1,0 +1,70 @@
+//! Listening: an accept thread hands sockets to the runtime.
+
+use crate::{Inner, Server};
+use ringback::Runtime;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long accepting rests after an error that another try at once would only repeat (no descriptors, no memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a stop waits for the connection that wakes an accept thread.
+const WAKE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// One listening socket and its thread.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    address: SocketAddr,
+    stopping: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens on an address, and gives the one that it got: port 0 asks for any.
+    pub fn listen(&self, address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+        let socket = TcpListener::bind(address)?;
+        let address = socket.local_addr()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (runtime, stop) = (self.runtime().clone(), Arc::clone(&stopping));
+        let thread = thread::Builder::new()
+            .name(format!("nfs-accept-{}", address.port()))
+            .spawn(move || accept(&socket, &runtime, &stop))?;
+        self.inner.listeners().push(Listener { address, stopping, thread });
+        Ok(address)
+    }
+}
+
+fn accept(socket: &TcpListener, runtime: &Runtime, stopping: &AtomicBool) {
+    loop {
+        let accepted = socket.accept();
+        if stopping.load(SeqCst) {
+            return;
+        }
+        match accepted {
+            Ok((connection, _)) => {
+                // Replies are small and wanted at once. A socket that refuses the option is merely slower.
+                let _ = connection.set_nodelay(true);
+                if runtime.add_connection(connection).is_err() {
+                    return;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => thread::sleep(ACCEPT_PAUSE),
+        }
+    }
+}
+
+/// Ends all listeners.
+pub(crate) fn stop(inner: &Inner) {
+    for Listener { address, stopping, thread } in inner.listeners().drain(..) {
+        stopping.store(true, SeqCst);
+        // An accept ends with a connection, and this is one. The unspecified address reaches the own host.
+        if TcpStream::connect_timeout(&address, WAKE_PATIENCE).is_ok() {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The operation OPEN: what its arguments mean (RFC 8881 section 18.16).
+
+use crate::attributes::{SETTABLE, exclusive, guarded, unchecked};
+use crate::compound::Compound;
+use crate::delegations::Want;
+use crate::files::Object;
+use crate::opens::{How, OpenRequest, Target};
+use ringback_rpc::nfs4::fore::{OpenArgs, OpenClaim, OpenHow, OpenOk, open_result_flag, share_access, share_deny};
+use ringback_rpc::nfs4::{
+    Bitmap4, ChangeInfo4, Fattr, NfsAce4, OpenDelegation4, OpenReadDelegation4, Stateid4, Status, attr,
+};
+use std::sync::Arc;
+
+/// The flags of share_access that say when a delegation is wanted, not which.
+const WHEN: u32 = share_access::WANT_SIGNAL_DELEG_WHEN_RESRC_AVAIL | share_access::WANT_PUSH_DELEG_WHEN_UNCONTENDED;
+
+impl Compound<'_> {
+    /// OPEN. The current filehandle becomes the file's, the current stateid the open's.
+    pub(crate) fn open<'r>(&mut self, args: &OpenArgs<'_>) -> Result<OpenOk<'r>, Status> {
+        let client = Arc::clone(&self.session()?.client);
+        let (target, held) = self.claimed(&args.claim)?;
+        let by_name = matches!(target, Target::Name(_));
+        let how = match args.how {
+            OpenHow::NoCreate => How::Existing,
+            // "a create of a file that the current filehandle is": it exists (section 18.16.3, CLAIM_FH).
+            _ if !by_name => return Err(Status::NFS4ERR_INVAL),
+            OpenHow::Unchecked(attributes) => unchecked(&attributes)?,
+            OpenHow::Guarded(attributes) => guarded(&attributes)?,
+            OpenHow::Exclusive(verifier) => exclusive(verifier, &Fattr::NONE)?,
+            OpenHow::Exclusive41(both) => exclusive(both.verifier, &both.attributes)?,
+        };
+        let (access, want) = access(args.share_access)?;
+        if args.share_deny & !share_deny::BOTH != 0 {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        // "If non-reclaim locking operations are done before the RECLAIM_COMPLETE, NFS4ERR_GRACE" (section 18.51.3).
+        if !client.has_reclaimed() {
+            return Err(Status::NFS4ERR_GRACE);
+        }
+        let request = OpenRequest {
+            client: &client,
+            owner: args.owner.owner(),
+            access,
+            deny: args.share_deny as u8,
+            target,
+            how,
+            held,
+            want,
+            has_path: self.has_path(),
+            now_s: (self.origin.now_ns / 1_000_000_000) as u32,
+        };
+        let opened = self.server().files.open(&request, &self.server().callbacks)?;
+        self.current = Some(Object::File(opened.file));
+        self.stateid = Some(opened.stateid);
+        Ok(OpenOk {
+            stateid: opened.stateid,
+            change_info: ChangeInfo4 { atomic: true, before: opened.change.0, after: opened.change.1 },
+            flags: open_result_flag::LOCKTYPE_POSIX,
+            attributes_set: if opened.created { attributes_set(&args.how) } else { Bitmap4::EMPTY },
+            delegation: match opened.delegation {
+                Ok(stateid) => {
+                    OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall: false, permissions: NfsAce4::NONE })
+                }
+                // "OPEN_DELEGATE_NONE_EXT MUST NOT be returned" unless a WANT flag was given (section 18.16.3).
+                Err(_) if want == Want::NoPreference => OpenDelegation4::None,
+                Err(why) => OpenDelegation4::NoneExt(why),
+            },
+        })
+    }
+
+    /// Which file is claimed, and under which delegation.
+    fn claimed<'r>(&self, claim: &OpenClaim<'r>) -> Result<(Target<'r>, Option<Stateid4>), Status> {
+        let named = |name| match self.object()? {
+            Object::Root => Ok(Target::Name(name)),
+            Object::File(_) => Err(Status::NFS4ERR_NOTDIR),
+        };
+        let current = || match self.object()? {
+            Object::Root => Err(Status::NFS4ERR_ISDIR),
+            Object::File(file) => Ok(Target::File(file)),
+        };
+        match *claim {
+            OpenClaim::Null(name) => Ok((named(name)?, None)),
+            OpenClaim::FileHandle => Ok((current()?, None)),
+            OpenClaim::DelegateCur(claim) => Ok((named(claim.file)?, Some(self.meant(&claim.delegate_stateid)?))),
+            OpenClaim::DelegCurFileHandle(stateid) => Ok((current()?, Some(self.meant(&stateid)?))),
+            // There is nothing to reclaim after a restart, so there is no grace period in which to do it.
+            OpenClaim::Previous(_) => Err(Status::NFS4ERR_NO_GRACE),
+            OpenClaim::DelegatePrev(_) | OpenClaim::DelegPrevFileHandle => Err(Status::NFS4ERR_NOTSUPP),
+        }
+    }
+}
+
+/// share_access: how the file is opened, and which delegation is wanted.
+fn access(share_access: u32) -> Result<(u8, Want), Status> {
+    if share_access & !(share_access::ACCESS_MASK | share_access::WANT_DELEG_MASK | WHEN) != 0 {
+        return Err(Status::NFS4ERR_INVAL);
+    }
+    let want = match share_access & share_access::WANT_DELEG_MASK {
+        share_access::WANT_NO_PREFERENCE => Want::NoPreference,
+        share_access::WANT_READ_DELEG => Want::Read,
+        share_access::WANT_WRITE_DELEG => Want::Write,
+        share_access::WANT_ANY_DELEG => Want::Any,
+        share_access::WANT_NO_DELEG => Want::No,
+        share_access::WANT_CANCEL => Want::Cancel,
+        _ => return Err(Status::NFS4ERR_INVAL),
+    };
+    match share_access & share_access::ACCESS_MASK {
+        0 => Err(Status::NFS4ERR_INVAL),
+        access => Ok((access as u8, want)),
+    }
+}
+
+/// The attributes that a create has set. For an exclusive one, "attributes used to store the verifier" would count as
+/// well (section 18.16.3); ours is kept elsewhere.
+fn attributes_set(how: &OpenHow<'_>) -> Bitmap4 {
+    match how {
+        OpenHow::NoCreate | OpenHow::Exclusive(_) => Bitmap4::EMPTY,
+        OpenHow::Unchecked(attributes) | OpenHow::Guarded(attributes) => attributes.mask.and(&SETTABLE),
+        OpenHow::Exclusive41(both) => both.attributes.mask.and(&Bitmap4::of(&[attr::SIZE, attr::MODE])),
+    }
+}
