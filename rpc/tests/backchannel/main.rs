@@ -3,7 +3,6 @@
 
 mod lost;
 mod normal;
-mod random;
 mod refused;
 mod resync;
 mod support;

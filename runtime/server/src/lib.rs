@@ -23,6 +23,8 @@ mod opens;
 mod recall;
 mod sessions;
 mod stateids;
+#[cfg(test)]
+mod tests;
 
 pub use callbacks::Observer;
 pub use config::Config;

@@ -1,0 +1,169 @@
+//! CREATE_SESSION, BIND_CONN_TO_SESSION, BACKCHANNEL_CTL, DESTROY_SESSION.
+
+use super::*;
+use ringback_rpc::message::AuthSys;
+
+#[test]
+fn attributes_are_cut_to_the_limits_and_never_raised() {
+    let world = World::new();
+    let mut peer = world.stranger("a");
+    let (id, sequence, _) = peer.exchange_id(0).unwrap();
+    peer.client_id = id;
+    let mut args = peer.create_session_args(sequence);
+    args.fore_channel.requests_max = 10_000;
+    args.fore_channel.response_bytes_max = 1000;
+    args.flags |= create_session_flag::PERSIST;
+    let ok = peer.create_session(&args).unwrap();
+    assert_eq!(ok.sequence_id, sequence);
+    assert_eq!(ok.flags, create_session_flag::CONN_BACK_CHAN, "PERSIST is not granted");
+    assert_eq!((ok.fore_channel.requests_max, ok.fore_channel.request_bytes_max), (64, 64 << 10));
+    assert_eq!((ok.fore_channel.response_bytes_max, ok.fore_channel.response_bytes_max_cached), (1000, 1000));
+    assert_eq!((ok.back_channel.requests_max, ok.back_channel.operations_max), (16, 8));
+}
+
+#[test]
+fn what_no_session_can_be_made_of_is_refused() {
+    let world = World::new();
+    let mut peer = world.stranger("a");
+    let (id, mut sequence, _) = peer.exchange_id(0).unwrap();
+    peer.client_id = id;
+    type Spoil = fn(&mut CreateSessionArgs<'_>);
+    let cases: [(Spoil, Status); 6] = [
+        (|a| a.flags = 8, Status::NFS4ERR_INVAL),
+        (|a| a.fore_channel.requests_max = 0, Status::NFS4ERR_TOOSMALL),
+        (|a| a.fore_channel.request_bytes_max = 100, Status::NFS4ERR_TOOSMALL),
+        (|a| a.back_channel.operations_max = 1, Status::NFS4ERR_TOOSMALL),
+        (|a| a.back_channel.response_bytes_max = 20, Status::NFS4ERR_TOOSMALL),
+        (|a| a.back_channel.requests_max = 0, Status::NFS4ERR_TOOSMALL),
+    ];
+    for (n, (spoil, status)) in cases.into_iter().enumerate() {
+        let mut args = peer.create_session_args(sequence);
+        spoil(&mut args);
+        assert_eq!(peer.create_session(&args), Err(status), "case {n}");
+        assert_eq!(peer.create_session(&args), Err(status), "case {n}, repeated");
+        sequence += 1;
+    }
+    assert!(peer.create_session(&peer.create_session_args(sequence)).is_ok());
+    let (_, results) = (0, peer.create_session(&peer.create_session_args(sequence + 5)));
+    assert_eq!(results, Err(Status::NFS4ERR_SEQ_MISORDERED));
+}
+
+#[test]
+fn a_repeated_create_session_gets_the_same_reply_and_no_second_session() {
+    let world = World::new();
+    let mut peer = world.stranger("a");
+    let (id, sequence, _) = peer.exchange_id(0).unwrap();
+    peer.client_id = id;
+    let args = peer.create_session_args(sequence);
+    assert_eq!(peer.create_session(&peer.create_session_args(sequence - 1)), Err(Status::NFS4ERR_SEQ_MISORDERED));
+    let first = peer.create_session(&args).unwrap();
+    assert_eq!(peer.create_session(&args), Ok(first));
+    assert_eq!(world.inner().sessions.read().unwrap().len(), 1);
+    let second = peer.create_session(&peer.create_session_args(sequence + 1)).unwrap();
+    assert_ne!(first.session_id, second.session_id);
+    assert_eq!(peer.create_session(&args), Err(Status::NFS4ERR_SEQ_MISORDERED), "only the last reply is kept");
+}
+
+#[test]
+fn sessions_of_one_client_are_limited() {
+    let world = World::with(Config { sessions_per_client_max: 2, ..Config::default() });
+    let peer = world.client("a");
+    let (_, sequence, _) = peer.exchange_id(0).unwrap();
+    assert!(peer.create_session(&peer.create_session_args(sequence)).is_ok());
+    assert_eq!(peer.create_session(&peer.create_session_args(sequence + 1)), Err(Status::NFS4ERR_NOSPC));
+}
+
+#[test]
+fn f1_callbacks_use_auth_sys_when_it_is_offered() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    let (_, sequence, _) = peer.exchange_id(0).unwrap();
+    let destroy = OpArgs::DestroySession(DestroySessionArgs { session_id: peer.session });
+    assert_eq!(peer.bare(&[destroy]).status(), Status::NFS4_OK);
+    let sys = AuthSys::new(9, b"host", 1, 2, &[3]).unwrap();
+    let offered = [CallbackSecParms::None, CallbackSecParms::Sys(sys)];
+    let args = CreateSessionArgs { security: List::Slice(&offered), ..peer.create_session_args(sequence) };
+    peer.session = peer.create_session(&args).unwrap().session_id;
+    peer.next = 1;
+    peer.settle();
+    peer.take_delegation("file");
+    for held in world.server.held() {
+        assert_eq!(world.server.recall(&held), ringback::TryRun::Submitted);
+    }
+    let record = peer.callbacks.recv_timeout(PATIENCE).unwrap();
+    let header = CallHeader::decode(&mut Reader::new(&record[4..])).unwrap();
+    assert_eq!(header.credential.flavor, flavor::AUTH_SYS);
+    assert_eq!(AuthSys::decode(&mut Reader::new(header.credential.body)), Ok(sys));
+}
+
+#[test]
+fn a_client_that_offers_only_gss_gets_no_backchannel() {
+    let world = World::new();
+    let mut peer = world.stranger("a");
+    let (id, sequence, _) = peer.exchange_id(0).unwrap();
+    peer.client_id = id;
+    let gss = GssHandles { service: GssService::None, handle_from_server: b"s", handle_from_client: b"c" };
+    let offered = [CallbackSecParms::Gss(gss)];
+    let args = CreateSessionArgs { security: List::Slice(&offered), ..peer.create_session_args(sequence) };
+    let ok = peer.create_session(&args).unwrap();
+    assert_eq!(ok.flags, 0);
+    let bind = |direction| {
+        let args = BindConnToSessionArgs { session_id: ok.session_id, direction, rdma: false };
+        match peer.bare(&[OpArgs::BindConnToSession(args)]).last() {
+            OpRes::BindConnToSession(Ok(ok)) => Ok(ok.direction),
+            other => Err(other.status()),
+        }
+    };
+    assert_eq!(bind(BindDirection::ForeOrBoth), Ok(BoundDirection::Fore));
+    assert_eq!(bind(BindDirection::Back), Err(Status::NFS4ERR_INVAL));
+}
+
+#[test]
+fn a_connection_is_bound_in_the_direction_that_was_asked() {
+    let world = World::new();
+    let peer = world.client("a");
+    let bind = |session_id, direction| {
+        let args = BindConnToSessionArgs { session_id, direction, rdma: true };
+        match peer.bare(&[OpArgs::BindConnToSession(args)]).last() {
+            OpRes::BindConnToSession(Ok(ok)) => {
+                assert!(!ok.rdma);
+                Ok(ok.direction)
+            }
+            other => Err(other.status()),
+        }
+    };
+    assert_eq!(bind(peer.session, BindDirection::Fore), Ok(BoundDirection::Fore));
+    assert_eq!(bind(peer.session, BindDirection::Back), Ok(BoundDirection::Back));
+    assert_eq!(bind(peer.session, BindDirection::ForeOrBoth), Ok(BoundDirection::Both));
+    assert_eq!(bind(peer.session, BindDirection::BackOrBoth), Ok(BoundDirection::Both));
+    assert_eq!(bind(SessionId([9; 16]), BindDirection::Back), Err(Status::NFS4ERR_BADSESSION));
+    let args = BindConnToSessionArgs { session_id: peer.session, direction: BindDirection::Back, rdma: false };
+    let two = [OpArgs::BindConnToSession(args), OpArgs::PutRootFh];
+    assert_eq!(peer.bare(&two).status(), Status::NFS4ERR_NOT_ONLY_OP);
+}
+
+#[test]
+fn f6_backchannel_ctl_changes_the_program_of_the_next_callback() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    peer.take_delegation("file");
+    let args = BackchannelCtlArgs { callback_program: 0x5000, security: List::EMPTY };
+    assert_eq!(peer.call(&[OpArgs::BackchannelCtl(args)]).status(), Status::NFS4_OK);
+    assert_eq!(peer.bare(&[OpArgs::BackchannelCtl(args)]).status(), Status::NFS4ERR_OP_NOT_IN_SESSION);
+    std::thread::sleep(Duration::from_millis(20));
+    world.server.held().for_each(|held| assert_eq!(world.server.recall(&held), ringback::TryRun::Submitted));
+    let record = peer.callbacks.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(CallHeader::decode(&mut Reader::new(&record[4..])).unwrap().program, 0x5000);
+}
+
+#[test]
+fn a_session_is_destroyed_last_in_its_own_compound() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    let destroy = OpArgs::DestroySession(DestroySessionArgs { session_id: peer.session });
+    assert_eq!(peer.call(&[destroy, OpArgs::PutRootFh]).status(), Status::NFS4ERR_NOT_ONLY_OP);
+    assert_eq!(peer.bare(&[destroy, OpArgs::PutRootFh]).status(), Status::NFS4ERR_NOT_ONLY_OP);
+    assert_eq!(peer.call(&[destroy]).status(), Status::NFS4_OK);
+    assert_eq!(peer.call(&[]).status(), Status::NFS4ERR_BADSESSION);
+    assert_eq!(peer.bare(&[destroy]).status(), Status::NFS4ERR_BADSESSION);
+}
