@@ -13,6 +13,9 @@ const GENERATION_MASK: u32 = u32::MAX >> INDEX_BITS;
 /// A reply this many calls behind is late rather than of unknown origin.
 const LATE_CALLS_MAX: u32 = GENERATION_MASK / 2;
 
+/// The last transmission was answered, or its connection is gone.
+pub(super) const NO_CONN: u8 = u8::MAX;
+
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -43,7 +46,7 @@ pub(super) struct Call {
     pub session: u8,
     /// Which parameters of the session it was first sent with.
     pub version: u8,
-    /// Index of the connection that it is on, in `Sent` and `Unknown`.
+    /// Index of the connection that its reply may come on, or [`NO_CONN`].
     pub conn: u8,
     /// How often CB_SEQUENCE answered NFS4ERR_DELAY.
     pub level: u8,
@@ -71,7 +74,7 @@ impl Call {
         state: State::Free,
         session: 0,
         version: 0,
-        conn: 0,
+        conn: NO_CONN,
         level: 0,
         unknown: false,
         resync: false,
@@ -83,9 +86,10 @@ impl Call {
         wake_ns: u64::MAX,
     };
 
-    /// Whether a reply is awaited.
+    /// Whether a reply would settle it. A quarantined slot that is about to be asked is settled by the late reply as
+    /// well, as long as the connection is up and the question was not sent.
     pub fn is_out(&self) -> bool {
-        matches!(self.state, State::Sent | State::Unknown)
+        self.conn != NO_CONN
     }
 }
 

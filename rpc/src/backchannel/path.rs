@@ -1,5 +1,6 @@
 //! Sessions, the connections that are bound to them, and what that says about the client's callback path.
 
+use super::calls::NO_CONN;
 use super::host::{Event, Host, PathFault, PathState};
 use super::queue::Queue;
 use super::{AddError, Backchannel, CONNECTIONS_MAX, ConnToken, SessionKey};
@@ -175,8 +176,8 @@ impl Backchannel {
         }
         for index in 0..self.calls.len() {
             let call = self.calls.get_mut(index);
-            if call.is_out() && usize::from(call.conn) == conn {
-                call.unknown = true;
+            if usize::from(call.conn) == conn {
+                (call.conn, call.unknown) = (NO_CONN, true);
                 self.make_ready(index);
             }
         }

@@ -4,7 +4,7 @@
 //! leaves it. Once any transmission of a call got no answer (`Call::unknown`), an error that a retry gets no longer
 //! proves that the call was not executed, and the slot is quarantined instead of freed.
 
-use super::calls::{Call, Found, State};
+use super::calls::{Call, Found, NO_CONN, State};
 use super::decode::{Answer, Echo, OpAnswer, answer};
 use super::host::{Event, Host, Outcome, PathFault, Requeue, Token, is_repeatable};
 use super::{Backchannel, ConnToken, Handled};
@@ -47,7 +47,7 @@ impl Backchannel {
                 return Handled::UnknownXid;
             }
         };
-        match answer(record) {
+        let handled = match answer(record) {
             Ok(answer) => {
                 self.counters.replies += 1;
                 self.settle(now_ns, index, answer, host);
@@ -57,7 +57,10 @@ impl Backchannel {
                 self.bad_reply(now_ns, index, PathFault::Malformed, host);
                 self.malformed(e)
             }
-        }
+        };
+        // Should the call go on, this transmission of it is answered: a duplicate of the reply is late.
+        self.calls.get_mut(index).conn = NO_CONN;
+        handled
     }
 
     fn malformed(&mut self, e: XdrError) -> Handled {
@@ -253,6 +256,7 @@ impl Backchannel {
         let call = *self.calls.get(index);
         let at = usize::from(call.session);
         self.unbind(at, usize::from(call.conn), host);
+        self.calls.get_mut(index).renew = true;
         self.make_ready(index);
         if self.sessions[at].as_ref().is_some_and(|s| s.bound == 0 && !s.lost) {
             self.lose_session(now_ns, at, host);
@@ -287,7 +291,10 @@ impl Backchannel {
                 self.release_slot(index);
                 self.send_again(now_ns, &call, token, Requeue::NotBound, When::Now, host);
             }
-            _ => self.make_ready(index),
+            _ => {
+                self.calls.get_mut(index).renew = true;
+                self.make_ready(index);
+            }
         }
     }
 

@@ -145,19 +145,20 @@ impl Backchannel {
     }
 
     /// A call has been out for too long. If nothing was heard on its connection since `since_ns`, the connection is dead.
-    /// If it is alive the call stays on it, a late reply settles it; a quarantined slot asks where the client stands.
+    /// If it is alive the call stays on it, a late reply settles it; a quarantined slot asks where the client stands, but
+    /// not twice on a connection that is up.
     fn judge<H: Host>(&mut self, now_ns: u64, index: usize, since_ns: u64, host: &mut H) {
         self.calls.get_mut(index).unknown = true;
         let call = *self.calls.get(index);
         let conn = usize::from(call.conn);
-        match self.conns[conn] {
+        match self.conns.get(conn).copied().flatten() {
             Some(record) if record.heard_ns <= since_ns => {
                 self.counters.dead_connections += 1;
                 host.event(Event::CloseConnection(record.token));
                 self.drop_conn(conn);
                 self.update_path(host);
             }
-            _ if call.token.is_none() => self.make_ready(index),
+            _ if call.token.is_none() && !call.resync => self.make_ready(index),
             _ => {
                 self.set_state(index, State::Unknown);
                 let again_ns = now_ns.saturating_add(self.config.rpc_timeout_ns);

@@ -3,6 +3,7 @@
 
 mod lost;
 mod normal;
+mod random;
 mod refused;
 mod resync;
 mod support;

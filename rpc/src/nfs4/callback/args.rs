@@ -231,41 +231,17 @@ wire_struct! {
     }
 }
 
-/// How much was written, and how safely (RFC 7862 section 15.2, `write_response4`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WriteResponse4 {
-    /// The stateid of a copy that goes on asynchronously.
-    pub callback_id: Option<Stateid4>,
-    /// Bytes written.
-    pub count: u64,
-    /// How safe they are.
-    pub committed: StableHow4,
-    /// The write verifier.
-    pub verifier: Verifier4,
-}
-
-impl Decode<'_> for WriteResponse4 {
-    fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        let callback_id = match r.count("wr_callback_id", 1, 16)? {
-            0 => None,
-            _ => Some(Stateid4::decode(r)?),
-        };
-        Ok(WriteResponse4 {
-            callback_id,
-            count: r.u64("wr_count")?,
-            committed: StableHow4::decode(r)?,
-            verifier: Verifier4::decode(r)?,
-        })
-    }
-}
-
-impl Encode for WriteResponse4 {
-    fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
-        w.count(self.callback_id.iter().len())?;
-        self.callback_id.iter().try_for_each(|stateid| stateid.encode(w))?;
-        w.u64(self.count)?;
-        self.committed.encode(w)?;
-        self.verifier.encode(w)
+wire_struct! {
+    /// How much was written, and how safely (RFC 7862 section 15.2, `write_response4`).
+    pub struct WriteResponse4 {
+        /// The stateid of a copy that goes on asynchronously.
+        pub callback_id: Option<Stateid4> = "wr_callback_id",
+        /// Bytes written.
+        pub count: u64 = "wr_count",
+        /// How safe they are.
+        pub committed: StableHow4 = "wr_committed",
+        /// The write verifier.
+        pub verifier: Verifier4 = "wr_writeverf",
     }
 }
 
