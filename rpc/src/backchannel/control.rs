@@ -13,6 +13,9 @@ use crate::session::{RequesterSlots, SLOTS_MAX};
 
 /// Most parameter versions of one session that calls are pinned to.
 const VERSIONS_MAX: usize = 4;
+/// The reply to CB_SEQUENCE and an operation that returns a status: RPC header with an AUTH_NONE verifier, compound
+/// header with an empty tag, and the two results.
+const RESPONSE_BYTES_MIN: u32 = 24 + 12 + (8 + 16 + 16) + 8;
 /// Room for the arguments of the smallest operations.
 const ARGS_BYTES_MIN: usize = 16;
 
@@ -33,7 +36,7 @@ impl Backchannel {
         let head = encode_head(params.program, &params.credential, params.minor_version, params.session_id);
         let request_bytes_max = params.request_bytes_max as usize;
         check_size(&head, request_bytes_max)?;
-        if params.operations_max < 2 {
+        if params.operations_max < 2 || params.response_bytes_max < RESPONSE_BYTES_MIN {
             return Err(AddError::TooSmall);
         }
         let index = self.sessions.iter().position(Option::is_none).unwrap_or(self.sessions.len());

@@ -4,7 +4,7 @@
 //! # What the driver does
 //!
 //! - It gives each callback a [`Token`] and implements [`Host`], where the core keeps its queues: enqueueing, requeueing
-//!   and delaying a callback need no memory. Memory is taken when a session or new parameters are added, and only then.
+//!   and delaying a callback need no memory. Memory is taken when a session, new parameters or a connection are added, and only then.
 //! - [`enqueue`](Backchannel::enqueue) hands in an accepted run; [`Host::done`] hands it back, once (or more often, if
 //!   the driver asks for it to be sent again).
 //! - [`handle_record`](Backchannel::handle_record) takes every REPLY record of a bound connection.
@@ -49,6 +49,7 @@ use calls::Calls;
 use path::{Conn, PathClock, Session};
 use queue::{Classes, Wheel};
 
+use crate::nfs4::callback::CallbackOp;
 use crate::xdr::XdrError;
 
 /// Most sessions of one client.
@@ -119,6 +120,8 @@ pub struct Backchannel {
     path: PathClock,
     /// Runs that have come in and not ended.
     runs: u64,
+    /// Operations that the client has answered with NFS4ERR_NOTSUPP, one bit each.
+    unsupported: u32,
     counters: Counters,
 }
 
@@ -136,6 +139,7 @@ impl Backchannel {
             wheel: Wheel::new(config.seed),
             path: PathClock::default(),
             runs: 0,
+            unsupported: 0,
             counters: Counters::default(),
         }
     }
@@ -148,6 +152,12 @@ impl Backchannel {
     /// What was counted so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether the client has ever answered this operation with NFS4ERR_NOTSUPP. Sending it again is allowed and of no
+    /// use.
+    pub fn is_unsupported(&self, op: CallbackOp) -> bool {
+        self.unsupported & settle::op_bit(op) != 0
     }
 
     /// Runs that have come in and not ended.

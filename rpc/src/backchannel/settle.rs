@@ -142,6 +142,9 @@ impl Backchannel {
                 self.result_lost(now_ns, call, token, when, host);
             }
             status => {
+                if status == Status::NFS4ERR_NOTSUPP {
+                    self.unsupported |= op_bit(call.op);
+                }
                 self.end_run(now_ns, call, token, &Outcome::Replied { status, results: answer.results }, host);
             }
         }
@@ -224,7 +227,9 @@ impl Backchannel {
         let Some(token) = call.token else { return };
         let elsewhere = call.op != CallbackOp::RecallSlot && self.another_is_better(at);
         if !current || elsewhere {
-            self.send_again(now_ns, &call, token, Requeue::Refused, When::Now, host);
+            // Two sessions that disagree must not play ball with it.
+            let when = if current { When::Backoff } else { When::Now };
+            self.send_again(now_ns, &call, token, Requeue::Refused, when, host);
         } else {
             self.end_run(now_ns, &call, token, &Outcome::Fault(fault), host);
         }
@@ -413,6 +418,12 @@ impl Backchannel {
         self.wake_higher_busy(at);
         left
     }
+}
+
+/// One bit for each operation; CB_ILLEGAL has none.
+pub(super) const fn op_bit(op: CallbackOp) -> u32 {
+    let number = op as u32;
+    if number < u32::BITS { 1 << number } else { 0 }
 }
 
 fn not_a_reply() -> XdrError {

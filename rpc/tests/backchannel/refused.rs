@@ -23,6 +23,7 @@ fn statuses_of_the_operation_go_to_done() {
         let sent = w.send();
         w.answer(&sent, &sent.op_status(status, 1));
         assert_eq!(w.ended(token), [Ended::Replied(status, vec![])]);
+        assert_eq!(w.core.is_unsupported(CallbackOp::Recall), status == Status::NFS4ERR_NOTSUPP);
         w.recall();
         assert_eq!(w.send().sequence, 2, "only CB_SEQUENCE's own status settles the slot");
     }
@@ -436,8 +437,10 @@ fn another_session_takes_what_one_refuses() {
     w.bind(S2, C2);
     let (reply, _) = refusals(&sent).swap_remove(0);
     w.answer(&sent, &reply);
+    w.pass(S);
     let moved = w.send();
     assert_eq!((moved.token(), moved.session), (token, session_id(S2)));
+    assert_eq!(w.entry(token).requeues, [Requeue::Refused]);
     let waiting = w.recall();
     w.quiet();
     w.core.control(S1, 1, &sys(1), &mut w.host).unwrap();

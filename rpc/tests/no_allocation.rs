@@ -1,0 +1,157 @@
+//! The core takes no memory once a session has been added: not to queue, send and settle callbacks, not to delay them, and
+//! not to lose and regain a connection. Counted by an allocator of this test's own, which is why it is a program apart.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use ringback_rpc::backchannel::{
+    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, Requeue, SessionKey, SessionParams,
+    Token, Transmit,
+};
+use ringback_rpc::nfs4::callback::CallbackOp;
+use ringback_rpc::nfs4::{SessionId, Status};
+use ringback_rpc::xdr::{Result, Writer};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator as it came; counting touches a thread-local cell without a destructor,
+// which neither allocates nor unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: `ptr` came from `System` with this layout.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const RUNS: usize = 2000;
+const SLOTS: u32 = 16;
+const S: u64 = 1_000_000_000;
+
+struct Driver {
+    links: Vec<Option<Token>>,
+    notes: Vec<u8>,
+    requeue: Vec<bool>,
+    done: usize,
+}
+
+impl Host for Driver {
+    fn link(&self, token: Token) -> Option<Token> {
+        self.links[token.0 as usize]
+    }
+    fn set_link(&mut self, token: Token, next: Option<Token>) {
+        self.links[token.0 as usize] = next;
+    }
+    fn note(&self, token: Token) -> u8 {
+        self.notes[token.0 as usize]
+    }
+    fn set_note(&mut self, token: Token, note: u8) {
+        self.notes[token.0 as usize] = note;
+    }
+    fn op(&self, _: Token) -> CallbackOp {
+        CallbackOp::Recall
+    }
+    fn started_ns(&self, _: Token) -> u64 {
+        0
+    }
+    fn take_requeue(&mut self, token: Token) -> bool {
+        std::mem::take(&mut self.requeue[token.0 as usize])
+    }
+    fn prepare(&mut self, _: Token) -> bool {
+        true
+    }
+    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
+        args.u32(token.0)
+    }
+    fn done(&mut self, _: Token, _: &Outcome<'_>) -> Option<u64> {
+        self.done += 1;
+        None
+    }
+    fn requeued(&mut self, token: Token, _: Requeue) {
+        self.requeue[token.0 as usize] = true;
+    }
+    fn event(&mut self, _: Event) {}
+}
+
+/// The reply to the call in `call`: CB_SEQUENCE is fine, the operation has `status`.
+fn reply(call: &[u8], status: Status, space: &mut [u8; 128]) -> usize {
+    let session_at = call.len() - 4 - 24 - 16;
+    let mut w = Writer::new(space);
+    w.raw(&call[4..8]).unwrap();
+    for word in [1, 0, 0, 0, 0, status.0, 0, 2, CallbackOp::Sequence as u32, 0] {
+        w.u32(word).unwrap();
+    }
+    w.raw(&call[session_at..session_at + 24]).unwrap();
+    for word in [SLOTS - 1, SLOTS - 1, CallbackOp::Recall as u32, status.0] {
+        w.u32(word).unwrap();
+    }
+    w.position()
+}
+
+/// Sends and answers all that there is. Every 7th operation gets NFS4ERR_DELAY, every 50th call loses its connection.
+fn serve(core: &mut Backchannel, now_ns: u64, conn: &mut u64, driver: &mut Driver) {
+    let (mut space, mut answer, mut count) = ([0; 1024], [0; 128], 0);
+    loop {
+        match core.poll_transmit(now_ns, ConnToken(*conn), &mut space, driver) {
+            Transmit::Wrote(len) => {
+                count += 1;
+                if count % 50 == 0 {
+                    core.handle_disconnect(ConnToken(*conn), driver);
+                    *conn += 1;
+                    core.bind(now_ns, SessionKey(1), ConnToken(*conn), driver).unwrap();
+                    continue;
+                }
+                let status = if count % 7 == 0 { Status::NFS4ERR_DELAY } else { Status::NFS4_OK };
+                let bytes = reply(&space[..len], status, &mut answer);
+                let handled = core.handle_record(now_ns, ConnToken(*conn), &answer[..bytes], driver);
+                assert_eq!(handled, Handled::Settled);
+            }
+            Transmit::Again => {}
+            Transmit::Idle => break,
+            Transmit::NoSpace => panic!("1 KiB is enough"),
+        }
+    }
+}
+
+#[test]
+fn no_memory_is_taken_after_the_session() {
+    let mut driver = Driver { links: vec![None; RUNS], notes: vec![0; RUNS], requeue: vec![false; RUNS], done: 0 };
+    let mut core = Backchannel::new(Config::default());
+    let params = SessionParams {
+        session_id: SessionId([5; 16]),
+        program: 0x4000_0000,
+        credential: Credential::none(),
+        slots: SLOTS,
+        request_bytes_max: 1020,
+        response_bytes_max: 1024,
+        operations_max: 2,
+        minor_version: 1,
+    };
+    core.add_session(SessionKey(1), &params, &mut driver).unwrap();
+    let mut conn = 1;
+    core.bind(0, SessionKey(1), ConnToken(conn), &mut driver).unwrap();
+    let before = ALLOCATIONS.with(Cell::get);
+    (0..RUNS).for_each(|token| core.enqueue(Token(token as u32), &mut driver));
+    for second in 1..60 {
+        serve(&mut core, second * S, &mut conn, &mut driver);
+        while core.poll_timeout().is_some_and(|due| due <= second * S) {
+            core.handle_timeout(second * S, &mut driver);
+        }
+    }
+    let taken = ALLOCATIONS.with(Cell::get) - before;
+    assert_eq!((driver.done, core.is_idle()), (RUNS, true));
+    assert!(core.counters().delays > 0 && core.counters().resent > 0);
+    assert_eq!(taken, 0, "allocations");
+}
