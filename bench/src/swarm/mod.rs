@@ -3,22 +3,35 @@
 //! client does and count for themselves ([`Tally`]).
 //!
 //! - `config`: how many clients, and how they behave.
-//! - `client`: one client's protocol state, sans-IO; `fore` and `callback` are its two channels.
-//! - `engine`: sockets; one turn reads all that is there, handles all records and writes once per connection.
+//! - `client`: one client's protocol state, sans-IO: `setup` makes the session, `work` opens and returns; `fore` and
+//!   `callback` are its two channels.
+//! - `engine`: the loop, over one `link` (client and socket) each; one turn reads all that is there, handles all
+//!   records and writes once per connection.
 //! - `tally`: what was seen.
 //!
 //! Nothing is assumed about the server's stateids and filehandles, so that any NFSv4.1 server will do.
 
-#[allow(dead_code)] // used by the engine, which comes next
+mod callback;
+mod client;
 mod config;
-#[allow(dead_code)] // used by the engine, which comes next
+mod engine;
+mod fore;
+mod link;
+mod opens;
+mod outgoing;
+mod returns;
+mod setup;
 mod tally;
+#[cfg(test)]
+mod tests;
+mod work;
 
 pub use config::{Behaviour, SESSION_SLOTS_MAX, SwarmConfig};
 pub use tally::{Recalls, Tally};
 
+use engine::Engine;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::ops::ControlFlow;
 use std::time::Duration;
 use thiserror::Error;
@@ -124,60 +137,109 @@ pub enum Until {
 /// phases should follow each other; to wait, [`serve`](Swarm::serve) until told.
 #[derive(Debug)]
 pub struct Swarm {
-    config: SwarmConfig,
-    tally: Tally,
+    engine: Engine,
 }
 
 impl Swarm {
-    /// Opens the connections of all clients.
+    /// Checks the configuration, and that the server takes connections.
     pub fn connect(config: SwarmConfig) -> Result<Swarm, SwarmError> {
         if let Some(problem) = config.problem() {
             return Err(SwarmError::Config(problem));
         }
-        Ok(Swarm { config, tally: Tally::default() })
+        let server = config.server;
+        let mut engine = Engine::new(config)?;
+        TcpStream::connect_timeout(&server, CONNECT_MAX).map_err(|source| SwarmError::Connect { server, source })?;
+        engine.connect_more()?;
+        Ok(Swarm { engine })
     }
 
-    /// EXCHANGE_ID, CREATE_SESSION with a backchannel, RECLAIM_COMPLETE and the way to the directory, for all clients.
+    /// All connections, and for each client EXCHANGE_ID, CREATE_SESSION with a backchannel, RECLAIM_COMPLETE and the
+    /// way to the directory.
     pub fn set_up(&mut self, on_progress: OnProgress<'_>) -> Result<(), SwarmError> {
-        let _ = on_progress;
-        Err(self.not_yet())
+        let done = |engine: &Engine| {
+            let (ready, all) = engine.set_up();
+            ready == all || engine.failure().is_err()
+        };
+        // Connections are made in bursts; each end of a burst is no end of the phase.
+        let (mut broken, mut failed) = (false, Ok(()));
+        while !broken && failed.is_ok() && !done(&self.engine) {
+            let before = self.engine.set_up().0;
+            let step = |engine: &Engine| done(engine) || engine.set_up().0 > before || engine.has_connect_error();
+            self.engine.connect_more()?;
+            let mut watch = |progress: &Progress<'_>| {
+                let told = on_progress(progress);
+                broken |= told.is_break();
+                told
+            };
+            failed = self.engine.run(Phase::SetUp, true, &Engine::set_up, &step, &mut watch);
+        }
+        failed?;
+        self.engine.failure()
     }
 
     /// Opens `delegations` files in all, asks for a read delegation with each, and closes it again. Servers need not
     /// grant any: see [`Recalls::granted`] and [`Tally::not_granted`].
     pub fn grant(&mut self, delegations: u64, on_progress: OnProgress<'_>) -> Result<(), SwarmError> {
-        let _ = (delegations, on_progress);
-        Err(self.not_yet())
+        let before = self.engine.tally.opened;
+        self.engine.plan_grant(delegations);
+        self.engine.pump();
+        let measure = |engine: &Engine| (engine.tally.opened - before, delegations);
+        self.engine.run(Phase::Grant, true, &measure, &Engine::is_idle, on_progress)?;
+        self.engine.failure()
     }
 
     /// Begins the recall phase: dead clients stop reading, slow and delay clients become so, and cuts are due. To be
     /// called before the first recall, as cut points are shares of the delegations held now.
-    pub fn begin_recalls(&mut self) {}
+    pub fn begin_recalls(&mut self) {
+        self.engine.begin_recalls();
+    }
 
-    /// Answers callbacks, returns delegations and renews leases.
+    /// Answers callbacks, returns delegations and renews leases. A client that gives up meanwhile is no error here: see
+    /// [`Tally::failures`].
     pub fn serve(&mut self, until: Until, on_progress: OnProgress<'_>) -> Result<(), SwarmError> {
-        let _ = (until, on_progress);
-        Err(self.not_yet())
+        let end = |engine: &Engine| until == Until::AllRecalled && all_recalled(engine);
+        let measure = recalls(&self.engine);
+        self.engine.run(Phase::Serve, false, &measure, &end, on_progress)
     }
 
     /// As [`serve`](Swarm::serve) with [`Until::AllRecalled`], while one more client opens every file for write, so
-    /// that the server recalls. Needs [`SwarmConfig::trigger`]. Ends as well when every open has succeeded.
+    /// that the server recalls; ends when those opens have their final answers, too. Needs [`SwarmConfig::trigger`].
     pub fn trigger(&mut self, on_progress: OnProgress<'_>) -> Result<(), SwarmError> {
-        let _ = on_progress;
-        Err(self.not_yet())
+        if !self.engine.plan_trigger() {
+            return Err(SwarmError::Config("the swarm was made without a trigger".into()));
+        }
+        self.engine.pump();
+        let end = |engine: &Engine| all_recalled(engine) && engine.is_idle();
+        let measure = recalls(&self.engine);
+        self.engine.run(Phase::Trigger, false, &measure, &end, on_progress)
     }
 
     /// The counts so far.
     pub fn tally(&self) -> &Tally {
-        &self.tally
+        &self.engine.tally
     }
 
     /// Ends the sessions of clients that still can, closes all connections and gives the counts.
-    pub fn finish(self) -> Tally {
-        self.tally
+    pub fn finish(mut self) -> Tally {
+        self.engine.leave();
+        self.engine.tally
     }
+}
 
-    fn not_yet(&self) -> SwarmError {
-        SwarmError::Config(format!("no engine for {} yet", self.config.server))
-    }
+/// How long the first connection may take.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// Delegations of clients that recall and return within the run.
+fn left(engine: &Engine) -> u64 {
+    engine.tally.left(Behaviour::Normal) + engine.tally.left(Behaviour::Slow)
+}
+
+fn all_recalled(engine: &Engine) -> bool {
+    left(engine) == 0 && engine.is_quiet()
+}
+
+/// How many of those that are left now are done with.
+fn recalls(engine: &Engine) -> impl Fn(&Engine) -> (u64, u64) + use<> {
+    let total = left(engine);
+    move |engine| (total.saturating_sub(left(engine)), total)
 }

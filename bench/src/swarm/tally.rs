@@ -12,16 +12,16 @@ use std::ops::AddAssign;
 pub struct Recalls {
     /// Delegations that the server granted.
     pub granted: u64,
-    /// CB_RECALLs that were executed: answered NFS4_OK, or about to be.
+    /// CB_RECALLs for delegations that the client holds or held, except those answered NFS4ERR_DELAY.
     pub received: u64,
-    /// Delegations for which at least one CB_RECALL was executed.
+    /// Delegations for which at least one CB_RECALL was executed, that is, answered NFS4_OK.
     pub distinct: u64,
     /// CB_RECALLs executed for a delegation that had been recalled before, where nothing the client did asked for it.
     pub doubled: u64,
     /// CB_RECALLs for a delegation whose first recall had been executed, but whose reply was lost: the server was told
     /// NFS4ERR_RETRY_UNCACHED_REP and asked again, as it may.
     pub repeated: u64,
-    /// CB_RECALLs answered NFS4ERR_DELAY, which are not in `received`.
+    /// CB_RECALLs answered NFS4ERR_DELAY by a [`Behaviour::Delay`] client.
     pub delayed: u64,
     /// CB_RECALLs for a stateid that the client never had, answered NFS4ERR_BAD_STATEID.
     pub unknown_stateid: u64,
@@ -47,7 +47,11 @@ impl AddAssign for Recalls {
 #[non_exhaustive]
 pub struct Tally {
     by_behaviour: [Recalls; Behaviour::ALL.len()],
-    /// OPENs that succeeded without a delegation.
+    /// Delegations that are neither done with nor given up, by behaviour.
+    left: [u64; Behaviour::ALL.len()],
+    /// OPENs that asked for a delegation and got their final answer.
+    pub opened: u64,
+    /// Those of them that brought no delegation, with or without an error.
     pub not_granted: u64,
     /// Stateids that the server granted a second time while the first was held.
     pub granted_twice: u64,
@@ -102,6 +106,15 @@ impl Tally {
         total
     }
 
+    /// Delegations of the clients of one behaviour that are still to be recalled, and returned where that is asked for.
+    pub(crate) fn left(&self, behaviour: Behaviour) -> u64 {
+        self.left[behaviour as usize]
+    }
+
+    pub(crate) fn left_mut(&mut self, behaviour: Behaviour) -> &mut u64 {
+        &mut self.left[behaviour as usize]
+    }
+
     pub(crate) fn error(&mut self, status: Status) {
         *self.errors.entry(status.0).or_default() += 1;
     }
@@ -131,9 +144,11 @@ pub(crate) struct Delegations {
 /// What a CB_RECALL found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recalled {
-    /// Held: the recall is executed.
-    Executed,
-    /// Asked again for, and it was returned already.
+    /// Held, and recalled for the first time.
+    First,
+    /// Held, and recalled before.
+    Again,
+    /// Recalled before, and returned since.
     Gone,
     /// Never heard of.
     Unknown,
@@ -164,16 +179,20 @@ impl Delegations {
             return Recalled::Unknown;
         };
         counts.received += 1;
-        if !held.has(Held::RECALLED) {
+        if !held.has(Held::RECALLED) && !held.has(Held::RETURNED) {
             counts.distinct += 1;
         } else if held.has(Held::MAY_REPEAT) {
             counts.repeated += 1;
         } else {
             counts.doubled += 1;
         }
-        let gone = held.has(Held::RETURNED);
+        let before = *held;
         held.0 = Held::RECALLED | (held.0 & Held::RETURNED);
-        if gone { Recalled::Gone } else { Recalled::Executed }
+        match (before.has(Held::RETURNED), before.has(Held::RECALLED)) {
+            (true, _) => Recalled::Gone,
+            (false, true) => Recalled::Again,
+            (false, false) => Recalled::First,
+        }
     }
 
     /// The server was told that the reply to this delegation's recall is not to be had again.
