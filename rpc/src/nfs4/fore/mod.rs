@@ -201,6 +201,11 @@ fn decode_result<'a, T: Decode<'a>>(r: &mut Reader<'a>) -> Result<OpResult<T>> {
 fn encode_result<T: Encode>(result: &OpResult<T>, w: &mut Writer<'_>) -> Result<()> {
     match result {
         Ok(ok) => w.u32(Status::NFS4_OK.0).and_then(|()| ok.encode(w)),
+        // A success without its results would make the rest of the compound unreadable.
+        Err(Status::NFS4_OK) => {
+            let kind = XdrErrorKind::BadValue { value: 0 };
+            Err(XdrError { what: "status", offset: w.position(), kind })
+        }
         Err(status) => w.u32(status.0),
     }
 }

@@ -148,6 +148,16 @@ impl Source {
         }
     }
 
+    fn open_ok(&self) -> OpenOk<'_> {
+        OpenOk {
+            stateid: self.stateid(),
+            change_info: ChangeInfo4 { atomic: self.flag, before: self.longs[0], after: self.longs[1] },
+            flags: self.words[0],
+            attributes_set: self.bits(),
+            delegation: self.delegation(),
+        }
+    }
+
     fn create_session_args<'a>(&self, security: &'a [CallbackSecParms<'a>]) -> CreateSessionArgs<'a> {
         CreateSessionArgs {
             client_id: ClientId4(self.longs[0]),
@@ -231,13 +241,7 @@ fn for_all_results(s: &Source, mut check: impl FnMut(OpRes<'_>)) {
     check(OpRes::GetAttr(Ok(GetAttrOk { attributes: s.attributes() })));
     check(OpRes::GetFh(Ok(GetFhOk { object: s.handle() })));
     check(OpRes::Lookup(Ok(())));
-    check(OpRes::Open(Ok(OpenOk {
-        stateid: s.stateid(),
-        change_info: ChangeInfo4 { atomic: s.flag, before: s.longs[0], after: s.longs[1] },
-        flags: a,
-        attributes_set: s.bits(),
-        delegation: s.delegation(),
-    })));
+    check(OpRes::Open(Ok(s.open_ok())));
     check(OpRes::PutFh(Ok(())));
     check(OpRes::PutRootFh(Ok(())));
     check(OpRes::BackchannelCtl(Ok(())));
@@ -383,6 +387,13 @@ fn an_operation_that_is_not_served_can_be_answered() {
 fn a_success_of_unknown_length_is_an_error() {
     let e = OpRes::decode(&mut Reader::new(&[0, 0, 0, 25, 0, 0, 0, 0])).unwrap_err();
     assert_eq!(e.to_string(), "resop at offset 0: value 25 is not defined here");
+}
+
+#[test]
+fn a_failure_cannot_be_encoded_as_a_success_without_results() {
+    let mut space = [0; 64];
+    let e = OpRes::GetFh(Err(Status::NFS4_OK)).encode(&mut Writer::new(&mut space)).unwrap_err();
+    assert_eq!(e.to_string(), "status at offset 4: value 0 is not defined here");
 }
 
 #[test]
