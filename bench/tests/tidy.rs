@@ -1,0 +1,199 @@
+//! Keeps what is written about the code true where that is cheap: names, commands, links, where unsafe is allowed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest source file. A longer one has two jobs.
+const FILE_LINES_MAX: usize = 600;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Every file below `folder` whose name ends in `suffix`, relative to the workspace.
+fn files(folder: &str, suffix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let entry = entry.unwrap();
+            let path = folder.join(entry.file_name());
+            let name = path.to_str().unwrap().trim_start_matches("./").to_owned();
+            if entry.file_type().unwrap().is_dir() {
+                if !["target", ".git"].iter().any(|skip| entry.file_name() == *skip) {
+                    folders.push(path);
+                }
+            } else if name.ends_with(suffix) {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<String> {
+    ["rpc", "runtime", "bench", "fuzz"].iter().flat_map(|folder| files(folder, ".rs")).collect()
+}
+
+fn documents() -> Vec<String> {
+    files(".", ".md").into_iter().filter(|f| !f.starts_with("fuzz/corpus")).collect()
+}
+
+/// The text between the backticks.
+fn quoted(text: &str) -> BTreeSet<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The section under a heading, up to the next heading.
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
+    rest.split("\n## ").next().unwrap_or(rest)
+}
+
+/// `(name, file)` of each row of the tables of limits.
+fn limits(text: &str) -> Vec<(&str, &str)> {
+    text.lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            (cells.next().unwrap().trim_matches('`'), cells.next().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn each_limit_stands_where_the_table_says() {
+    let text = read("docs/src/limits.md");
+    let rows = limits(&text);
+    assert!(rows.len() > 30, "the table has {} rows", rows.len());
+    for (name, file) in rows {
+        let code = read(file);
+        let definitions =
+            [format!("const {name}:"), format!("pub fn {name}("), format!("pub {name}:"), format!("static {name}:")];
+        assert!(definitions.iter().any(|d| code.contains(d)), "docs/src/limits.md: {file} does not define {name}");
+    }
+}
+
+/// The other way round: what the code calls a maximum, and what can be set, is in the table.
+#[test]
+fn each_limit_is_in_the_table() {
+    let text = read("docs/src/limits.md");
+    let named: BTreeSet<_> = limits(&text).into_iter().collect();
+    let mut missing = Vec::new();
+    let product = |f: &&String| {
+        (f.starts_with("rpc/src") || f.starts_with("runtime/src"))
+            && !f.contains("/tests")
+            && !f.contains("conformance")
+    };
+    for file in sources().iter().filter(product) {
+        let code = read(file);
+        let shipped = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        for line in shipped.lines() {
+            let Some((_, rest)) = line.split_once("const ") else { continue };
+            let Some((name, _)) = rest.split_once(':') else { continue };
+            if name.ends_with("_MAX") && !name.contains(' ') && !named.contains(&(name, file)) {
+                missing.push(format!("{name} of {file}"));
+            }
+        }
+    }
+    let builder = "runtime/src/builder.rs";
+    for line in read(builder).lines().filter(|l| l.contains("(mut self, ") && l.ends_with("-> Self {")) {
+        let name = line.trim_start().trim_start_matches("pub fn ").split('(').next().unwrap();
+        // The name of the threads limits nothing.
+        if name != "name" && !named.contains(&(name, builder)) {
+            missing.push(format!("the setting {name}"));
+        }
+    }
+    assert!(missing.is_empty(), "docs/src/limits.md has no row for {missing:?}");
+}
+
+#[test]
+fn unsafe_code_is_where_the_architecture_allows_it() {
+    let text = read("ARCHITECTURE.md");
+    let list = section(&text, "## Where unsafe is allowed");
+    let allowed: BTreeSet<_> = quoted(list).into_iter().filter(|w| w.ends_with(".rs")).map(str::to_owned).collect();
+    let found: BTreeSet<_> =
+        sources().into_iter().filter(|f| read(f).lines().any(|l| l.starts_with("#![allow(unsafe_code)"))).collect();
+    assert_eq!(allowed, found, "left: ARCHITECTURE.md, right: the code");
+}
+
+#[test]
+fn source_files_are_short() {
+    for file in sources() {
+        let lines = read(&file).lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{file} has {lines} lines, {FILE_LINES_MAX} are the limit: it has two jobs");
+    }
+}
+
+/// Each command in a block of the README stands in `.ci/run` too, so that it is known to work.
+#[test]
+fn ci_runs_the_commands_of_the_readme() {
+    let readme = read("README.md");
+    let ci = read(".ci/run");
+    let commands: Vec<_> =
+        readme.split("```sh\n").skip(1).flat_map(|block| block.split("```").next().unwrap().lines()).collect();
+    assert!(commands.len() >= 2, "{commands:?}");
+    for command in commands {
+        assert!(ci.contains(command), "README.md: .ci/run does not run {command:?}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for file in documents() {
+        let text = read(&file);
+        let folder = Path::new(&file).parent().unwrap().to_path_buf();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") || target.starts_with('<') {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() { PathBuf::from(&file) } else { folder.join(path) };
+            let full = root().join(&path);
+            assert!(full.exists(), "{file}: {target} does not exist");
+            if !anchor.is_empty() {
+                let there = fs::read_to_string(&full).unwrap();
+                let slugs: Vec<_> = there.lines().filter(|l| l.starts_with('#')).map(slug).collect();
+                assert!(slugs.iter().any(|s| s == anchor), "{file}: {target}: no such heading in {slugs:?}");
+            }
+        }
+    }
+}
+
+/// The anchor of a heading.
+fn slug(heading: &str) -> String {
+    let plain = heading.trim_start_matches('#').trim().to_lowercase();
+    plain
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
+
+#[test]
+fn the_book_lists_its_pages() {
+    let summary = read("docs/src/SUMMARY.md");
+    for file in files("docs/src", ".md") {
+        let page = file.trim_start_matches("docs/src/");
+        assert!(page == "SUMMARY.md" || summary.contains(&format!("({page})")), "SUMMARY.md does not list {page}");
+    }
+}
+
+/// The book explains each field of the storm's JSON object.
+#[test]
+fn the_book_names_the_fields_of_the_json() {
+    let code = read("bench/src/storm/json.rs");
+    let (_, rest) = code.split_once("struct Object<'a> {").expect("the object of --json");
+    let fields = rest.split('}').next().unwrap().lines().filter_map(|l| l.trim().split_once(':')).map(|(name, _)| name);
+    let page = read("docs/src/storm.md");
+    let named = quoted(section(&page, "## JSON"));
+    for field in fields {
+        assert!(named.contains(field), "docs/src/storm.md does not explain the field {field}");
+    }
+}
