@@ -1,5 +1,6 @@
-//! The core takes no memory once a session has been added: not to queue, send and settle callbacks, not to delay them, and
-//! not to lose and regain a connection. Counted by an allocator of this test's own, which is why it is a program apart.
+//! The core takes no memory once a session has been added: not to queue, send and settle callbacks, not to delay them,
+//! and not to lose and regain a connection. Counted by an allocator of this test's own, which is why it is a program
+//! apart.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,8 +20,8 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came; counting touches a thread-local cell without a destructor,
-// which neither allocates nor unwinds.
+// SAFETY: every call goes to the system's allocator as it came; counting touches a thread-local cell without a
+// destructor, which neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));

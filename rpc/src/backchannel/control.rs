@@ -79,8 +79,8 @@ impl Backchannel {
         Ok(())
     }
 
-    /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls that are not sent yet. A call that was
-    /// sent keeps its bytes.
+    /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls that are not sent yet. A call that
+    /// was sent keeps its bytes.
     pub fn control(
         &mut self,
         key: SessionKey,

@@ -152,8 +152,9 @@ pub enum Event {
     /// The state of the client's callback path changed.
     Path(PathState),
     /// Nothing came back on this connection for too long: the core has forgotten it, as if
-    /// [`handle_disconnect`](super::Backchannel::handle_disconnect) had been called. The driver must shut it down before
-    /// it polls another connection of the client, because the same calls are resent there (RFC 8881 section 2.10.6.2).
+    /// [`handle_disconnect`](super::Backchannel::handle_disconnect) had been called. The driver must shut it down
+    /// before it polls another connection of the client, because the same calls are resent there (RFC 8881 section
+    /// 2.10.6.2).
     CloseConnection(ConnToken),
     /// The client says that this connection does not carry this session's backchannel (NFS4ERR_BADSESSION,
     /// NFS4ERR_CONN_NOT_BOUND_TO_SESSION). The binding is gone; the connection may stay.

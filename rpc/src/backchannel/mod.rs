@@ -1,10 +1,11 @@
-//! The backchannel of one client: callbacks in, records out, replies in, outcomes out. Sans-IO; the time is an argument,
-//! in nanoseconds of any monotonic clock.
+//! The backchannel of one client: callbacks in, records out, replies in, outcomes out. Sans-IO; the time is an
+//! argument, in nanoseconds of any monotonic clock.
 //!
 //! # What the driver does
 //!
-//! - It gives each callback a [`Token`] and implements [`Host`], where the core keeps its queues: enqueueing, requeueing
-//!   and delaying a callback need no memory. Memory is taken when a session, new parameters or a connection are added, and only then.
+//! - It gives each callback a [`Token`] and implements [`Host`], where the core keeps its queues: enqueueing,
+//!   requeueing and delaying a callback need no memory. Memory is taken when a session, new parameters or a connection
+//!   are added, and only then.
 //! - [`enqueue`](Backchannel::enqueue) hands in an accepted run; [`Host::done`] hands it back, once (or more often, if
 //!   the driver asks for it to be sent again).
 //! - [`handle_record`](Backchannel::handle_record) takes every REPLY record of a bound connection.
@@ -20,8 +21,8 @@
 //! - Each token that came in is in exactly one place (a queue, a delay, a call) until it ends, and it ends by its run
 //!   deadline at the latest, give or take [`TIMER_GRAIN_NS`] and the order of its queue.
 //! - A session slot's sequence id moves on only when the client has shown that it took the request (RFC 8881 section
-//!   2.10.6.1). A call that was given up while its fate was unknown leaves its slot *quarantined*: the slot is used again
-//!   only after the client has told, in answer to a lone CB_SEQUENCE with the same id, where it stands.
+//!   2.10.6.1). A call that was given up while its fate was unknown leaves its slot *quarantined*: the slot is used
+//!   again only after the client has told, in answer to a lone CB_SEQUENCE with the same id, where it stands.
 //! - A call that is sent again on another connection is the same bytes, header included. Nothing is sent again on a
 //!   connection that is up, unless the client answered (RFC 8881 section 2.10.6.2).
 //! - No reply, however malformed, makes it panic, and none makes it forget a callback.

@@ -17,8 +17,8 @@ pub mod seq4_status {
     pub const BACKCHANNEL_FAULT: u32 = 0x400;
 }
 
-/// What calls of a session carry besides their own arguments: everything from the record mark to the session id, encoded
-/// once. A call keeps the version that it was first sent with.
+/// What calls of a session carry besides their own arguments: everything from the record mark to the session id,
+/// encoded once. A call keeps the version that it was first sent with.
 #[derive(Debug)]
 pub(super) struct Version {
     pub head: Box<[u8]>,

@@ -84,8 +84,8 @@ impl Queue {
 }
 
 /// The runs that wait to be sent, by class; within a class, those that were sent before apart from the fresh ones, and
-/// the two take turns. Each of the six is in the order of the runs' start, or nearly so: that is why their deadlines are
-/// looked at only at the heads. A run that stands behind a younger one ends late, by the difference of their ages.
+/// the two take turns. Each of the six is in the order of the runs' start, or nearly so: that is why their deadlines
+/// are looked at only at the heads. A run that stands behind a younger one ends late, by the difference of their ages.
 #[derive(Debug)]
 pub(super) struct Classes {
     fresh: [Queue; Class::COUNT],
@@ -208,8 +208,8 @@ impl Classes {
     }
 }
 
-/// The runs that wait for a delay to pass: one queue for each of the next [`BUCKETS`] ticks, so that a run needs no time
-/// stamp of its own.
+/// The runs that wait for a delay to pass: one queue for each of the next [`BUCKETS`] ticks, so that a run needs no
+/// time stamp of its own.
 #[derive(Debug)]
 pub(super) struct Wheel {
     buckets: Box<[Queue]>,

@@ -101,7 +101,7 @@ impl Backchannel {
         let call = *self.calls.get(index);
         let Some(session) = &mut self.sessions[usize::from(call.session)] else { return };
         let slot = SlotId(index as u32 - session.base);
-        // RFC 8881 section 20.9.3: "csr_sessionid, csr_sequenceid, and csr_slotid MUST be equal to" the arguments'.
+        // The three echo the arguments (RFC 8881 section 20.9.3). What does not is the answer to something else.
         if echo.session_id != session.id || echo.slot != slot || echo.sequence_id != session.slots.id(slot) {
             self.counters.wrong_echo += 1;
             return self.bad_reply(now_ns, index, PathFault::WrongEcho, host);
@@ -235,8 +235,8 @@ impl Backchannel {
         }
     }
 
-    /// The client has refused this transmission. If it was the first, the slot is free; else an earlier one may have been
-    /// executed.
+    /// The client has refused this transmission. If it was the first, the slot is free; else an earlier one may have
+    /// been executed.
     fn settle_unexecuted(&mut self, now_ns: u64, index: usize) {
         let call = self.calls.get(index);
         if call.unknown || call.token.is_none() {
@@ -255,8 +255,8 @@ impl Backchannel {
         }
     }
 
-    /// NFS4ERR_BADSESSION: first of all it is this connection that does not lead to the session. When no bound connection
-    /// does, the session is lost.
+    /// NFS4ERR_BADSESSION: first of all it is this connection that does not lead to the session. When no bound
+    /// connection does, the session is lost.
     fn bad_session<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = *self.calls.get(index);
         let at = usize::from(call.session);
@@ -303,8 +303,8 @@ impl Backchannel {
         }
     }
 
-    /// NFS4ERR_BAD_HIGH_SLOT: csa_highest_slotid was too high for the client. It can be lowered when the slots above are
-    /// not busy any more.
+    /// NFS4ERR_BAD_HIGH_SLOT: csa_highest_slotid was too high for the client. It can be lowered when the slots above
+    /// are not busy any more.
     fn bad_high_slot<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = *self.calls.get(index);
         let at = usize::from(call.session);

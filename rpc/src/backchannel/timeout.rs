@@ -144,9 +144,9 @@ impl Backchannel {
         }
     }
 
-    /// A call has been out for too long. If nothing was heard on its connection since `since_ns`, the connection is dead.
-    /// If it is alive the call stays on it, a late reply settles it; a quarantined slot asks where the client stands, but
-    /// not twice on a connection that is up.
+    /// A call has been out for too long. If nothing was heard on its connection since `since_ns`, the connection is
+    /// dead. If it is alive the call stays on it, a late reply settles it; a quarantined slot asks where the client
+    /// stands, but not twice on a connection that is up.
     fn judge<H: Host>(&mut self, now_ns: u64, index: usize, since_ns: u64, host: &mut H) {
         self.calls.get_mut(index).unknown = true;
         let call = *self.calls.get(index);

@@ -31,7 +31,7 @@ pub(super) fn encode_head(program: u32, credential: &Credential, minor: u32, ses
         word(&mut head, value);
     }
     head.extend_from_slice(credential.bytes());
-    // AUTH_NONE verifier; empty tag, minor version, callback_ident (ignored in 4.1: RFC 8881 section 20.2.3), two
+    // AUTH_NONE verifier; empty tag, minor version, callback_ident (ignored in 4.1: RFC 8881 section 19.2.3), two
     // operations, of which the first is CB_SEQUENCE.
     for value in [0, 0, 0, minor, 0, 2, CallbackOp::Sequence as u32] {
         word(&mut head, value);
@@ -210,8 +210,8 @@ impl Backchannel {
         }
     }
 
-    /// Sends a call again: the same bytes if the last transmission got no answer, else a new call with the same sequence
-    /// id. A call whose run was given up goes as a lone CB_SEQUENCE.
+    /// Sends a call again: the same bytes if the last transmission got no answer, else a new call with the same
+    /// sequence id. A call whose run was given up goes as a lone CB_SEQUENCE.
     fn transmit_ready<H: Host>(
         &mut self,
         now_ns: u64,

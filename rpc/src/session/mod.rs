@@ -25,8 +25,7 @@ pub struct SlotId(pub u32);
 pub struct SequenceId(pub u32);
 
 impl SequenceId {
-    /// The id of the first request of a slot. RFC 8881 section 2.10.6.1: "The first time a slot is used, the requester
-    /// MUST specify a sequence ID of one".
+    /// The id of the first request of a slot, as RFC 8881 section 2.10.6.1 demands.
     pub const FIRST: SequenceId = SequenceId(1);
 
     /// The id of the next request. It wraps to zero, not to one: RFC 8881 section 2.10.6.1 computes modulo 2^32.

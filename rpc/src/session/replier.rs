@@ -73,8 +73,8 @@ impl ReplierSlots {
         self.slots.iter().filter(|s| s.busy).count()
     }
 
-    /// Judges a request by its slot, its sequence id, the highest slot in use and the [`fingerprint`] of its bytes after
-    /// SEQUENCE. [`Check::New`] makes the slot busy.
+    /// Judges a request by its slot, its sequence id, the highest slot in use and the [`fingerprint`] of its bytes
+    /// after SEQUENCE. [`Check::New`] makes the slot busy.
     pub fn check(
         &mut self,
         slot: SlotId,

@@ -96,8 +96,8 @@ impl RequesterSlots {
         self.ids.get(slot.0 as usize).copied().unwrap_or(SequenceId::FIRST)
     }
 
-    /// The highest busy slot, at least `floor`: what csa_highest_slotid says ("the highest slot ID for which the
-    /// requester has a request outstanding", RFC 8881 section 2.10.6.1).
+    /// The highest busy slot, at least `floor`: what csa_highest_slotid says, the highest slot for which a request is
+    /// outstanding (RFC 8881 sections 2.10.6.1 and 20.9.3).
     pub fn highest_busy(&self, floor: SlotId) -> SlotId {
         let words = self.free.iter().zip(self.retired.iter()).enumerate().rev();
         for (i, (free, retired)) in words {

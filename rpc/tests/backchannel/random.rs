@@ -1,6 +1,6 @@
-//! Random events, and what must hold whatever happens: each run ends exactly once (the driver in `support` checks that),
-//! no session slot is lost, a sequence id is neither skipped nor used for two requests, a resend is the same bytes and
-//! never goes to a connection that has it already.
+//! Random events, and what must hold whatever happens: each run ends exactly once (the driver in `support` checks
+//! that), no session slot is lost, a sequence id is neither skipped nor used for two requests, a resend is the same
+//! bytes and never goes to a connection that has it already.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -293,7 +293,8 @@ impl Play {
             return;
         }
         match treat {
-            // An honest reply to a call that was resynchronised meanwhile is late, and the core waits for the other one.
+            // An honest reply to a call that was resynchronised meanwhile is late, and the core waits for the other
+            // one.
             Treat::Execute | Treat::OpDelay => slot.taken = !slot.resync || sent.op.is_none(),
             Treat::SequenceStatus(Status::NFS4ERR_SEQ_FALSE_RETRY | Status::NFS4ERR_RETRY_UNCACHED_REP) => {
                 slot.taken = !slot.resync || sent.op.is_none();
