@@ -2,7 +2,7 @@
 //!
 //! # The state word
 //!
-//! Each [`CallbackEntry`](slab::CallbackEntry) has one 64-bit atomic word. The high half is the entry's *generation*,
+//! Each [`CallbackEntry`] has one 64-bit atomic word. The high half is the entry's *generation*,
 //! the low half are the flags below. Every change, and every answer that a caller acts on, is one successful AcqRel
 //! compare-and-swap in one helper ([`state`]): no plain store, no decision on a plain load. The one answer without a
 //! swap is `Stale`: a generation never comes back, so that answer stays true, and a stale key must not touch an entry
@@ -50,7 +50,7 @@
 //! * **R1** A callback never runs concurrently with itself, in any stage (queued, preparing, sent, being answered, in
 //!   `done`, in `release`). `release` runs under RUNNING.
 //! * **R2** The winner of RUNNING counts in-flight and checks *closed*; drain sets *closed*, then reads the count;
-//!   neither misses the other. Both live in one word ([`InFlight`](inflight::InFlight)), so that one of the two comes
+//!   neither misses the other. Both live in one word ([`InFlight`]), so that one of the two comes
 //!   first and the other one sees it. The winner takes the object's reference (`acquire`, in the caller's thread) after
 //!   that check, so that a closed runtime has nothing to undo in the embedder. The caller holds its own reference
 //!   across `try_run`.

@@ -25,7 +25,7 @@ use std::ptr;
 const SEGMENT_SHIFT: u32 = if cfg!(loom) { 1 } else { 16 };
 const SEGMENT_ENTRIES: u32 = 1 << SEGMENT_SHIFT;
 /// How far ahead of the next insert an entry of the array stack is prefetched.
-const PREFETCH_AHEAD: usize = 4;
+const PREFETCH_AHEAD: usize = 8;
 /// The unit in which the kernel gives memory.
 const PAGE_BYTES: u64 = 4096;
 /// [`CallbackEntry::link`] of the last entry of a list; others hold the index + 1, so that zeroed memory is unlinked.

@@ -58,3 +58,13 @@ fn a_full_slab_says_its_limit() {
     slab.free(key.index);
     assert!(slab.insert(1, 0, OP_CB_RECALL, 0).is_ok());
 }
+
+#[test]
+fn a_closed_door_opens_for_the_next_client() {
+    let in_flight = InFlight::new();
+    assert!(in_flight.enter() && !in_flight.close() && !in_flight.enter());
+    assert!(in_flight.leave(), "the last one out completes the drain");
+    in_flight.reopen();
+    assert!(in_flight.enter() && !in_flight.is_closed());
+    assert_eq!(in_flight.count(), 1);
+}

@@ -102,6 +102,15 @@ fn t32_a_request_that_done_answers_with_a_requeue_still_runs_again() {
 }
 
 #[test]
+fn t22_a_requeue_that_done_asked_for_may_end_by_its_deadline() {
+    let (word, _) = running();
+    word.settle();
+    word.requeue(); // `done` asked for another transmission
+    word.settle(); // there was no time left for it
+    assert_eq!(word.finish(true), Finish::Idle { wake: false });
+}
+
+#[test]
 fn t33_a_remove_at_any_point_of_a_run_frees_once() {
     let steps: [fn(&StateWord); 5] = [
         |word| assert_eq!(word.take_requeue(), Dequeue::Prepare),
