@@ -2,6 +2,9 @@
 //!
 //! - [`targets`]: what a fuzzer runs, one function for each decoder that reads what a peer sends.
 //! - [`seeds`]: the committed inputs they start from.
+//!
+//! `cargo test` replays the corpora. To look for more, with cargo-fuzz and a folder for what it finds:
+//! `cargo +stable fuzz run callback_args -s none --features libfuzzer found fuzz/corpus/callback_args`
 #![forbid(unsafe_code)]
 
 pub mod seeds;

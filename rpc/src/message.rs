@@ -71,6 +71,10 @@ impl<'a> Decode<'a> for OpaqueAuth<'a> {
 
 impl Encode for OpaqueAuth<'_> {
     fn encode(&self, w: &mut Writer<'_>) -> Result<()> {
+        if self.body.len() > AUTH_BODY_BYTES_MAX {
+            let kind = XdrErrorKind::TooLong { length: self.body.len() as u64, limit: AUTH_BODY_BYTES_MAX as u64 };
+            return Err(XdrError { what: "opaque_auth.body", offset: w.position(), kind });
+        }
         w.u32(self.flavor)?;
         w.opaque(self.body)
     }
@@ -92,8 +96,12 @@ pub struct AuthSys<'a> {
 }
 
 impl<'a> AuthSys<'a> {
-    /// A credential; `None` if there are more than [`AUTH_SYS_GIDS_MAX`] groups.
+    /// A credential; `None` if there are more than [`AUTH_SYS_GIDS_MAX`] groups, or the machine name is longer than
+    /// [`AUTH_SYS_MACHINE_NAME_BYTES_MAX`].
     pub fn new(stamp: u32, machine_name: &'a [u8], uid: u32, gid: u32, gids: &[u32]) -> Option<Self> {
+        if machine_name.len() > AUTH_SYS_MACHINE_NAME_BYTES_MAX {
+            return None;
+        }
         let mut all = [0; AUTH_SYS_GIDS_MAX];
         all.get_mut(..gids.len())?.copy_from_slice(gids);
         Some(AuthSys { stamp, machine_name, uid, gid, gids: all, gids_len: gids.len() as u8 })

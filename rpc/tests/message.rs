@@ -117,11 +117,14 @@ fn limits_of_authentication_hold() {
     let body = [0; AUTH_BODY_BYTES_MAX];
     let auth = OpaqueAuth { flavor: 390_000, body: &body };
     assert_eq!(OpaqueAuth::decode(&mut Reader::new(&encoded(&auth))), Ok(auth));
+    let longer = OpaqueAuth { flavor: 1, body: &[0; AUTH_BODY_BYTES_MAX + 1] };
+    assert!(longer.encode(&mut Writer::new(&mut [0; 1024])).is_err());
     let long = words(&[&[0, 404][..], &[0; 101]].concat());
     let error = OpaqueAuth::decode(&mut Reader::new(&long)).unwrap_err();
     assert_eq!(error.kind, XdrErrorKind::TooLong { length: 404, limit: 400 });
 
     assert!(AuthSys::new(0, b"", 0, 0, &[0; 17]).is_none());
+    assert!(AuthSys::new(0, &[b'x'; 256], 0, 0, &[]).is_none());
     assert_eq!(AuthSys::new(0, b"", 0, 0, &[3; 16]).unwrap().gids(), [3; 16]);
     let gids = words(&[&[0, 0, 0, 0, 17][..], &[0; 17]].concat());
     let error = AuthSys::decode(&mut Reader::new(&gids)).unwrap_err();

@@ -92,22 +92,21 @@ fn notify_args(seeds: &mut Vec<Seed>) {
         name,
         attributes: Fattr { mask: Bitmap4::of(&[attr::SIZE]), values: &[0, 0, 0, 0, 0, 0, 0, 7] },
     };
-    let old = [NotifyRemove { entry: entry(b"old"), cookie: 3 }];
-    let before = [PrevEntry { entry: entry(b"before"), cookie: 4 }];
+    let old = NotifyRemove { entry: entry(b"old"), cookie: 3 };
     let add = NotifyAdd {
-        old_entry: List::Slice(&old),
+        old_entry: Some(old),
         new_entry: entry(b"new"),
-        new_entry_cookie: List::Slice(&[5]),
-        prev_entry: List::Slice(&before),
+        new_entry_cookie: Some(5),
+        prev_entry: Some(PrevEntry { entry: entry(b"before"), cookie: 4 }),
         last_entry: true,
     };
     let verifier = NotifyVerifier { old: Verifier4([1; 8]), new: Verifier4([2; 8]) };
     let all = [
         Notification::ChangeChildAttributes(entry(b"child")),
         Notification::ChangeDirectoryAttributes(entry(b"")),
-        Notification::Remove(old[0]),
+        Notification::Remove(old),
         Notification::Add(add),
-        Notification::Rename(NotifyRename { old_entry: old[0], new_entry: add }),
+        Notification::Rename(NotifyRename { old_entry: old, new_entry: add }),
         Notification::ChangeCookieVerifier(verifier),
     ];
     let values = written(|w| all.iter().try_for_each(|change| change.encode(w)));

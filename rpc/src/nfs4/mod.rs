@@ -2,7 +2,7 @@
 //! 5662 and RFC 7863; minor version 0 in RFC 7530 and RFC 7531).
 //!
 //! Every type decodes without allocating: what is variable borrows the received bytes, and a list is validated once and
-//! then iterated in place ([`List`]). An encoder refuses nothing that its decoder would take, and the other way round.
+//! then iterated in place ([`List`]). Every value that a decoder returns can be encoded again.
 
 mod bitmap;
 pub mod callback;

@@ -1,6 +1,7 @@
 //! Random values of the wire types. What they borrow is leaked: a test process is short.
 #![allow(dead_code)] // each test program uses some of it
 
+use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ringback_rpc::message::AuthSys;
@@ -160,7 +161,7 @@ fn removed() -> Any<NotifyRemove<'static>> {
 
 fn added() -> Any<NotifyAdd<'static>> {
     let before = (entry(), any::<u64>()).prop_map(|(entry, cookie)| PrevEntry { entry, cookie }).boxed();
-    (list(removed(), 1), entry(), list(any::<u64>().boxed(), 1), list(before, 1), any::<bool>())
+    (option::of(removed()), entry(), any::<Option<u64>>(), option::of(before), any::<bool>())
         .prop_map(|(old_entry, new_entry, new_entry_cookie, prev_entry, last_entry)| NotifyAdd {
             old_entry,
             new_entry,
@@ -200,7 +201,7 @@ pub fn device_notification() -> Any<DeviceNotification> {
 
 fn offload_info() -> Any<OffloadInfo> {
     prop_oneof![
-        (prop::option::of(stateid()), any::<u64>(), select(StableHow4::ALL), verifier()).prop_map(
+        (option::of(stateid()), any::<u64>(), select(StableHow4::ALL), verifier()).prop_map(
             |(callback_id, count, committed, verifier)| {
                 OffloadInfo::Done(WriteResponse4 { callback_id, count, committed, verifier })
             }

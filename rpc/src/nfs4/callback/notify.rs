@@ -1,7 +1,7 @@
 //! What CB_NOTIFY and CB_NOTIFY_DEVICEID carry. On the wire a notification is a mask of types and an opaque body that
 //! holds one value for each bit, in ascending order (RFC 8881 section 20.4).
 
-use super::super::{Bitmap4, DeviceId4, Fattr, LayoutType4, List, Verifier4};
+use super::super::{Bitmap4, DeviceId4, Fattr, LayoutType4, Verifier4};
 use crate::nfs4::wire::{undefined, wire_struct};
 use crate::xdr::{Decode, Encode, Reader, Result, Writer};
 
@@ -82,16 +82,16 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// An entry was added (RFC 8881 section 20.4.1, `notify_add4`). Each list has at most one element.
+    /// An entry was added (RFC 8881 section 20.4.1, `notify_add4`).
     pub struct NotifyAdd<'a> {
         /// What a rename replaced.
-        pub old_entry: List<'a, NotifyRemove<'a>> = "nad_old_entry",
+        pub old_entry: Option<NotifyRemove<'a>> = "nad_old_entry",
         /// The entry.
         pub new_entry: NotifyEntry<'a> = "nad_new_entry",
         /// Its READDIR cookie.
-        pub new_entry_cookie: List<'a, u64> = "nad_new_entry_cookie",
+        pub new_entry_cookie: Option<u64> = "nad_new_entry_cookie",
         /// The entry before it.
-        pub prev_entry: List<'a, PrevEntry<'a>> = "nad_prev_entry",
+        pub prev_entry: Option<PrevEntry<'a>> = "nad_prev_entry",
         /// Whether it is the last entry of the directory.
         pub last_entry: bool = "nad_last_entry",
     }
