@@ -304,15 +304,17 @@ mod tests {
             fragment(false, b""),
             fragment(true, b""),
             fragment(true, b"third"),
+            // The last byte of this mark and what follows look like a mark themselves.
+            fragment(true, &[0; 128]),
         ]
         .concat();
-        let expected: [&[u8]; 4] = [b"first", b"second", b"", b"third"];
+        let expected: [&[u8]; 5] = [b"first", b"second", b"", b"third", &[0; 128]];
         for cut in 0..=stream.len() {
             let (head, tail) = stream.split_at(cut);
-            assert_eq!(read(&mut RecordReader::new(6), &[head, tail]).unwrap(), expected, "cut at {cut}");
+            assert_eq!(read(&mut RecordReader::new(128), &[head, tail]).unwrap(), expected, "cut at {cut}");
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
-        assert_eq!(read(&mut RecordReader::new(6), &bytes).unwrap(), expected);
+        assert_eq!(read(&mut RecordReader::new(128), &bytes).unwrap(), expected);
     }
 
     #[test]
