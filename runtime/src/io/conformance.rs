@@ -1,16 +1,16 @@
 //! One suite for both back ends, over real loopback sockets: whatever passes here is the behaviour of [`super::Io`].
 
-mod harness;
+pub(super) mod harness;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use self::harness::{PATIENCE, Reactor, key, make, pair, pattern};
+use self::harness::{PATIENCE, Reactor, Tracked, key, make, pair, pattern, read_exact, reset};
 use super::{Backend, ConnKey, IoConfig, RecvBuf, SendBuf, Wait};
 
 /// Makes each scenario a test of both back ends, with its own sizes if it has any.
@@ -47,6 +47,7 @@ scenarios! {
     shares_few_buffers_among_many(recv_buffers: 2, recv_buffer_bytes: 256),
     wakes_from_another_thread,
     wakes_before_the_wait,
+    wakes_amid_traffic(submission_entries: 1, completion_entries: 2, recv_buffers: 2, recv_buffer_bytes: 512),
     many_wakes_do_not_linger,
     waits_until_the_deadline,
     an_index_is_reused_by_the_next_generation,
@@ -63,31 +64,6 @@ scenarios! {
 fn run(backend: Backend, config: IoConfig, scenario: fn(&mut Reactor)) {
     if let Some(io) = make(backend, &config) {
         scenario(&mut Reactor::new(io));
-    }
-}
-
-fn read_exact(stream: &mut TcpStream, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    stream.read_exact(&mut bytes).expect("the peer reads");
-    bytes
-}
-
-fn reset(stream: TcpStream) {
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("linger");
-}
-
-/// Counts when it is dropped: a buffer that must not be freed early, nor leaked.
-struct Tracked(Vec<u8>, Arc<AtomicUsize>);
-
-impl AsRef<[u8]> for Tracked {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Tracked {
-    fn drop(&mut self) {
-        self.1.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -139,7 +115,6 @@ fn echoes_with_tiny_queues(r: &mut Reactor) {
             let mut got = Vec::new();
             r.until("echoed", |_| {
                 let mut some = [0; 50];
-                got.extend_from_slice(&some[..0]);
                 match far.read(&mut some) {
                     Ok(len) => got.extend_from_slice(&some[..len]),
                     Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
@@ -358,6 +333,15 @@ fn shares_few_buffers_among_many(r: &mut Reactor) {
     assert!((0..50).all(|i| r.of(key(i)).received == pattern(3000)));
 }
 
+/// Waits for a wake, not for a deadline.
+fn woken(r: &mut Reactor, before: u64) {
+    let deadline_ns = r.io.now_ns() + PATIENCE.as_nanos() as u64;
+    while r.io.counters().wakes == before {
+        assert!(r.io.now_ns() < deadline_ns, "the wake is lost");
+        r.turn(Wait::Until(deadline_ns));
+    }
+}
+
 fn wakes_from_another_thread(r: &mut Reactor) {
     let waker = r.io.waker();
     let thread = std::thread::spawn(move || {
@@ -378,9 +362,20 @@ fn wakes_before_the_wait(r: &mut Reactor) {
     for _ in 0..100 {
         let before = r.io.counters().wakes;
         r.io.waker().wake();
-        while r.io.counters().wakes == before {
-            r.turn(Wait::Forever);
+        woken(r, before);
+    }
+}
+
+fn wakes_amid_traffic(r: &mut Reactor) {
+    let mut fars: Vec<_> = (0..20).map(|i| r.connect(key(i))).collect();
+    for round in 1..=50 {
+        for far in &mut fars {
+            far.write_all(&[1; 30]).expect("write");
         }
+        let before = r.io.counters().wakes;
+        r.io.waker().wake();
+        woken(r, before);
+        r.until("arrived", |r| (0..20).all(|i| r.of(key(i)).received.len() == round * 30));
     }
 }
 
@@ -526,19 +521,30 @@ fn takes_unix_sockets(r: &mut Reactor) {
 }
 
 fn a_flood_leaves_time_for_others(r: &mut Reactor) {
-    let mut loud = r.connect(key(0));
-    let mut quiet = r.connect(key(1));
-    let writer = std::thread::spawn(move || while loud.write_all(&[1; 65536]).is_ok() {});
-    r.until("the flood", |r| r.of(key(0)).received.len() > 1 << 20);
-    for i in 1..=20 {
+    const LOUD: u32 = 100;
+    let mut loud: Vec<_> = (0..LOUD).map(|i| r.connect(key(i))).collect();
+    let mut quiet = r.connect(key(LOUD));
+    let over = Arc::new(AtomicBool::new(false));
+    let still = over.clone();
+    let writer = std::thread::spawn(move || {
+        loud.iter().for_each(|far| far.set_nonblocking(true).expect("nonblocking"));
+        while !still.load(Ordering::Relaxed) {
+            for far in &mut loud {
+                let _ = far.write(&[1; 65536]);
+            }
+        }
+    });
+    r.until("the flood", |r| (0..LOUD).all(|i| !r.of(key(i)).received.is_empty()));
+    for i in 1..=10 {
         quiet.write_all(b"?").expect("write");
-        let before = r.of(key(0)).received.len();
-        r.until("heard", |r| r.of(key(1)).received.len() == i);
-        let flood = r.of(key(0)).received.len() - before;
-        assert!(flood < 64 << 20, "{flood} bytes of the flood before one of the others");
-        r.seen.get_mut(&key(0)).expect("seen").received.clear();
+        r.until("heard", |r| r.of(key(LOUD)).received.len() == i);
+        let flood: usize =
+            (0..LOUD).map(|i| std::mem::take(&mut r.seen.get_mut(&key(i)).expect("seen").received).len()).sum();
+        assert!(flood < 256 << 20, "{flood} bytes of the flood before one of the others");
     }
-    r.finish(key(0));
+    (0..LOUD).for_each(|i| r.detach(key(i)));
+    r.until("detached", |r| (0..LOUD).all(|i| r.of(key(i)).detached));
+    over.store(true, Ordering::Relaxed);
     writer.join().expect("writer");
 }
 
@@ -564,13 +570,19 @@ fn drops_with_everything_in_flight(r: &mut Reactor) {
     assert!(start.elapsed() < PATIENCE / 10);
     assert_eq!(drops.load(Ordering::Relaxed), 8, "every buffer is freed");
     r.held.clear();
-    for far in &mut fars {
+    for (i, far) in fars.iter_mut().enumerate() {
         let mut got = Vec::new();
         let _ = far.read_to_end(&mut got);
+        assert!(got.iter().all(|byte| usize::from(*byte) == i), "freed memory was sent");
     }
 }
 
 fn recycling_a_stranger_does_nothing(r: &mut Reactor) {
     assert_eq!(r.io.received(&RecvBuf::new(3, 100)), b"");
     assert_eq!(r.io.received(&RecvBuf::new(u16::MAX, 100)), b"");
+    r.io.recycle(RecvBuf::new(3, 100));
+    r.io.recycle(RecvBuf::new(u16::MAX, 100));
+    let mut far = r.connect(key(0));
+    far.write_all(b"as before").expect("write");
+    r.until("arrived", |r| r.of(key(0)).received == b"as before");
 }

@@ -178,7 +178,8 @@ pub enum IoEvent {
         buf: RecvBuf,
     },
     /// The send in flight on a connection ended. `Ok(n)`: the kernel took `n` bytes, already taken off the buffer's
-    /// front; if some are left (the socket failed or was detached midway) the reactor may send again and learns why.
+    /// front; if some are left (the socket failed or was detached midway, or it was more than 1 GiB) the reactor sends
+    /// again, and learns why if it cannot.
     /// `Err`: nothing more will be sent; unless the connection was detached, a [`IoEvent::Closed`] follows or came before.
     Sent {
         /// The connection.

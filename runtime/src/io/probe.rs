@@ -220,3 +220,44 @@ fn try_uring(config: &IoConfig) -> Result<(), Missing> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_what_is_missing_and_what_to_do() {
+        let said = |errno: Errno| BackendError { missing: Missing::from_setup(&errno.into()) }.to_string();
+        assert!(said(Errno::NOSYS).contains("Linux 6.1 or later"));
+        assert!(said(Errno::INVAL).contains("IORING_SETUP_DEFER_TASKRUN"));
+        assert!(said(Errno::NOMEM).contains("ulimit -l"));
+        assert!(said(Errno::MFILE).contains("ulimit -n"));
+        let refused = said(Errno::PERM);
+        assert!(refused.contains("kernel.io_uring_disabled") || refused.contains("seccomp"), "{refused}");
+        let sysctl = BackendError { missing: Missing::Disabled(2) }.to_string();
+        assert!(sysctl.contains("kernel.io_uring_disabled is 2: set it to 0"), "{sysctl}");
+    }
+
+    #[test]
+    fn epoll_is_there_when_asked_for_and_auto_always_finds_one() {
+        let config = IoConfig::default();
+        assert_eq!(Backend::Epoll.choose(&config).expect("epoll").name, "epoll");
+        let auto = Backend::Auto.choose(&config).expect("one of them");
+        match Backend::Uring.choose(&config) {
+            Ok(uring) => assert_eq!(auto, uring),
+            Err(error) => {
+                assert_eq!(auto.kind, BackendKind::Epoll);
+                assert!(auto.reason.contains(&error.missing.to_string()));
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_honoured_are_refused() {
+        let config = IoConfig { recv_buffers: 100, ..IoConfig::default() };
+        let error = Backend::Uring.choose(&config).expect_err("100 is no power of two");
+        assert!(error.to_string().contains("power of two"), "{error}");
+        assert!(crate::io::Epoll::new(&config).is_err());
+        assert!(Uring::new(&config).is_err());
+    }
+}

@@ -2,9 +2,11 @@
 //! must hold in every scenario.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::io::{Backend, ConnKey, Epoll, Io, IoConfig, IoEvent, RecvBuf, SendBuf, Uring, Wait};
@@ -16,16 +18,21 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn make(backend: Backend, config: &IoConfig) -> Option<Box<dyn Io>> {
     match backend {
         Backend::Epoll => Some(Box::new(Epoll::new(config).expect("epoll"))),
-        _ => match Backend::Uring.choose(config) {
-            Ok(_) => Some(Box::new(Uring::new(config).expect("io_uring"))),
-            Err(error) if std::env::var_os("RINGBACK_REQUIRE_URING").is_some_and(|v| v == "1") => panic!("{error}"),
-            Err(error) => {
-                // Past the capture of the test harness: a skipped test does not look like one that passed.
-                let name = std::thread::current().name().unwrap_or_default().to_owned();
-                writeln!(std::io::stderr(), "skipped: {name}: {error}").expect("stderr");
-                None
-            }
-        },
+        _ => uring_or_skip(config).map(|io| Box::new(io) as Box<dyn Io>),
+    }
+}
+
+/// The io_uring back end; `None`, said aloud, where the host has none.
+pub(in crate::io) fn uring_or_skip(config: &IoConfig) -> Option<Uring> {
+    match Backend::Uring.choose(config) {
+        Ok(_) => Some(Uring::new(config).expect("io_uring")),
+        Err(error) if std::env::var_os("RINGBACK_REQUIRE_URING").is_some_and(|v| v == "1") => panic!("{error}"),
+        Err(error) => {
+            // Past the capture of the test harness: a skipped test does not look like one that passed.
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            writeln!(std::io::stderr(), "skipped: {name}: {error}").expect("stderr");
+            None
+        }
     }
 }
 
@@ -174,4 +181,33 @@ pub(super) fn key(index: u32) -> ConnKey {
 /// Bytes that show where they belong: no two places within 64 KiB look alike.
 pub(super) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i as u32).wrapping_mul(0x9e37_79b1).to_le_bytes()[2 + (i & 1)]).collect()
+}
+
+/// Reads so many bytes of the far end.
+pub(super) fn read_exact(stream: &mut TcpStream, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    stream.read_exact(&mut bytes).expect("the peer reads");
+    bytes
+}
+
+/// Closes the far end with a reset.
+pub(super) fn reset(stream: TcpStream) {
+    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).expect("linger");
+}
+
+/// Counts when it is dropped: a buffer that must not be freed early, nor leaked.
+pub(super) struct Tracked(pub(super) Vec<u8>, pub(super) Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // What a kernel that still reads would send.
+        self.0.fill(0xee);
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
 }

@@ -94,15 +94,13 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(start, len) }
     }
 
-    /// Takes a lent buffer back. Says whether it was lent.
-    pub(super) fn take_back(&mut self, buf: &RecvBuf) -> bool {
-        if !self.is_lent(buf.id()) {
-            return false;
+    /// Takes a lent buffer back.
+    pub(super) fn take_back(&mut self, buf: &RecvBuf) {
+        if self.is_lent(buf.id()) {
+            self.lent[usize::from(buf.id())] = false;
+            self.lent_count -= 1;
+            self.give(buf.id());
         }
-        self.lent[usize::from(buf.id())] = false;
-        self.lent_count -= 1;
-        self.give(buf.id());
-        true
     }
 
     /// Gives a buffer back that the kernel filled or chose and that was not lent.

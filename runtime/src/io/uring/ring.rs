@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::op::{OpKey, OpKind};
-use crate::io::{ConnKey, IoConfig, Missing, SendBuf};
+use crate::io::{ConnKey, IoConfig, Missing, SendBuf, TURN_COMPLETIONS_MAX};
 
 /// The longest send of one operation: its result is an `i32`. A longer buffer is sent in several.
 const SEND_BYTES_MAX: usize = 1 << 30;
@@ -190,8 +190,10 @@ impl Ring {
     pub(super) fn enter(&mut self, wait: EnterWait) -> io::Result<()> {
         let sq = self.ring.submission();
         // Under DEFER_TASKRUN, and after an overflow of the completion queue, completions appear only when asked for.
-        let (queued, held_back) = (sq.len() as u32, sq.taskrun() || sq.cq_overflow());
+        let (queued, mut held_back) = (sq.len() as u32, sq.taskrun() || sq.cq_overflow());
         drop(sq);
+        // With a turn's worth at hand more would only take receive buffers away; bytes in the sockets meanwhile coalesce.
+        held_back &= self.ring.completion().len() < TURN_COMPLETIONS_MAX;
         let timespec;
         let mut args = SubmitArgs::new();
         let mut flags = EnterFlags::EXT_ARG;
