@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_whole_record_is_not_copied() {
         let stream = [fragment(true, b"one"), fragment(true, b""), fragment(true, b"three")].concat();
-        let mut reader = RecordReader::new(16);
+        let mut reader = RecordReader::new(5);
         let mut input = &stream[..];
         for expected in [&b"one"[..], b"", b"three"] {
             match reader.next(&mut input) {
