@@ -82,6 +82,11 @@ pub(crate) enum Command {
         client: ClientId,
         record: Vec<u8>,
     },
+    /// Something arrived on a connection of another reactor.
+    Heard {
+        connection: ConnectionId,
+        client: ClientId,
+    },
     /// What a [`Command::Carry`] brought has been sent.
     CarryDone {
         connection: ConnectionId,

@@ -5,8 +5,9 @@
 mod common;
 
 use common::*;
-use ringback::{Backend, Builder, Remove, Runtime, TryRun};
+use ringback::{Backend, Builder, Done, Hooks, Outcome, Remove, Run, Runtime, TryRun};
 use ringback_rpc::nfs4::Status;
+use ringback_rpc::xdr::{self, Writer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -184,5 +185,58 @@ fn t29_a_removed_client_leaves_nothing_behind() {
             runtime.remove(key);
         }
         assert!(runtime.add_session(client, session_config(1, 4)).is_err());
+    }
+}
+
+/// Always asks for another transmission.
+struct Insistent(Counting);
+
+impl Hooks for Insistent {
+    fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.0.encode(run, args)
+    }
+
+    fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
+        self.0.done(run, outcome);
+        Done::RequeueAfter(1_000_000)
+    }
+
+    fn release(&self, run: &Run) {
+        self.0.release(run);
+    }
+}
+
+/// `done` asks for another transmission for ever: the run ends by its deadline, or by a drain, and once.
+#[test]
+fn t22_asking_again_for_ever_ends_by_deadline_or_drain() {
+    for backend in backends() {
+        for drained in [false, true] {
+            let hooks = Arc::new(Insistent(Counting::default()));
+            let deadline = Duration::from_millis(if drained { 60_000 } else { 300 });
+            let builder = Builder::new().backend(backend).reactors(1).run_deadline(deadline);
+            let runtime = builder.build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
+            let (server, stream) = pair();
+            let client_thread = answer_all(stream);
+            let connection = runtime.add_connection(server).unwrap();
+            let client = runtime.add_client(Some(connection)).unwrap();
+            let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+            runtime.bind(connection, session).unwrap();
+            for key in insert_all(&runtime, client, 0..50) {
+                assert_eq!(runtime.try_run(key), TryRun::Submitted);
+            }
+            eventually("some were answered", || runtime.stats().requeued > 50);
+            if drained {
+                assert_eq!(runtime.drain(Duration::from_secs(5)).in_flight, 0);
+            }
+            eventually("all are released", || hooks.0.released() == 50);
+            for cookie in 0..50 {
+                let seen = hooks.0.of(cookie);
+                let last = seen.done.last().unwrap();
+                assert!(last.contains(if drained { "Cancelled" } else { "TimedOut" }), "{cookie}: {last}");
+                assert_eq!(seen.released, 1);
+            }
+            runtime.shutdown(Duration::ZERO);
+            client_thread.join().unwrap();
+        }
     }
 }

@@ -47,6 +47,10 @@ impl<I: Io> Reactor<I> {
                     }
                 });
             }
+            Command::Heard { connection, client } => {
+                let now_ns = self.home.now_ns;
+                self.home.act_on(client, |client, _| client.backchannel.heard(now_ns, conn_token(connection)));
+            }
             Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
             Command::Unbound { connection, client } => self.unbound(connection, client),
             Command::Drain(job) => self.begin_drain(job),
@@ -85,7 +89,9 @@ impl<I: Io> Reactor<I> {
             }
             Command::AddSession { session, params } => {
                 let added = self.home.act_on(session.client, |client, host| {
-                    client.backchannel.add_session(core_key(session), &params, host)
+                    client.backchannel.add_session(core_key(session), &params, host)?;
+                    client.session_count += 1;
+                    Ok(())
                 });
                 if let Some(Err(error)) = added {
                     self.home.shared.hooks.event(&Event::SessionRefused { session, error });
@@ -93,7 +99,9 @@ impl<I: Io> Reactor<I> {
             }
             Command::RemoveSession(session) => {
                 self.home.act_on(session.client, |client, host| {
-                    client.backchannel.remove_session(now_ns, core_key(session), host)
+                    if client.backchannel.remove_session(now_ns, core_key(session), host) {
+                        client.session_count -= 1;
+                    }
                 });
             }
             Command::Control { session, program, credential } => {

@@ -30,6 +30,8 @@ pub(crate) struct Connection {
     /// Fore-channel calls that the embedder has and has not answered.
     pub calls_unanswered: usize,
     pub call_serial: u64,
+    /// When clients of other reactors were told last that the connection is alive.
+    pub heard_told_ns: u64,
     /// The peer asks faster than it is answered, or does not read its answers: nothing is read from it.
     pub paused: bool,
     /// Received and not acted on, because the connection is paused. At most what was under way when it was.
@@ -52,6 +54,7 @@ impl Connection {
             carried: Vec::new(),
             calls_unanswered: 0,
             call_serial: 0,
+            heard_told_ns: 0,
             paused: false,
             backlog: Vec::new(),
             closing: false,

@@ -19,6 +19,7 @@ pub(super) struct Client {
     pub backchannel: Backchannel,
     /// Connections that carry the backchannel of a session of this client.
     pub links: Vec<Link>,
+    pub session_count: usize,
     pub in_ring: bool,
     pub touched: bool,
     /// Removed by the embedder: forgotten when nothing is in flight.
@@ -50,14 +51,14 @@ impl Client {
         self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
     }
 
-    /// Lets other threads see the SEQ4_STATUS bits.
+    /// Lets other threads see the SEQ4_STATUS bits. Sessions take the first free place in the table, so all of them are
+    /// found when as many were looked at as there are.
     pub fn publish_status(&self, shared: &ClientShared) {
         shared.publish_status(self.backchannel.seq4_status(None));
-        for session in &shared.sessions {
-            if let Some(serial) = session.serial() {
-                let key = backchannel::SessionKey(serial);
-                set(&session.status, self.backchannel.seq4_status(Some(key)));
-            }
+        let sessions = shared.sessions.iter().filter_map(|s| Some((s, s.serial()?)));
+        for (session, serial) in sessions.take(self.session_count) {
+            let key = backchannel::SessionKey(serial);
+            set(&session.status, self.backchannel.seq4_status(Some(key)));
         }
     }
 }
@@ -131,6 +132,7 @@ impl Home {
             id,
             backchannel,
             links: Vec::new(),
+            session_count: 0,
             in_ring: false,
             touched: false,
             removed: false,
@@ -322,7 +324,11 @@ impl Host for ClientHost<'_> {
         self.entry(token).word().settle();
         let run = self.run(token);
         match self.shared.hooks.done(&run, outcome) {
-            Done::RequeueAfter(delay_ns) if outcome.may_requeue() => Some(delay_ns),
+            Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
+                // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
+                self.entry(token).word().requeue();
+                Some(delay_ns)
+            }
             Done::RequeueAfter(_) | Done::Finish => {
                 self.finish(token, &run, outcome);
                 None
@@ -331,9 +337,10 @@ impl Host for ClientHost<'_> {
     }
 
     fn requeued(&mut self, token: Token, why: Requeue) {
-        let _ = why;
         count(&self.port.stats.requeued);
-        self.entry(token).word().requeue();
+        if why != Requeue::Asked {
+            self.entry(token).word().requeue();
+        }
     }
 
     fn event(&mut self, event: backchannel::Event) {

@@ -12,9 +12,14 @@ use ringback_rpc::backchannel::Handled;
 use ringback_rpc::message::{self, MessageType};
 use ringback_rpc::record::{Record, RecordError};
 
+/// How often the home reactor of a client is told that a connection elsewhere is alive. Well below the shortest RPC
+/// timeout, 1 s.
+const HEARD_PERIOD_NS: u64 = 250_000_000;
+
 impl<I: Io> Reactor<I> {
     /// Bytes of a socket.
     pub(super) fn received(&mut self, key: ConnKey, buf: &RecvBuf) {
+        self.heard(key);
         let bytes = self.io.received(buf);
         match self.lines.get(key) {
             // Received before the pause took effect.
@@ -24,6 +29,25 @@ impl<I: Io> Reactor<I> {
                 self.fed(key, rest);
             }
             None => {}
+        }
+    }
+
+    /// Whatever arrives shows that the peer is alive, and keeps its connection from being judged by a callback that takes
+    /// long. The home of a client elsewhere is told now and then.
+    fn heard(&mut self, key: ConnKey) {
+        let now_ns = self.home.now_ns;
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        let due = now_ns >= connection.heard_told_ns + HEARD_PERIOD_NS;
+        for bound in &connection.bound {
+            if bound.home == self.home.reactor {
+                if let Some(client) = self.home.client(bound.client.index) {
+                    client.backchannel.heard(now_ns, conn_token(connection.id));
+                }
+            } else if due {
+                let command = Command::Heard { connection: connection.id, client: bound.client };
+                self.home.shared.reactors[bound.home].post(command);
+                connection.heard_told_ns = now_ns;
+            }
         }
     }
 
