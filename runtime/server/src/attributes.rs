@@ -165,5 +165,5 @@ pub(crate) fn guarded(attributes: &Fattr<'_>) -> Result<How, Status> {
 /// EXCLUSIVE4 and EXCLUSIVE4_1.
 pub(crate) fn exclusive(verifier: Verifier4, attributes: &Fattr<'_>) -> Result<How, Status> {
     let Initial { mode, .. } = initial(attributes)?;
-    Ok(How::Exclusive { mode, verifier: u64::from_be_bytes(verifier.0) })
+    Ok(How::Exclusive { mode, verifier })
 }

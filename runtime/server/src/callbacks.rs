@@ -154,9 +154,14 @@ impl Callbacks {
     }
 }
 
-/// A registration that the runtime refuses, for want of room or at the end of its life: the client may come again.
-fn refused(_: Error) -> Status {
-    Status::NFS4ERR_DELAY
+/// What the client is told when the runtime refuses a registration.
+fn refused(error: Error) -> Status {
+    match error {
+        Error::ClientsFull { .. } | Error::SessionsFull { .. } => Status::NFS4ERR_NOSPC,
+        Error::BadSession { .. } => Status::NFS4ERR_TOOSMALL,
+        // The runtime is at the end of its life: the client may find the next one.
+        _ => Status::NFS4ERR_DELAY,
+    }
 }
 
 fn cookie(delegation: Id) -> u64 {

@@ -295,17 +295,15 @@ impl Inner {
         clients.give_index(client.index);
     }
 
-    /// Forgets the client that has been silent longest, if its lease has run out: the room is wanted. Until then an
+    /// Forgets the client that has been silent longest, if its lease has run out: its room is wanted. Until then an
     /// expired client keeps what nobody else asks for.
-    pub(crate) fn drop_expired_client(&self, clients: &mut Clients, now_ns: u64) -> bool {
+    pub(crate) fn drop_expired_client(&self, clients: &mut Clients, now_ns: u64) {
         let silent = |record: &Record| record.client.as_ref().map(|c| (c.renewed_ns.load(Relaxed), c.id.0));
-        let Some((_, id)) = clients.records.values().filter_map(silent).min() else { return false };
+        let Some((_, id)) = clients.records.values().filter_map(silent).min() else { return };
         let client = clients.records.get(&id).and_then(|r| r.client.clone());
-        let expired = client.is_some_and(|c| self.is_expired(&c, now_ns));
-        if expired {
+        if client.is_some_and(|c| self.is_expired(&c, now_ns)) {
             self.drop_client(clients, id);
         }
-        expired
     }
 
     /// DESTROY_CLIENTID (RFC 8881 section 18.50).

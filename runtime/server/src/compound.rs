@@ -16,8 +16,18 @@ use std::sync::Arc;
 
 /// The only minor version served.
 const MINOR_VERSION: u32 = 1;
-/// More bytes than the results of any operation take but GETATTR and GETFH, which change nothing and can be taken back.
-const RESULT_BYTES_MAX: usize = 256;
+
+/// The most bytes that the results of an operation take. GETATTR and GETFH are not told before: they change nothing and
+/// can be taken back.
+const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
+    match op {
+        OpArgs::GetAttr(_) | OpArgs::GetFh => 0,
+        OpArgs::Open(_) | OpArgs::ExchangeId(_) | OpArgs::CreateSession(_) | OpArgs::BindConnToSession(_) => 128,
+        OpArgs::Close(_) => 24,
+        // Number and status.
+        _ => 8,
+    }
+}
 
 /// A compound on its way through its operations.
 pub(crate) struct Compound<'a> {
@@ -238,12 +248,11 @@ impl<'a> Compound<'a> {
     ) -> xdr::Result<Status> {
         let (limit, status) = self.reply_limit(base, w);
         let before = w.position();
-        let takes_back = matches!(op, OpArgs::GetAttr(_) | OpArgs::GetFh);
-        if !takes_back && before + RESULT_BYTES_MAX > limit {
+        if before + result_bytes_max(op) > limit {
             return refuse(op.op(), status, w);
         }
         let written = self.execute(op, n, count, w);
-        if takes_back && (written.is_err() || w.position() > limit) {
+        if result_bytes_max(op) == 0 && (written.is_err() || w.position() > limit) {
             w.rewind(before);
             return refuse(op.op(), status, w);
         }

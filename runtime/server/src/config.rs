@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct Config {
     /// How long a client's state is safe without a SEQUENCE from it (RFC 8881 section 8.3).
     pub lease: Duration,
+    /// How long a file is not delegated after somebody was refused because of a delegation, in whole seconds: long
+    /// enough that the refused opener comes again before the next reader.
+    pub contended: Duration,
     /// Confirmed clients.
     pub clients_max: u32,
     /// Clients that have sent EXCHANGE_ID and not yet CREATE_SESSION; the oldest makes room.
@@ -36,6 +39,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             lease: Duration::from_secs(90),
+            contended: Duration::from_secs(5),
             clients_max: 4096,
             clients_unconfirmed_max: 1024,
             sessions_per_client_max: 8,

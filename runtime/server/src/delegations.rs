@@ -2,7 +2,7 @@
 //!
 //! Only read delegations: the server keeps no data yet, so that a write delegation would protect nothing.
 
-use crate::arena::{Id, Link, Links, NONE};
+use crate::arena::{Id, Link, Links};
 use crate::callbacks::Callbacks;
 use crate::clients::Client;
 use crate::files::{Files, SHARDS, Shard, global, local, shard_number};
@@ -13,9 +13,6 @@ use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status};
 
 /// A delegation's stateid never changes after the grant.
 pub(crate) const SEQID: u32 = 1;
-/// Seconds without a new delegation on a file after somebody was refused because of one: long enough that the refused
-/// opener comes again before the next reader.
-const CONTENDED_S: u32 = 5;
 
 /// One delegation.
 #[derive(Debug)]
@@ -230,21 +227,26 @@ impl Files {
             }
         }
     }
-}
 
-impl Shard {
     /// Recalls what other clients hold on the file; whether they hold anything.
-    pub(crate) fn recall_of_others(&mut self, file: u32, client: u32, now_s: u32, callbacks: &Callbacks) -> bool {
-        let head = self.files.at(file).map_or(NONE, |f| f.delegations);
+    pub(crate) fn recall_of_others(
+        &self,
+        shard: &mut Shard,
+        file: u32,
+        request: &OpenRequest<'_>,
+        callbacks: &Callbacks,
+    ) -> bool {
+        let Some(contended) = shard.files.at_mut(file) else { return false };
         let mut conflict = false;
-        for (_, delegation) in self.delegations.list::<OfFile>(head).filter(|(_, d)| d.client != client) {
+        let held = shard.delegations.list::<OfFile>(contended.delegations);
+        for (_, delegation) in held.filter(|(_, d)| d.client != request.client.index) {
             conflict = true;
-            if delegation.quiet_until_s <= now_s {
+            if delegation.quiet_until_s <= request.now_s {
                 callbacks.recall(delegation.callback);
             }
         }
-        if conflict && let Some(file) = self.files.at_mut(file) {
-            file.contended_until_s = now_s.saturating_add(CONTENDED_S);
+        if conflict {
+            contended.contended_until_s = request.now_s.saturating_add(self.contended_s);
         }
         conflict
     }

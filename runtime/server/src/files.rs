@@ -11,7 +11,7 @@ use crate::delegations::Delegation;
 use crate::name::{ShortBytes, check_name};
 use crate::opens::Open;
 use hashbrown::HashTable;
-use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::{Status, Verifier4};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ pub(crate) struct File {
     pub(crate) name: ShortBytes,
     pub(crate) change: u64,
     /// Of the exclusive create that made it (RFC 8881 section 18.16.3).
-    pub(crate) verifier: u64,
+    pub(crate) verifier: Option<Verifier4>,
     /// First of its opens.
     pub(crate) opens: u32,
     /// First of its delegations.
@@ -102,6 +102,8 @@ pub(crate) struct Files {
     root_change: AtomicU64,
     /// Tells this life of the server from others, in handles and stateids: nothing here survives a restart.
     pub(crate) instance: u32,
+    /// Seconds without a new delegation on a file after a conflict.
+    pub(crate) contended_s: u32,
     pub(crate) files: Quota,
     pub(crate) opens: Quota,
     pub(crate) delegations: Quota,
@@ -121,6 +123,7 @@ impl Files {
             hasher: RandomState::new(),
             root_change: AtomicU64::new(1),
             instance,
+            contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
             files: Quota::new(config.files_max),
             opens: Quota::new(config.opens_max),
             delegations: Quota::new(config.delegations_max),

@@ -1,6 +1,6 @@
 //! The operation OPEN: what its arguments mean (RFC 8881 section 18.16).
 
-use crate::attributes::{SETTABLE, exclusive, guarded, unchecked};
+use crate::attributes::{exclusive, guarded, unchecked};
 use crate::compound::Compound;
 use crate::delegations::Want;
 use crate::files::Object;
@@ -56,7 +56,7 @@ impl Compound<'_> {
             stateid: opened.stateid,
             change_info: ChangeInfo4 { atomic: true, before: opened.change.0, after: opened.change.1 },
             flags: open_result_flag::LOCKTYPE_POSIX,
-            attributes_set: if opened.created { attributes_set(&args.how) } else { Bitmap4::EMPTY },
+            attributes_set: attributes_set(&args.how, opened.created),
             delegation: match opened.delegation {
                 Ok(stateid) => {
                     OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall: false, permissions: NfsAce4::NONE })
@@ -110,12 +110,13 @@ fn access(share_access: u32) -> Result<(u8, Want), Status> {
     }
 }
 
-/// The attributes that a create has set. For an exclusive one, "attributes used to store the verifier" would count as
-/// well (section 18.16.3); ours is kept elsewhere.
-fn attributes_set(how: &OpenHow<'_>) -> Bitmap4 {
+/// The attributes that a create has set: of a file that was there only the size (section 18.16.3). "Attributes used to
+/// store the verifier" of an exclusive create would count as well; ours is kept elsewhere.
+fn attributes_set(how: &OpenHow<'_>, created: bool) -> Bitmap4 {
     match how {
         OpenHow::NoCreate | OpenHow::Exclusive(_) => Bitmap4::EMPTY,
-        OpenHow::Unchecked(attributes) | OpenHow::Guarded(attributes) => attributes.mask.and(&SETTABLE),
-        OpenHow::Exclusive41(both) => both.attributes.mask.and(&Bitmap4::of(&[attr::SIZE, attr::MODE])),
+        OpenHow::Unchecked(attributes) if !created => attributes.mask.and(&Bitmap4::of(&[attr::SIZE])),
+        OpenHow::Unchecked(attributes) | OpenHow::Guarded(attributes) => attributes.mask,
+        OpenHow::Exclusive41(both) => both.attributes.mask,
     }
 }

@@ -7,7 +7,7 @@ use crate::delegations::Want;
 use crate::files::{File, Files, Holder, Shard, global, shard_number};
 use crate::name::{ShortBytes, check_name};
 use crate::stateids::{Kind, check_seqid, next_seqid};
-use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status};
+use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status, Verifier4};
 
 /// Reading, in the access and deny bits of an open.
 pub(crate) const READ: u8 = 1;
@@ -64,7 +64,7 @@ pub(crate) enum How {
     Existing,
     Unchecked { mode: u16, truncate: bool },
     Guarded { mode: u16 },
-    Exclusive { mode: u16, verifier: u64 },
+    Exclusive { mode: u16, verifier: Verifier4 },
 }
 
 /// An OPEN whose arguments make sense.
@@ -91,7 +91,7 @@ pub(crate) struct Opened {
     pub(crate) stateid: Stateid4,
     /// The directory's change attribute before and after.
     pub(crate) change: (u64, u64),
-    /// Whether the attributes of the create were set.
+    /// Whether the file was made by this create, or by the one that this one repeats.
     pub(crate) created: bool,
     pub(crate) delegation: Result<Stateid4, OpenNoneDelegation4>,
 }
@@ -159,11 +159,9 @@ impl Files {
         let truncates = matches!(request.how, How::Unchecked { truncate: true, .. });
         // A holder of a read delegation opens for reading without telling us (RFC 8881 section 10.4), so a share
         // reservation against reading conflicts as much as writing does.
-        if request.access & WRITE != 0 || request.deny & READ != 0 || truncates {
-            let client = request.client.index;
-            if shard.recall_of_others(file, client, request.now_s, callbacks) {
-                return Err(Status::NFS4ERR_DELAY);
-            }
+        let conflicts = request.access & WRITE != 0 || request.deny & READ != 0 || truncates;
+        if conflicts && self.recall_of_others(shard, file, request, callbacks) {
+            return Err(Status::NFS4ERR_DELAY);
         }
         if truncates && let Some(file) = shard.files.at_mut(file) {
             file.change += 1;
@@ -271,11 +269,12 @@ fn unlink(
 /// What a create means for a file that exists: whether it is the repetition of the create that made it.
 fn existing(shard: &Shard, file: u32, how: How) -> Result<bool, Status> {
     match how {
-        How::Existing | How::Unchecked { truncate: false, .. } => Ok(false),
-        How::Unchecked { truncate: true, .. } => Ok(true),
+        How::Existing | How::Unchecked { .. } => Ok(false),
         How::Guarded { .. } => Err(Status::NFS4ERR_EXIST),
         // "the server checks whether the verifier matches": then it is a retry, and succeeds (RFC 8881 section 18.16.3).
-        How::Exclusive { verifier, .. } if shard.files.at(file).is_some_and(|f| f.verifier == verifier) => Ok(true),
+        How::Exclusive { verifier, .. } if shard.files.at(file).is_some_and(|f| f.verifier == Some(verifier)) => {
+            Ok(true)
+        }
         How::Exclusive { .. } => Err(Status::NFS4ERR_EXIST),
     }
 }
@@ -283,8 +282,8 @@ fn existing(shard: &Shard, file: u32, how: How) -> Result<bool, Status> {
 fn new_file(name: &[u8], request: &OpenRequest<'_>) -> Result<File, Status> {
     let (mode, verifier) = match request.how {
         How::Existing => return Err(Status::NFS4ERR_NOENT),
-        How::Unchecked { mode, .. } | How::Guarded { mode } => (mode, 0),
-        How::Exclusive { mode, verifier } => (mode, verifier),
+        How::Unchecked { mode, .. } | How::Guarded { mode } => (mode, None),
+        How::Exclusive { mode, verifier } => (mode, Some(verifier)),
     };
     Ok(File {
         name: ShortBytes::new(name),

@@ -162,18 +162,23 @@ impl Inner {
     /// Confirms a client, and forgets its former incarnation: "the server MUST delete all state" of it (RFC 8881 section
     /// 18.35.4, case 5).
     fn confirm(&self, clients: &mut Clients, id: ClientId4, origin: &Origin) -> Result<Arc<Client>, Status> {
-        if let Some(former) = clients.replaced_by(id.0) {
-            self.drop_client(clients, former);
-        }
+        let former = clients.replaced_by(id.0);
         let index = match clients.take_index() {
             Some(index) => index,
-            None if self.drop_expired_client(clients, origin.now_ns) => {
+            None => {
+                // Room is made by the client's own former life, or else by a client whose lease has run out.
+                match former {
+                    Some(former) => self.drop_client(clients, former),
+                    None => self.drop_expired_client(clients, origin.now_ns),
+                }
                 clients.take_index().ok_or(Status::NFS4ERR_NOSPC)?
             }
-            None => return Err(Status::NFS4ERR_NOSPC),
         };
         let callbacks =
             self.callbacks.add_client(origin.connection).inspect_err(|_| clients.give_index(index.index))?;
+        if let Some(former) = former {
+            self.drop_client(clients, former);
+        }
         clients.confirm(id.0, index.index, callbacks, origin.now_ns).ok_or(Status::NFS4ERR_STALE_CLIENTID)
     }
 

@@ -55,6 +55,13 @@ fn creates_of_every_kind() {
     assert_eq!(peer.open_with(exclusive(2)).status(), Status::NFS4ERR_EXIST);
     let guarded = OpenArgs { how: OpenHow::Guarded(Fattr::NONE), ..base };
     assert_eq!(peer.open_with(guarded).status(), Status::NFS4ERR_EXIST);
+    let empty = OpenArgs { how: OpenHow::Unchecked(Fattr::NONE), claim: OpenClaim::Null(b"plain"), ..base };
+    assert_eq!(peer.open_with(empty).status(), Status::NFS4_OK);
+    let zero = OpenArgs { how: OpenHow::Exclusive(Verifier4([0; 8])), ..empty };
+    assert_eq!(peer.open_with(zero).status(), Status::NFS4ERR_EXIST, "made by no exclusive create");
+    let both = Fattr { mask: Bitmap4::of(&[attr::SIZE, attr::MODE]), values: &[0; 12] };
+    let truncate = OpenArgs { how: OpenHow::Unchecked(both), ..empty };
+    assert_eq!(peer.open_with(truncate).open().attributes_set, Bitmap4::of(&[attr::SIZE]));
     let mode = Fattr { mask: Bitmap4::of(&[attr::MODE]), values: &[0, 0, 1, 0o200] };
     let both = CreateVerifierAttributes { verifier: Verifier4([3; 8]), attributes: mode };
     let other = OpenArgs { how: OpenHow::Exclusive41(both), claim: OpenClaim::Null(b"g"), ..base };
