@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Most clients: each costs a connection at both ends, and the local port range bounds those.
 pub const CLIENTS_MAX: u32 = 20_000;
 /// Most session slots a client may ask for: what the slot table of the runtime holds.
-pub const SESSION_SLOTS_MAX: u32 = 1024;
+pub const SESSION_SLOTS_MAX: u32 = crate::swarm::SESSION_SLOTS_MAX;
 /// Most delegations: what a 32-bit slab index can name, with room to spare.
 pub const DELEGATIONS_MAX: u64 = 1_000_000_000;
 /// Most reactor threads.
@@ -129,6 +129,9 @@ pub struct Args {
     /// With --connect: who causes the recalls [default: open]
     #[arg(long, value_enum, requires = "connect")]
     pub trigger: Option<TriggerChoice>,
+    /// With --connect: the directory for the files, from the server's root [default: the root itself]
+    #[arg(long, value_name = "PATH", requires = "connect")]
+    pub directory: Option<String>,
     /// Hidden: this process is the swarm of the `storm` at the other end of stdin and stdout.
     #[arg(long, hide = true)]
     pub swarm_role: bool,
@@ -180,6 +183,8 @@ pub struct Options {
     pub seed: u64,
     /// Whether recalled delegations are returned.
     pub return_all: bool,
+    /// Path from the server's root to the directory for the files.
+    pub directory: Vec<String>,
     /// Where the JSON goes.
     pub json: Option<PathBuf>,
     /// Where the picture goes.
@@ -249,6 +254,7 @@ impl Args {
             deadline: self.deadline.unwrap_or(lease.max(for_size)),
             seed: self.seed,
             return_all: self.returns == ReturnChoice::All,
+            directory: components(self.directory.as_deref().unwrap_or_default()),
             json: self.json,
             plot: self.plot,
             hdr: self.hdr,
@@ -310,6 +316,11 @@ impl Args {
         let trigger = self.trigger.unwrap_or(TriggerChoice::Open) == TriggerChoice::Open;
         Ok(Halves::Swarm(resolve("--connect", addr)?, trigger))
     }
+}
+
+/// The names of a path.
+fn components(path: &str) -> Vec<String> {
+    path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn in_range(name: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
@@ -420,5 +431,6 @@ mod tests {
         assert_eq!(check(&["--listen", "::1"]).unwrap().halves, Halves::Server("[::1]:2049".parse().unwrap()));
         let o = check(&["--connect", "127.0.0.1", "--trigger", "none"]).unwrap();
         assert_eq!(o.halves, Halves::Swarm("127.0.0.1:2049".parse().unwrap(), false));
+        assert_eq!(components("/a//b/"), vec!["a", "b"]);
     }
 }

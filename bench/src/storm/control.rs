@@ -60,7 +60,9 @@ pub struct Setup {
     pub seed: u64,
     /// Whether the swarm causes the recalls, by conflicting opens.
     pub trigger: bool,
-    /// The longest a phase may take.
+    /// Path from the server's root to the directory for the files.
+    pub directory: Vec<String>,
+    /// How long the last phase may go without progress.
     pub phase_limit: Duration,
 }
 
@@ -137,6 +139,7 @@ mod tests {
             return_all: true,
             seed: u64::MAX,
             trigger: false,
+            directory: vec!["export".to_owned()],
             phase_limit: Duration::from_millis(1500),
         };
         let commands = [Command::Setup(setup), Command::Grant, Command::Recall, Command::Return, Command::Stop];

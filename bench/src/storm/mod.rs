@@ -20,4 +20,5 @@ pub mod resources;
 pub mod results;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod swarm_half;
 pub mod verdict;

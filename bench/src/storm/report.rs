@@ -138,7 +138,10 @@ fn swarm_half(t: &mut Table, s: &SwarmTally) {
         ("  resends recognised", s.resends),
         ("  connections cut", s.cuts),
         ("  unknown", s.unknown),
-        ("  returns refused", s.return_errors),
+        ("  opens without delegation", s.not_granted),
+        ("  recalled again on request", s.repeated),
+        ("  against the rules", s.against_rules),
+        ("  connections lost", s.connections_lost),
     ] {
         if value > 0 {
             t.count(name, value);

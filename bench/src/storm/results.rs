@@ -175,28 +175,42 @@ pub fn histogram() -> Histogram<u64> {
 pub struct SwarmTally {
     /// Delegations granted to it.
     pub granted: u64,
-    /// Delegations for which at least one CB_RECALL arrived.
+    /// OPENs that succeeded without a delegation.
+    pub not_granted: u64,
+    /// Delegations granted with a stateid that was held already.
+    pub granted_twice: u64,
+    /// Delegations for which at least one CB_RECALL was executed.
     pub recalled: u64,
-    /// CB_RECALLs received, executed ones only; a resend that its slot table answers is none.
+    /// CB_RECALLs executed; a resend that its slot table answers is none.
     pub received: u64,
-    /// CB_RECALLs beyond the first one for a delegation, other than at clients that answer DELAY.
+    /// CB_RECALLs executed for a delegation that had been recalled before, where nothing the client did asked for it.
     pub doubled: u64,
-    /// Records that could not be decoded, or broke the session's rules.
+    /// CB_RECALLs executed once more because the client had told that the first one's reply is lost.
+    pub repeated: u64,
+    /// Records that could not be decoded.
     pub malformed: u64,
+    /// Callbacks against the session's rules, with a wrong credential or program; replies to nothing.
+    pub against_rules: u64,
     /// CB_RECALLs for what was never granted.
     pub unknown: u64,
     /// Delegations of clients that are neither dead nor told to answer DELAY for which no CB_RECALL arrived.
     pub missed_live: u64,
     /// Delegations returned.
     pub returned: u64,
-    /// Returns that the server refused.
-    pub return_errors: u64,
+    /// Delegations of live clients that were recalled and not returned.
+    pub kept_live: u64,
     /// Answers NFS4ERR_DELAY.
     pub delayed: u64,
     /// Resends that the slot tables recognised.
     pub resends: u64,
-    /// Connections that were cut.
+    /// Connections that were cut on purpose.
     pub cuts: u64,
+    /// Connections that the server closed, or that broke.
+    pub connections_lost: u64,
+    /// Opens for write that made the server recall.
+    pub triggered: u64,
+    /// Clients that gave up, and why.
+    pub failures: Vec<String>,
     /// CPU over the whole run.
     pub cpu: CpuTime,
     /// CPU over the recall phase.
