@@ -9,8 +9,10 @@ use std::time::Duration;
 pub const CLIENTS_MAX: u32 = 20_000;
 /// Most session slots a client may ask for: what the slot table of the runtime holds.
 pub const SESSION_SLOTS_MAX: u32 = crate::swarm::SESSION_SLOTS_MAX;
-/// Most delegations: what a 32-bit slab index can name, with room to spare.
-pub const DELEGATIONS_MAX: u64 = 1_000_000_000;
+/// Most delegations: within what a 32-bit slab index can name and the longest deadline can wait for.
+pub const DELEGATIONS_MAX: u64 = 100_000_000;
+/// Longest lease and deadline, of which the runtime's timers take no more.
+const SECONDS_MAX: f64 = 2_000.0;
 /// Most reactor threads.
 pub const REACTORS_MAX: u32 = 256;
 /// Most cuts of a connection.
@@ -269,6 +271,9 @@ impl Args {
         in_range("--rate", self.rate.unwrap_or(1), 1, 1_000_000_000)?;
         in_range("--window", self.window.unwrap_or(1), 1, DELEGATIONS_MAX)?;
         in_range("--cut-connections", self.cut_connections.into(), 0, CUTS_MAX.into())?;
+        if self.lease.is_some_and(|l| l < Duration::from_secs(1)) {
+            return Err("--lease is shorter than the protocol can say: give at least 1 second".to_owned());
+        }
         let (dead, slow, delay) =
             (u64::from(self.dead_clients), u64::from(self.slow_clients), u64::from(self.delay_clients));
         if dead + slow + delay > u64::from(self.clients) {
@@ -358,10 +363,9 @@ fn count(text: &str) -> Result<u64, String> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    const SECONDS_MAX: f64 = 86_400.0;
     match text.parse::<f64>() {
         Ok(s) if (0.1..=SECONDS_MAX).contains(&s) => Ok(Duration::from_secs_f64(s)),
-        _ => Err("give seconds between 0.1 and 86400, such as 5 or 0.5".to_owned()),
+        _ => Err("give seconds between 0.1 and 2000, such as 5 or 0.5".to_owned()),
     }
 }
 
@@ -415,6 +419,7 @@ mod tests {
             (&["--clients", "2", "--dead-clients", "2", "--slow-clients", "1"], "--slow-clients", "raise --clients"),
             (&["--dead-clients", "4294967295", "--slow-clients", "4294967295"], "--dead-clients", "raise --clients"),
             (&["--connect", "127.0.0.1:1", "--backend", "epoll"], "--backend", "leave it out"),
+            (&["--lease", "0.5"], "--lease", "at least 1"),
             (&["--plot", "-"], "--plot", "name a file"),
             (&["--json", "x", "--hdr", "x"], "--hdr", "name two files"),
             (&["--listen", "127.0.0.1:99999"], "--listen", "HOST:PORT"),

@@ -6,6 +6,7 @@
 
 pub mod child;
 pub mod cli;
+pub mod command;
 pub mod control;
 pub mod hdr;
 pub mod interrupt;
@@ -18,7 +19,9 @@ pub mod recorder;
 pub mod report;
 pub mod resources;
 pub mod results;
+pub mod run;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod server_half;
 pub mod swarm_half;
 pub mod verdict;

@@ -19,7 +19,6 @@ pub struct Progress {
     started: Instant,
     said: Instant,
     bar: Option<ProgressBar>,
-    ended: bool,
 }
 
 impl Progress {
@@ -27,7 +26,7 @@ impl Progress {
     pub fn begin(phase: Phase, what: &'static str, total: u64) -> Progress {
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| bar(phase, what, total));
-        Progress { phase, what, total, done: 0, started: now, said: now, bar, ended: false }
+        Progress { phase, what, total, done: 0, started: now, said: now, bar }
     }
 
     /// So many are done.
@@ -42,17 +41,9 @@ impl Progress {
     }
 
     /// The phase is over; the bar stays as it is.
-    pub fn end(mut self) {
-        self.close();
-    }
-
-    fn close(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
-        match &self.bar {
-            Some(bar) => bar.abandon(),
-            None => self.line(&last(self.phase, self.what, self.done, self.total, self.started.elapsed())),
+    pub fn end(self) {
+        if self.bar.is_none() {
+            self.line(&last(self.phase, self.what, self.done, self.total, self.started.elapsed()));
         }
     }
 
@@ -64,7 +55,9 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.close();
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
     }
 }
 

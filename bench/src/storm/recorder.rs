@@ -4,7 +4,7 @@ use super::pace::Window;
 use super::results::{Measured, Outcomes, histogram};
 use hdrhistogram::Histogram;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,7 @@ pub enum Ending {
 /// Collects from the reactors, which write, for the main thread, which reads now and then.
 #[derive(Debug)]
 pub struct Recorder {
+    accepted: AtomicU64,
     shards: Vec<Shard>,
     /// By slab index: how late the run was started, us. Only with a rate.
     late_us: OnceLock<Box<[AtomicU32]>>,
@@ -63,6 +64,7 @@ impl Recorder {
     /// An empty one.
     pub fn new(window: Option<u64>) -> Recorder {
         Recorder {
+            accepted: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             late_us: OnceLock::new(),
             window: window.map(Window::new),
@@ -72,6 +74,16 @@ impl Recorder {
     /// The window, if there is one.
     pub fn window(&self) -> Option<&Window> {
         self.window.as_ref()
+    }
+
+    /// A `try_run` was accepted.
+    pub fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Relaxed);
+    }
+
+    /// Accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
     }
 
     /// Makes room for the lateness of callbacks with slab indices below `indices`.

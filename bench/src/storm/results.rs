@@ -36,6 +36,8 @@ pub struct ServerResults {
     pub granted: u64,
     /// `try_run`s accepted.
     pub accepted: u64,
+    /// Runs that the reactors took up.
+    pub started: u64,
     /// Runs completed, with whatever outcome.
     pub completed: u64,
     /// Runs released.

@@ -15,6 +15,7 @@ pub(crate) fn results() -> Results {
         backend_reason: "everything needed is there".into(),
         granted: 1000,
         accepted: 1000,
+        started: 1000,
         completed: 1000,
         released: 1000,
         outcomes: Outcomes { ok: 1000, ..Outcomes::default() },

@@ -132,6 +132,8 @@ impl Half<'_> {
             }
             if moved.elapsed() > limit { ControlFlow::Break(()) } else { self.tick(Phase::Return, p) }
         })?;
+        let done = swarm.tally().total().delegreturns_ok;
+        (self.report)(Report::Progress { phase: Phase::Return, done, total: done });
         (self.report)(Report::Done(Phase::Return));
         Ok(())
     }
@@ -146,7 +148,11 @@ impl Half<'_> {
 
     /// Reports the progress, and breaks if there is a new command.
     fn tick(&mut self, phase: Phase, p: &Progress<'_>) -> ControlFlow<()> {
-        let done = if phase == Phase::Recall { p.tally.total().distinct } else { p.done };
+        let done = match phase {
+            Phase::Recall => p.tally.total().distinct,
+            Phase::Return => p.tally.total().delegreturns_ok,
+            Phase::Connect | Phase::Grant => p.done,
+        };
         (self.report)(Report::Progress { phase, done, total: p.total });
         match self.commands.try_recv() {
             Ok(command) => self.next = Some(command),

@@ -1,0 +1,296 @@
+//! Runs the real `storm` command, small, on both back ends: the whole way from its arguments to its exit status.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const DELEGATIONS: u64 = 2_000;
+const BACKENDS: [&str; 2] = ["uring", "epoll"];
+
+fn storm() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_storm"));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    storm().args(args).output().expect("storm can be started")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A small storm with `--json -`; `None` if this machine lacks the back end, which is said and never passed over.
+fn small(backend: &str, more: &[&str]) -> Option<(Value, Output)> {
+    let mut args = vec!["--delegations", "2000", "--clients", "4", "--json", "-", "--backend", backend];
+    args.extend(more);
+    let output = run(&args);
+    let said = text(&output.stderr);
+    if backend == "uring" && output.status.code() == Some(2) && said.contains("io_uring") {
+        eprintln!("skipped: {said}");
+        return None;
+    }
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{:?}: {said}", output.status);
+    let object = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("stdout is one JSON object: {e}: {}\n{said}", text(&output.stdout)));
+    Some((object, output))
+}
+
+fn number(v: &Value, path: &str) -> u64 {
+    v.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} is a count in {v}"))
+}
+
+/// What every run must show, whatever was done to it on purpose.
+fn assert_balanced(v: &Value, output: &Output) {
+    let said = text(&output.stderr);
+    for name in ["/accepted", "/completed", "/released"] {
+        assert_eq!(number(v, name), DELEGATIONS, "{name}\n{said}");
+    }
+    assert_eq!((number(v, "/in_flight"), number(v, "/slots_leaked")), (0, 0), "{said}");
+    assert_eq!((number(v, "/swarm/doubled"), number(v, "/swarm/malformed")), (0, 0), "{said}");
+    assert_eq!(v["discrepancies"], Value::Array(Vec::new()), "{said}");
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn a_small_storm_loses_nothing_on_either_back_end() {
+    for backend in BACKENDS {
+        let Some((v, output)) = small(backend, &[]) else { continue };
+        assert_balanced(&v, &output);
+        assert_eq!(v["backend"], backend);
+        assert_eq!((number(&v, "/swarm/recalled"), number(&v, "/swarm/returned")), (DELEGATIONS, DELEGATIONS));
+        assert_eq!(number(&v, "/latency_us/count"), DELEGATIONS);
+        assert!(number(&v, "/latency_us/p50") <= number(&v, "/latency_us/max"));
+        for name in ["callbacks_per_s", "cpu_ns_per_callback", "syscalls_per_callback", "sends_per_callback"] {
+            assert!(v[name].as_f64().is_some_and(|x| x > 0.0), "{name}: {}", v[name]);
+        }
+        assert!(text(&output.stderr).contains("nothing lost"), "the table goes to stderr");
+    }
+}
+
+#[test]
+fn delegations_can_be_kept_to_measure_callbacks_alone() {
+    let Some((v, output)) = small("auto", &["--return", "none"]) else { return };
+    assert_balanced(&v, &output);
+    assert_eq!((number(&v, "/swarm/recalled"), number(&v, "/swarm/returned")), (DELEGATIONS, 0));
+}
+
+#[test]
+fn dead_clients_cost_their_own_callbacks_only() {
+    for backend in BACKENDS {
+        let Some((v, output)) = small(backend, &["--dead-clients", "1", "--deadline", "2", "--lease", "10"]) else {
+            continue;
+        };
+        assert_balanced(&v, &output);
+        assert_eq!(number(&v, "/outcomes/ok"), DELEGATIONS * 3 / 4);
+        assert_eq!(number(&v, "/swarm/recalled"), DELEGATIONS * 3 / 4);
+        let max = number(&v, "/latency_us/max");
+        assert!(max < 1_000_000, "the live clients' callbacks did not wait for the dead one's: {max} us");
+    }
+}
+
+#[test]
+fn clients_that_delay_for_ever_end_by_the_deadline() {
+    let Some((v, output)) = small("auto", &["--delay-clients", "1", "--deadline", "2", "--lease", "10"]) else { return };
+    assert_balanced(&v, &output);
+    assert_eq!(number(&v, "/outcomes/ok"), DELEGATIONS * 3 / 4);
+    assert!(number(&v, "/swarm/delayed") > 0);
+}
+
+#[test]
+fn slow_clients_are_waited_for() {
+    let Some((v, output)) = small("auto", &["--slow-clients", "1"]) else { return };
+    assert_balanced(&v, &output);
+    assert_eq!(number(&v, "/outcomes/ok"), DELEGATIONS);
+}
+
+#[test]
+fn callbacks_survive_that_every_connection_is_cut() {
+    for backend in BACKENDS {
+        let Some((v, output)) = small(backend, &["--cut-connections", "2", "--session-slots", "16"]) else { continue };
+        assert_balanced(&v, &output);
+        assert_eq!(number(&v, "/swarm/cuts"), 8);
+        assert_eq!(number(&v, "/swarm/recalled"), DELEGATIONS);
+    }
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate_and_a_window_its_bound() {
+    let began = Instant::now();
+    let Some((v, output)) = small("auto", &["--rate", "1000", "--window", "64", "--reactors", "2"]) else { return };
+    assert_balanced(&v, &output);
+    let per_s = v["callbacks_per_s"].as_f64().unwrap();
+    assert!((2_000.0..=4_100.0).contains(&per_s), "4 clients at 1,000 a second: {per_s}");
+    assert!(began.elapsed() >= Duration::from_millis(490));
+}
+
+#[test]
+fn every_file_is_written() {
+    let dir = std::env::temp_dir().join(format!("storm-test-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let (json, plot, hdr) = (file("r.json"), file("r.svg"), file("r.hdr"));
+    let args = ["--delegations", "2000", "--clients", "4", "--json", &json, "--plot", &plot, "--hdr", &hdr];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("nothing lost"), "the table is on stdout");
+    let v: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(number(&v, "/completed"), DELEGATIONS);
+    assert!(std::fs::read_to_string(&plot).unwrap().starts_with("<svg"));
+    assert!(std::fs::read_to_string(&hdr).unwrap().contains("#[Histogram log format version"));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// One line on stderr, nothing on stdout, exit status 2.
+fn assert_refused(args: &[&str], says: &str) {
+    let output = run(args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?}: {}", text(&output.stdout));
+    assert_eq!(said.trim_end().lines().count(), 1, "{args:?}: {said}");
+    assert!(said.contains(says), "{args:?}: {said}");
+}
+
+#[test]
+fn bad_input_gets_one_line() {
+    assert_refused(&["--clients", "0"], "--clients 0 is too few: give at least 1");
+    assert_refused(&["--session-slots", "100000"], "give at most 1024");
+    assert_refused(&["--clients", "2", "--dead-clients", "3"], "raise --clients");
+    assert_refused(&["--clients", "x"], "invalid value");
+    assert_refused(&["--json", "/nonexistent/r.json"], "cannot be written");
+    assert_refused(&["--connect", "127.0.0.1:1", "--backend", "epoll"], "leave it out");
+    assert_refused(&["--connect", "127.0.0.1:1"], "127.0.0.1:1");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert_refused(&["--listen", &address], "already in use");
+}
+
+#[test]
+fn too_few_descriptors_are_noticed_before_the_run() {
+    let limited = format!("ulimit -n 40 && exec '{}' --clients 64", env!("CARGO_BIN_EXE_storm"));
+    let output = Command::new("sh").args(["-c", &limited]).stdin(Stdio::null()).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("not enough file descriptors") && said.contains("ulimit -n"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn help_states_the_defaults() {
+    let output = run(&["--help"]);
+    let said = text(&output.stdout);
+    assert!(output.status.success());
+    for needle in ["--delegations", "[default: 1000000]", "--rate", "--lease", "[default: 90]", "--connect", "130"] {
+        assert!(said.contains(needle), "{needle} is not in\n{said}");
+    }
+    assert!(!said.contains("swarm-role"));
+    assert!(text(&run(&["--version"]).stdout).starts_with("storm "));
+}
+
+/// Processes whose parent is `parent`.
+fn children_of(parent: u32) -> Vec<PathBuf> {
+    let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+    all.flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            // The parent is the second field after the name, which is in parentheses (proc_pid_stat(5)).
+            let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+            let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+            after.split_whitespace().nth(1) == Some(&parent.to_string())
+        })
+        .collect()
+}
+
+#[test]
+fn ctrl_c_drains_and_tells_what_was_done() {
+    // At this rate the storm would take 200 s.
+    let args = ["--delegations", "2000", "--clients", "4", "--rate", "50", "--json", "-"];
+    let mut child = storm().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !said.contains("grant:") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended too early: {said}");
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let swarm = children_of(child.id());
+    assert_eq!(swarm.len(), 1);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    stderr.read_to_string(&mut said).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    let v: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
+    assert_eq!((v["interrupted"].as_bool(), number(&v, "/in_flight")), (Some(true), 0), "{said}");
+    assert_eq!(v["discrepancies"], Value::Array(Vec::new()), "{said}");
+    let accepted = number(&v, "/accepted");
+    assert!((10..DELEGATIONS).contains(&accepted), "{accepted}");
+    assert!(!swarm[0].exists(), "the swarm's process is gone");
+}
+
+/// Kills `which` of the two processes while they are at work; returns how the first one ended and what it said.
+fn kill_one(kill_swarm: bool) -> (std::process::ExitStatus, String, PathBuf) {
+    let args = ["--delegations", "2000", "--clients", "4", "--rate", "50"];
+    let mut child = storm().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !said.contains("grant:") {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended too early: {said}");
+    }
+    let swarm = children_of(child.id()).remove(0);
+    let victim = if kill_swarm { swarm.file_name().unwrap().to_str().unwrap().to_owned() } else { child.id().to_string() };
+    assert!(Command::new("kill").args(["-KILL", &victim]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    if kill_swarm {
+        stderr.read_to_string(&mut said).unwrap();
+    }
+    (status, said, swarm)
+}
+
+#[test]
+fn a_swarm_that_dies_is_reported() {
+    let (status, said, _) = kill_one(true);
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("the swarm process ended before its work was done: signal: 9"), "{said}");
+}
+
+#[test]
+fn a_swarm_does_not_outlive_its_leader() {
+    let (status, _, swarm) = kill_one(false);
+    assert_eq!(status.signal(), Some(9));
+    let until = Instant::now() + Duration::from_secs(5);
+    // A zombie that nobody has waited for yet is dead too.
+    let alive = || std::fs::read_to_string(swarm.join("stat")).is_ok_and(|s| !s.contains(") Z "));
+    while alive() {
+        assert!(Instant::now() < until, "{} is still there", swarm.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_two_halves_can_be_two_commands() {
+    let mut server = storm()
+        .args(["--listen", "127.0.0.1:0", "--delegations", "2000", "--clients", "4", "--json", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(server.stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    let address = said.split_whitespace().find_map(|w| w.trim_end_matches(',').parse::<std::net::SocketAddr>().ok());
+    let address = address.unwrap_or_else(|| panic!("it says where it serves: {said}")).to_string();
+    let args = ["--connect", &address, "--trigger", "none", "--delegations", "2000", "--clients", "4", "--json", "-"];
+    let swarm = run(&args);
+    stderr.read_to_string(&mut said).unwrap();
+    let server = server.wait_with_output().unwrap();
+    assert_eq!(swarm.status.code(), Some(0), "{}", text(&swarm.stderr));
+    assert_eq!(server.status.code(), Some(0), "{said}");
+    let (theirs, ours): (Value, Value) =
+        (serde_json::from_slice(&swarm.stdout).unwrap(), serde_json::from_slice(&server.stdout).unwrap());
+    assert_eq!(number(&theirs, "/swarm/recalled"), DELEGATIONS);
+    assert!(theirs["accepted"].is_null() && ours["swarm"].is_null());
+    assert_eq!((number(&ours, "/released"), number(&ours, "/returned")), (DELEGATIONS, DELEGATIONS));
+}
