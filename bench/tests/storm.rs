@@ -95,7 +95,9 @@ fn dead_clients_cost_their_own_callbacks_only() {
 
 #[test]
 fn clients_that_delay_for_ever_end_by_the_deadline() {
-    let Some((v, output)) = small("auto", &["--delay-clients", "1", "--deadline", "2", "--lease", "10"]) else { return };
+    let Some((v, output)) = small("auto", &["--delay-clients", "1", "--deadline", "2", "--lease", "10"]) else {
+        return;
+    };
     assert_balanced(&v, &output);
     assert_eq!(number(&v, "/outcomes/ok"), DELEGATIONS * 3 / 4);
     assert!(number(&v, "/swarm/delayed") > 0);
@@ -141,7 +143,8 @@ fn every_file_is_written() {
     let v: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!(number(&v, "/completed"), DELEGATIONS);
     assert!(std::fs::read_to_string(&plot).unwrap().starts_with("<svg"));
-    assert!(std::fs::read_to_string(&hdr).unwrap().contains("#[Histogram log format version"));
+    let log = std::fs::read_to_string(&hdr).unwrap();
+    assert!(log.contains("#[StartTime: ") && log.lines().last().unwrap().contains(",HISTFAA"), "{log}");
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -240,7 +243,8 @@ fn kill_one(kill_swarm: bool) -> (std::process::ExitStatus, String, PathBuf) {
         assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it ended too early: {said}");
     }
     let swarm = children_of(child.id()).remove(0);
-    let victim = if kill_swarm { swarm.file_name().unwrap().to_str().unwrap().to_owned() } else { child.id().to_string() };
+    let victim =
+        if kill_swarm { swarm.file_name().unwrap().to_str().unwrap().to_owned() } else { child.id().to_string() };
     assert!(Command::new("kill").args(["-KILL", &victim]).status().unwrap().success());
     let status = child.wait().unwrap();
     if kill_swarm {

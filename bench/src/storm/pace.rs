@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+/// The shortest sleep: at high rates what falls due meanwhile is started together, or the sleeping would cost more CPU
+/// than the callbacks. The latencies, from the intended start, include it.
+const SLEEP_MIN: Duration = Duration::from_micros(50);
 /// The longest sleep, so that a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
@@ -63,7 +66,7 @@ impl Pace<'_> {
             if self.stop.load(SeqCst) {
                 return false;
             }
-            std::thread::sleep(left.min(SLEEP_MAX));
+            std::thread::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX));
         }
         true
     }

@@ -15,8 +15,8 @@ const INK: RGBColor = RGBColor(40, 44, 52);
 const FAINT: RGBColor = RGBColor(225, 228, 232);
 const LATENCY: RGBColor = RGBColor(31, 111, 180);
 const RATE: RGBColor = RGBColor(34, 139, 94);
-/// Points of the rate curve: fewer than pixels, so that noise does not fill the area.
-const RATE_POINTS_MAX: usize = 120;
+/// Stretches of the rate curve: fewer than pixels, so that noise does not fill the area.
+const RATE_STRETCHES: usize = 100;
 /// Where the percentile axis is labelled: x is the number of nines, log10(1 / (1 - quantile)).
 const MARKS: [(f64, &str); 7] = [
     (0.0, "min"),
@@ -167,21 +167,29 @@ fn rate(area: &Area<'_>, progress: &[(Duration, u64)]) -> Result<(), Box<dyn std
     Ok(())
 }
 
-/// (seconds, completions per second), each value over its own stretch of time, as steps.
+/// (seconds, completions per second) as steps: the mean rate of each of many equal stretches of time, since the samples
+/// themselves lie closer at the beginning.
 fn rates(progress: &[(Duration, u64)]) -> Vec<(f64, f64)> {
-    let stride = progress.len().div_ceil(RATE_POINTS_MAX).max(1);
-    let last = progress.len().saturating_sub(1);
-    let kept: Vec<_> =
-        progress.iter().enumerate().filter(|(i, _)| i % stride == 0 || *i == last).map(|(_, p)| *p).collect();
-    let mut out = Vec::with_capacity(kept.len() * 2);
-    for pair in kept.windows(2) {
-        let (from, to) = (pair[0].0.as_secs_f64(), pair[1].0.as_secs_f64());
+    let end = progress.last().map_or(0.0, |p| p.0.as_secs_f64());
+    let stretches = RATE_STRETCHES.min(progress.len().saturating_sub(1));
+    let mut out = Vec::with_capacity(stretches * 2);
+    for i in 0..stretches {
+        let (from, to) = (end * i as f64 / stretches as f64, end * (i + 1) as f64 / stretches as f64);
         if to > from {
-            let rate = pair[1].1.saturating_sub(pair[0].1) as f64 / (to - from);
+            let rate = (completed_at(progress, to) - completed_at(progress, from)).max(0.0) / (to - from);
             out.extend([(from, rate), (to, rate)]);
         }
     }
     out
+}
+
+/// How many were completed at a time, on the straight line between two samples.
+fn completed_at(progress: &[(Duration, u64)], s: f64) -> f64 {
+    let after = progress.partition_point(|p| p.0.as_secs_f64() < s).min(progress.len() - 1);
+    let (b, a) = (progress[after], progress[after.saturating_sub(1)]);
+    let (from, to) = (a.0.as_secs_f64(), b.0.as_secs_f64());
+    let part = if to > from { ((s - from) / (to - from)).clamp(0.0, 1.0) } else { 1.0 };
+    a.1 as f64 + part * (b.1 as f64 - a.1 as f64)
 }
 
 fn axis_micros(us: f64) -> String {
@@ -242,11 +250,12 @@ mod tests {
     #[test]
     fn the_rate_is_completions_over_their_own_time() {
         let ms = Duration::from_millis;
-        let steps = rates(&[(ms(0), 0), (ms(100), 50), (ms(100), 50), (ms(300), 50)]);
-        assert_eq!(steps, vec![(0.0, 500.0), (0.1, 500.0), (0.1, 0.0), (0.3, 0.0)]);
+        let steps = rates(&[(ms(0), 0), (ms(100), 50), (ms(200), 50)]);
+        assert_eq!(steps, vec![(0.0, 500.0), (0.1, 500.0), (0.1, 0.0), (0.2, 0.0)]);
+        assert!(rates(&[(ms(0), 0)]).is_empty() && rates(&[(ms(0), 0), (ms(0), 0)]).is_empty());
         let many: Vec<_> = (0..1000_u32).map(|i| (ms(i.into()), u64::from(i))).collect();
         let steps = rates(&many);
-        assert!(steps.len() <= 2 * (RATE_POINTS_MAX + 1));
+        assert_eq!(steps.len(), 2 * RATE_STRETCHES);
         assert!(steps.iter().all(|p| (p.1 - 1000.0).abs() < 1.0), "a steady rate stays steady when thinned");
     }
 }

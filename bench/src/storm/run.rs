@@ -373,7 +373,11 @@ impl Storm<'_> {
                 return Err(Ended::Interrupted);
             }
             if elapsed > limit {
-                say(&format!("giving up: {} of {} callbacks completed", grouped(counts.completed), grouped(self.total)));
+                say(&format!(
+                    "giving up: {} of {} callbacks completed",
+                    grouped(counts.completed),
+                    grouped(self.total)
+                ));
                 return Ok(());
             }
             // A swarm that has failed says so here; its progress is of no interest while ours is shown.

@@ -201,7 +201,9 @@ fn builder(options: &Options) -> Builder {
 
 fn cannot_listen(address: SocketAddr, e: &std::io::Error) -> String {
     match e.kind() {
-        ErrorKind::AddrInUse => format!("--listen {address} is already in use: stop what serves there or choose another port"),
+        ErrorKind::AddrInUse => {
+            format!("--listen {address} is already in use: stop what serves there or choose another port")
+        }
         ErrorKind::PermissionDenied => {
             format!("--listen {address}: permission denied; choose a port of 1024 or more, or run as root")
         }
