@@ -24,9 +24,9 @@ pub enum Backend {
 /// A back end that can be made on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
-    /// [`super::Uring`].
+    /// io_uring.
     Uring,
-    /// [`super::Epoll`].
+    /// epoll.
     Epoll,
 }
 
