@@ -23,7 +23,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("fore", fore),
 ];
 
-/// Longest record that [`record`] allows: short, so that the limit is met often.
+/// Longest record that [`record()`] allows: short, so that the limit is met often.
 const RECORD_BYTES_MAX: usize = 1000;
 
 /// Encodes `value`, which was decoded from `read` bytes.
