@@ -196,7 +196,7 @@ impl Inner {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// EXCHANGE_ID. The numbers in the comments are those of the cases in RFC 8881 section 18.35.4.
+    /// EXCHANGE_ID.
     pub(crate) fn exchange_id(
         &self,
         args: &ExchangeIdArgs<'_>,
@@ -208,16 +208,49 @@ impl Inner {
         }
         match args.state_protect {
             StateProtectArgs::None => {}
-            // "If the client uses SP4_MACH_CRED, the EXCHANGE_ID MUST be sent with RPCSEC_GSS": not served here.
+            // It needs RPCSEC_GSS (RFC 8881 section 18.35.3), which is not served here.
             StateProtectArgs::MachCred(_) => return Err(Status::NFS4ERR_INVAL),
             StateProtectArgs::Ssv(_) => return Err(Status::NFS4ERR_ENCR_ALG_UNSUPP),
         }
+        let mut clients = self.clients();
+        let kept = self.kept_record(&mut clients, args, principal, now_ns)?;
+        let id = match kept {
+            Some(id) => id,
+            None => {
+                let owner = args.client_owner.owner_id.as_bytes();
+                if let Some(older) = clients.incarnations(owner).unconfirmed {
+                    clients.remove(older);
+                }
+                let limit = self.config.clients_unconfirmed_max;
+                clients.add_unconfirmed(owner, args.client_owner.verifier, principal, limit)
+            }
+        };
+        let confirmed = if kept.is_some() { flag::CONFIRMED_R } else { 0 };
+        Ok(ExchangeIdOk {
+            client_id: ClientId4(id),
+            sequence_id: clients.records.get(&id).map_or(1, |r| r.sequence),
+            flags: flag::USE_NON_PNFS | confirmed,
+            state_protect: StateProtectOk::None,
+            server_owner: ServerOwner { minor_id: 0, major_id: self.name() },
+            server_scope: self.name(),
+            impl_id: None::<ImplId<'_>>,
+        })
+    }
+
+    /// The confirmed record that an EXCHANGE_ID is about; `None`: it makes a new one. The numbers in the comments are those
+    /// of the cases in RFC 8881 section 18.35.4.
+    fn kept_record(
+        &self,
+        clients: &mut Clients,
+        args: &ExchangeIdArgs<'_>,
+        principal: Principal,
+        now_ns: u64,
+    ) -> Result<Option<u64>, Status> {
         let owner = args.client_owner.owner_id.as_bytes();
         let verifier = args.client_owner.verifier;
-        let mut clients = self.clients();
-        let known = clients.incarnations(owner);
-        let confirmed = known.confirmed.and_then(|id| Some((id, clients.records.get(&id)?)));
-        let kept = match (confirmed, args.flags & flag::UPD_CONFIRMED_REC_A != 0) {
+        let known = clients.incarnations(owner).confirmed;
+        let confirmed = known.and_then(|id| Some((id, clients.records.get(&id)?)));
+        Ok(match (confirmed, args.flags & flag::UPD_CONFIRMED_REC_A != 0) {
             // 7
             (None, true) => return Err(Status::NFS4ERR_NOENT),
             // 8
@@ -231,7 +264,7 @@ impl Inner {
                 if self.is_in_use(record, now_ns) {
                     return Err(Status::NFS4ERR_CLID_INUSE);
                 }
-                self.drop_client(&mut clients, id);
+                self.drop_client(clients, id);
                 None
             }
             // 2
@@ -240,26 +273,6 @@ impl Inner {
             (Some(_), false) => None,
             // 1 and 4
             (None, false) => None,
-        };
-        let id = match kept {
-            Some(id) => id,
-            None => {
-                if let Some(older) = known.unconfirmed {
-                    clients.remove(older);
-                }
-                let limit = self.config.clients_unconfirmed_max;
-                clients.add_unconfirmed(owner, verifier, principal, limit)
-            }
-        };
-        let confirmed = if kept.is_some() { flag::CONFIRMED_R } else { 0 };
-        Ok(ExchangeIdOk {
-            client_id: ClientId4(id),
-            sequence_id: clients.records.get(&id).map_or(1, |r| r.sequence),
-            flags: flag::USE_NON_PNFS | confirmed,
-            state_protect: StateProtectOk::None,
-            server_owner: ServerOwner { minor_id: 0, major_id: self.name() },
-            server_scope: self.name(),
-            impl_id: None::<ImplId<'_>>,
         })
     }
 

@@ -106,7 +106,7 @@ impl<'a> Compound<'a> {
         let start = w.position();
         let head = CompoundResHead::reserve(args.tag, w)?;
         let end = if args.minor_version != MINOR_VERSION {
-            // "the server returns NFS4ERR_MINOR_VERS_MISMATCH with a zero-length results array" (section 16.2.3).
+            // With no results at all (section 16.2.3).
             End::Results(Status::NFS4ERR_MINOR_VERS_MISMATCH, 0)
         } else if std::str::from_utf8(args.tag).is_err() {
             End::Results(Status::NFS4ERR_INVAL, 0)
@@ -173,7 +173,7 @@ impl<'a> Compound<'a> {
             0 if alone || op == Op::SEQUENCE || !op.is_defined_in(MINOR_VERSION) => Ok(()),
             0 => Err(Status::NFS4ERR_OP_NOT_IN_SESSION),
             _ if op == Op::SEQUENCE => Err(Status::NFS4ERR_SEQUENCE_POS),
-            // "BIND_CONN_TO_SESSION MUST be the only operation" (section 18.34.3).
+            // It stands alone, without SEQUENCE (section 18.34.3).
             _ if op == Op::BIND_CONN_TO_SESSION => Err(Status::NFS4ERR_NOT_ONLY_OP),
             _ => Ok(()),
         }
@@ -298,7 +298,7 @@ impl<'a> Compound<'a> {
 
     fn go_to(&mut self, object: Object) {
         self.current = Some(object);
-        // "the current stateid ... is set to the all-zeros special stateid" with a new current filehandle.
+        // A new current filehandle has no current stateid (section 16.2.3.1.2).
         self.stateid = None;
     }
 
@@ -333,7 +333,7 @@ impl<'a> Compound<'a> {
             OpArgs::DestroySession(args) => {
                 let own = self.session().is_ok_and(|s| s.id == args.session_id);
                 OpRes::DestroySession(match own && n + 1 < count {
-                    // "it MUST be the last operation" of a compound on that session (section 18.37.3).
+                    // In a compound on the session itself it comes last (section 18.37.3).
                     true => Err(Status::NFS4ERR_NOT_ONLY_OP),
                     false => server.destroy_session(&args.session_id),
                 })
@@ -383,7 +383,7 @@ impl<'a> Compound<'a> {
             Object::Root => return Err(Status::NFS4ERR_BAD_STATEID),
             Object::File(file) => self.server.files.close(file, &client, &stateid)?,
         }
-        // "the server SHOULD return the special invalid stateid" (section 18.2.4).
+        // It is of no use to anybody, and the invalid special stateid says so (section 18.2.4).
         self.stateid = Some(Stateid4::INVALID);
         Ok(CloseOk { open_stateid: Stateid4::INVALID })
     }

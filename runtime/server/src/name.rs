@@ -44,10 +44,10 @@ impl fmt::Debug for ShortBytes {
     }
 }
 
-/// Whether a name can be that of a file here (RFC 8881 sections 14.4 and 18.16.3).
+/// Whether a name can be that of a file here (RFC 8881 sections 18.13.3 and 18.16.3).
 pub(crate) fn check_name(name: &[u8]) -> Result<(), Status> {
     match name {
-        // "If the length of the name is zero, NFS4ERR_INVAL will be returned" (LOOKUP and OPEN alike).
+        // LOOKUP and OPEN alike.
         [] => Err(Status::NFS4ERR_INVAL),
         b"." | b".." => Err(Status::NFS4ERR_BADNAME),
         _ if name.len() > NAME_BYTES_MAX => Err(Status::NFS4ERR_NAMETOOLONG),

@@ -22,7 +22,7 @@ impl Compound<'_> {
         let by_name = matches!(target, Target::Name(_));
         let how = match args.how {
             OpenHow::NoCreate => How::Existing,
-            // "a create of a file that the current filehandle is": it exists (section 18.16.3, CLAIM_FH).
+            // A claim by filehandle is of a file that exists: there is nothing to create (section 18.16.3).
             _ if !by_name => return Err(Status::NFS4ERR_INVAL),
             OpenHow::Unchecked(attributes) => unchecked(&attributes)?,
             OpenHow::Guarded(attributes) => guarded(&attributes)?,
@@ -33,7 +33,7 @@ impl Compound<'_> {
         if args.share_deny & !share_deny::BOTH != 0 {
             return Err(Status::NFS4ERR_INVAL);
         }
-        // "If non-reclaim locking operations are done before the RECLAIM_COMPLETE, NFS4ERR_GRACE" (section 18.51.3).
+        // A client opens nothing new before RECLAIM_COMPLETE, even if it has nothing to reclaim (section 18.51.3).
         if !client.has_reclaimed() {
             return Err(Status::NFS4ERR_GRACE);
         }
@@ -61,7 +61,7 @@ impl Compound<'_> {
                 Ok(stateid) => {
                     OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall: false, permissions: NfsAce4::NONE })
                 }
-                // "OPEN_DELEGATE_NONE_EXT MUST NOT be returned" unless a WANT flag was given (section 18.16.3).
+                // The reason is only for clients that gave a WANT flag (section 18.16.3).
                 Err(_) if want == Want::NoPreference => OpenDelegation4::None,
                 Err(why) => OpenDelegation4::NoneExt(why),
             },
@@ -110,8 +110,8 @@ fn access(share_access: u32) -> Result<(u8, Want), Status> {
     }
 }
 
-/// The attributes that a create has set: of a file that was there only the size (section 18.16.3). "Attributes used to
-/// store the verifier" of an exclusive create would count as well; ours is kept elsewhere.
+/// The attributes that a create has set: of a file that was there only the size (section 18.16.3). Attributes that
+/// an exclusive create uses to store its verifier would count as well; ours is kept elsewhere.
 fn attributes_set(how: &OpenHow<'_>, created: bool) -> Bitmap4 {
     match how {
         OpenHow::NoCreate | OpenHow::Exclusive(_) => Bitmap4::EMPTY,

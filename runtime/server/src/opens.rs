@@ -169,7 +169,7 @@ impl Files {
         Ok(())
     }
 
-    /// Adds an open, or upgrades the one that the owner has (RFC 8881 section 9.11).
+    /// Adds an open, or upgrades the one that the owner has (RFC 8881 section 9.9).
     fn add_open(
         &self,
         shard: &mut Shard,
@@ -271,7 +271,7 @@ fn existing(shard: &Shard, file: u32, how: How) -> Result<bool, Status> {
     match how {
         How::Existing | How::Unchecked { .. } => Ok(false),
         How::Guarded { .. } => Err(Status::NFS4ERR_EXIST),
-        // "the server checks whether the verifier matches": then it is a retry, and succeeds (RFC 8881 section 18.16.3).
+        // The same verifier: a retry of the create that made it, which succeeds again (RFC 8881 section 18.16.3).
         How::Exclusive { verifier, .. } if shard.files.at(file).is_some_and(|f| f.verifier == Some(verifier)) => {
             Ok(true)
         }

@@ -159,8 +159,7 @@ impl Inner {
         })
     }
 
-    /// Confirms a client, and forgets its former incarnation: "the server MUST delete all state" of it (RFC 8881 section
-    /// 18.35.4, case 5).
+    /// Confirms a client. What its former incarnation held is forgotten (RFC 8881 section 18.35.4, case 5).
     fn confirm(&self, clients: &mut Clients, id: ClientId4, origin: &Origin) -> Result<Arc<Client>, Status> {
         let former = clients.replaced_by(id.0);
         let index = match clients.take_index() {
@@ -254,7 +253,7 @@ impl Inner {
 
     /// BACKCHANNEL_CTL of the session that the request came on.
     pub(crate) fn backchannel_ctl(&self, session: &Session, args: &BackchannelCtlArgs<'_>) -> Result<(), Status> {
-        // "NFS4ERR_NOENT" is the answer to a GSS handle that is not known, and here none is.
+        // As for a GSS handle that is not known (RFC 8881 section 18.33.3): here none is.
         let security = pick_security(&args.security).ok_or(Status::NFS4ERR_NOENT)?;
         self.callbacks.control(session.key, args.callback_program, security)
     }

@@ -26,8 +26,8 @@ impl Files {
         Stateid4 { seqid, other: words([first, id.index, id.generation]) }
     }
 
-    /// The object's name, if the stateid is one of ours and of that kind. "NFS4ERR_BAD_STATEID" covers all else: RFC 8881
-    /// section 15.1.16.5 makes NFS4ERR_STALE_STATEID obsolete in minor version 1.
+    /// The object's name, if the stateid is one of ours and of that kind. All else is NFS4ERR_BAD_STATEID: minor version 1
+    /// has no use for NFS4ERR_STALE_STATEID (RFC 8881 section 15.1.16).
     pub(crate) fn parse_stateid(&self, kind: Kind, stateid: &Stateid4) -> Result<Id, Status> {
         let [first, index, generation] = split_words(&stateid.other);
         if first != (kind as u32) << 24 | self.instance & INSTANCE_MASK {
@@ -48,7 +48,7 @@ impl Files {
     }
 }
 
-/// The seqid after `seqid`: zero is left out, as it stands for "the current one" (RFC 8881 section 8.2.2).
+/// The seqid after `seqid`: zero is left out, as it stands for the current one (RFC 8881 section 8.2.2).
 pub(crate) const fn next_seqid(seqid: u32) -> u32 {
     match seqid.wrapping_add(1) {
         0 => 1,
