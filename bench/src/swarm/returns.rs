@@ -1,7 +1,6 @@
 //! Delegations to be returned.
 
 use ringback_rpc::nfs4::{FHSIZE, FileHandle, OTHER_SIZE, Stateid4};
-use std::collections::VecDeque;
 
 /// A delegation to be returned, with what DELEGRETURN needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,41 +27,45 @@ impl Return {
 /// this with everything that the client holds.
 #[derive(Debug, Default)]
 pub(crate) struct ReturnQueue {
-    packed: VecDeque<u8>,
+    packed: Vec<u8>,
+    /// Bytes before this one have been taken.
+    taken: usize,
 }
+
+/// The parts of fixed length: stateid and the length of the filehandle.
+const FIXED_BYTES: usize = 4 + OTHER_SIZE + 1;
+/// Taken bytes are given up once there are this many, and more of them than others.
+const TAKEN_BYTES_MIN: usize = 4096;
 
 impl ReturnQueue {
     pub(crate) fn push(&mut self, back: &Return) {
-        self.packed.extend(back.stateid.seqid.to_be_bytes());
-        self.packed.extend(back.stateid.other);
-        self.packed.push_back(back.handle_len);
-        self.packed.extend(back.handle().as_bytes());
+        if self.taken >= TAKEN_BYTES_MIN && self.taken > self.packed.len() / 2 {
+            self.packed.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.packed.extend_from_slice(&back.stateid.seqid.to_be_bytes());
+        self.packed.extend_from_slice(&back.stateid.other);
+        self.packed.push(back.handle_len);
+        self.packed.extend_from_slice(back.handle().as_bytes());
     }
 
     pub(crate) fn pop(&mut self) -> Option<Return> {
-        let seqid = u32::from_be_bytes(self.take()?);
-        let other: [u8; OTHER_SIZE] = self.take()?;
-        let [handle_len] = self.take()?;
-        let mut handle = [0; FHSIZE];
-        for (space, byte) in handle.iter_mut().zip(self.packed.drain(..usize::from(handle_len))) {
-            *space = byte;
+        let (fixed, rest) = self.packed.get(self.taken..)?.split_first_chunk::<FIXED_BYTES>()?;
+        let (seqid, rest_of_fixed) = fixed.split_first_chunk()?;
+        let (other, handle_len) = rest_of_fixed.split_first_chunk::<OTHER_SIZE>()?;
+        let stateid = Stateid4 { seqid: u32::from_be_bytes(*seqid), other: *other };
+        let handle = FileHandle::new(rest.get(..usize::from(handle_len[0]))?)?;
+        let back = Return::new(stateid, &handle);
+        self.taken += FIXED_BYTES + usize::from(back.handle_len);
+        if self.is_empty() {
+            self.packed.clear();
+            self.taken = 0;
         }
-        Some(Return { stateid: Stateid4 { seqid, other }, handle, handle_len })
-    }
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        if self.packed.len() < N {
-            return None;
-        }
-        let mut bytes = [0; N];
-        for (space, byte) in bytes.iter_mut().zip(self.packed.drain(..N)) {
-            *space = byte;
-        }
-        Some(bytes)
+        Some(back)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.packed.is_empty()
+        self.taken == self.packed.len()
     }
 }
 
@@ -80,9 +83,15 @@ mod tests {
                 Return::new(stateid, &FileHandle::new(&[7; FHSIZE][..*len]).unwrap())
             })
             .collect();
-        for _ in 0..3 {
+        for _ in 0..100 {
+            queue.push(&all[1]);
             all.iter().for_each(|one| queue.push(one));
+            assert_eq!(queue.pop(), Some(all[1]));
             all.iter().for_each(|one| assert_eq!(queue.pop(), Some(*one)));
+            (0..30).for_each(|_| queue.push(&all[3]));
+            (0..29).for_each(|_| assert_eq!(queue.pop(), Some(all[3])));
+            queue.push(&all[0]);
+            assert_eq!((queue.pop(), queue.pop()), (Some(all[3]), Some(all[0])));
         }
         assert!(queue.is_empty() && queue.pop().is_none());
     }
