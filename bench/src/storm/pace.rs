@@ -22,58 +22,48 @@ pub struct Pace<'a> {
     pub window: Option<&'a Window>,
     /// Set from outside to end early.
     pub stop: &'a AtomicBool,
+    /// When the first start is due.
+    pub began: Instant,
 }
 
 impl Pace<'_> {
-    /// Calls `start` for every key with how many microseconds late it is, in turn over the clients, so that each has the
-    /// same rate and no client's callbacks come first. Returns when all are started or it was told to stop.
-    pub fn run<K: Copy>(&self, by_client: &[Vec<K>], mut start: impl FnMut(K, u32)) {
+    /// Calls `start` for every key, in turn over the clients, so that each has the same rate and no client's callbacks come
+    /// first. With the key comes the time since `began` from which its latency counts: in an open loop when it was due,
+    /// however late it is, else now. Returns when all are started or it was told to stop.
+    pub fn run<K: Copy>(&self, by_client: &[Vec<K>], mut start: impl FnMut(K, Duration)) {
         // The default slack of 50 us would show in every latency of an open loop; without it the sleep is merely less exact.
         let _ = set_current_timer_slack(NonZeroU64::new(1));
         let longest = by_client.iter().map(Vec::len).max().unwrap_or(0);
         let clients = by_client.len() as u64;
-        let began = Instant::now();
         for turn in 0..longest {
             for (client, keys) in by_client.iter().enumerate() {
                 let Some(key) = keys.get(turn) else { continue };
-                let mut late = Duration::ZERO;
-                if let Some(rate) = self.rate {
-                    let intended = intended(turn as u64 * clients + client as u64, rate, clients);
-                    if !self.sleep_until(began, intended) {
-                        return;
-                    }
-                    self.enter_window();
-                    late = began.elapsed().saturating_sub(intended);
-                } else {
-                    self.enter_window();
+                let due = self.rate.map(|rate| due(turn as u64 * clients + client as u64, rate, clients));
+                self.sleep_until(due.unwrap_or_default());
+                if let Some(window) = self.window {
+                    window.enter(self.stop);
                 }
                 if self.stop.load(SeqCst) {
                     return;
                 }
-                start(*key, u32::try_from(late.as_micros()).unwrap_or(u32::MAX));
+                start(*key, due.unwrap_or_else(|| self.began.elapsed()));
             }
         }
     }
 
-    fn enter_window(&self) {
-        if let Some(window) = self.window {
-            window.enter(self.stop);
-        }
-    }
-
-    fn sleep_until(&self, began: Instant, intended: Duration) -> bool {
-        while let Some(left) = intended.checked_sub(began.elapsed()).filter(|d| !d.is_zero()) {
-            if self.stop.load(SeqCst) {
-                return false;
+    fn sleep_until(&self, due: Duration) {
+        // Nothing is due at zero but what starts at once: no look at the clock for it.
+        while !due.is_zero() && !self.stop.load(SeqCst) {
+            match due.checked_sub(self.began.elapsed()) {
+                Some(left) if !left.is_zero() => std::thread::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX)),
+                _ => return,
             }
-            std::thread::sleep(left.clamp(SLEEP_MIN, SLEEP_MAX));
         }
-        true
     }
 }
 
 /// When the `n`th start of all is due.
-fn intended(n: u64, rate: u64, clients: u64) -> Duration {
+fn due(n: u64, rate: u64, clients: u64) -> Duration {
     const NS_PER_S: u128 = 1_000_000_000;
     let ns = u128::from(n) * NS_PER_S / (u128::from(rate) * u128::from(clients.max(1)));
     Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
@@ -134,40 +124,44 @@ mod tests {
         counts.iter().enumerate().map(|(c, n)| (0..*n).map(|k| (c, k)).collect()).collect()
     }
 
+    fn pace(rate: Option<u64>, stop: &AtomicBool) -> Pace<'_> {
+        Pace { rate, window: None, stop, began: Instant::now() }
+    }
+
     #[test]
     fn clients_take_turns() {
         let stop = AtomicBool::new(false);
         let mut order = Vec::new();
-        Pace { rate: None, window: None, stop: &stop }.run(&keys(&[3, 1, 2]), |k, late| {
-            assert_eq!(late, 0);
-            order.push(k);
-        });
+        pace(None, &stop).run(&keys(&[3, 1, 2]), |k, _| order.push(k));
         assert_eq!(order, vec![(0, 0), (1, 0), (2, 0), (0, 1), (2, 1), (0, 2)]);
     }
 
     #[test]
     fn a_rate_is_kept_for_each_client() {
         let stop = AtomicBool::new(false);
-        let began = Instant::now();
+        let pace = pace(Some(500), &stop);
         let mut count = 0;
-        Pace { rate: Some(500), window: None, stop: &stop }.run(&keys(&[26, 26]), |_, _| count += 1);
+        pace.run(&keys(&[26, 26]), |_, due| {
+            assert!(pace.began.elapsed() >= due, "not before it is due");
+            count += 1;
+        });
         assert_eq!(count, 52);
-        assert!(began.elapsed() >= Duration::from_millis(50), "25 more after the first, 2 ms apart");
-        assert_eq!(intended(1_000, 10, 10), Duration::from_secs(10));
+        assert!(pace.began.elapsed() >= Duration::from_millis(50), "25 more after the first, 2 ms apart");
+        assert_eq!(due(1_000, 10, 10), Duration::from_secs(10));
     }
 
-    /// A starter that was held up says how late it is: what a closed loop would omit.
+    /// A starter that was held up says when it was due: what a closed loop would omit.
     #[test]
-    fn lateness_counts_from_the_intended_start() {
+    fn latency_counts_from_when_the_start_was_due() {
         let stop = AtomicBool::new(false);
-        let mut lates = Vec::new();
-        Pace { rate: Some(1000), window: None, stop: &stop }.run(&keys(&[30]), |(_, k), late| {
+        let mut all_due = Vec::new();
+        pace(Some(1000), &stop).run(&keys(&[30]), |(_, k), due| {
             if k == 0 {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            lates.push(late);
+            all_due.push(due);
         });
-        assert!(lates[1] >= 18_000 && lates[10] >= 9_000, "{lates:?}");
+        assert_eq!(all_due[10], Duration::from_millis(10));
     }
 
     #[test]
@@ -180,7 +174,7 @@ mod tests {
                     window.leave();
                 }
             });
-            Pace { rate: None, window: Some(&window), stop: &stop }.run(&keys(&[1000]), |_, _| {
+            Pace { window: Some(&window), ..pace(None, &stop) }.run(&keys(&[1000]), |_, _| {
                 most.fetch_max(window.outstanding.load(SeqCst), SeqCst);
                 tx.send(()).unwrap();
             });
@@ -199,7 +193,7 @@ mod tests {
                 stop.store(true, SeqCst);
             });
             let mut count = 0;
-            Pace { rate: None, window: Some(&window), stop: &stop }.run(&keys(&[5]), |_, _| count += 1);
+            Pace { window: Some(&window), ..pace(None, &stop) }.run(&keys(&[5]), |_, _| count += 1);
             assert_eq!(count, 1);
         });
     }

@@ -3,6 +3,8 @@
 use super::control::Phase;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How often a plain line may be written.
@@ -16,6 +18,9 @@ pub struct Progress {
     what: &'static str,
     total: u64,
     done: u64,
+    /// Done before the phase began, which the rate leaves out; shared with the bar.
+    base: Arc<AtomicU64>,
+    based: bool,
     started: Instant,
     said: Instant,
     bar: Option<ProgressBar>,
@@ -25,26 +30,56 @@ impl Progress {
     /// Begins a phase of `total` things called `what`.
     pub fn begin(phase: Phase, what: &'static str, total: u64) -> Progress {
         let now = Instant::now();
-        let bar = std::io::stderr().is_terminal().then(|| bar(phase, what, total));
-        Progress { phase, what, total, done: 0, started: now, said: now, bar }
+        let base = Arc::default();
+        let bar = std::io::stderr().is_terminal().then(|| bar(phase, what, total, Arc::clone(&base)));
+        Progress { phase, what, total, done: 0, base, based: true, started: now, said: now, bar }
+    }
+
+    /// The same for a phase that finds some done already: how many, the first `set` says.
+    pub fn go_on(phase: Phase, what: &'static str, total: u64) -> Progress {
+        let mut progress = Progress::begin(phase, what, total);
+        progress.based = false;
+        progress
     }
 
     /// So many are done.
     pub fn set(&mut self, done: u64) {
         self.done = done.min(self.total);
+        if !std::mem::replace(&mut self.based, true) {
+            self.base.store(self.done, Relaxed);
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
         } else if self.said.elapsed() >= LINE_EVERY {
             self.said = Instant::now();
-            self.line(&plain(self.phase, self.what, self.done, self.total, self.started.elapsed()));
+            self.line(&self.plain(self.started.elapsed()));
         }
     }
 
     /// The phase is over; the bar stays as it is.
     pub fn end(self) {
         if self.bar.is_none() {
-            self.line(&last(self.phase, self.what, self.done, self.total, self.started.elapsed()));
+            self.line(&self.last(self.started.elapsed()));
         }
+    }
+
+    fn plain(&self, elapsed: Duration) -> String {
+        let (rate, left) = self.pace(elapsed);
+        format!("{}, {}/s, {left}", self.counts(), grouped(rate))
+    }
+
+    fn last(&self, elapsed: Duration) -> String {
+        format!("{} in {}, {}/s", self.counts(), short(elapsed), grouped(self.pace(elapsed).0))
+    }
+
+    fn counts(&self) -> String {
+        format!("{:>8}: {} of {} {}", self.phase.name(), grouped(self.done), grouped(self.total), self.what)
+    }
+
+    fn pace(&self, elapsed: Duration) -> (u64, String) {
+        let base = self.base.load(Relaxed);
+        let done = self.done.saturating_sub(base);
+        (rate(done, elapsed), left(done, self.total.saturating_sub(base), elapsed))
     }
 
     fn line(&self, text: &str) {
@@ -61,7 +96,8 @@ impl Drop for Progress {
     }
 }
 
-fn bar(phase: Phase, what: &'static str, total: u64) -> ProgressBar {
+fn bar(phase: Phase, what: &'static str, total: u64, base: Arc<AtomicU64>) -> ProgressBar {
+    let base_of_left = Arc::clone(&base);
     let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
     let template = "{prefix:>8} [{bar:32}] {percent:>3} % {counts} {rate}, {left}";
     let style = ProgressStyle::with_template(template)
@@ -71,31 +107,21 @@ fn bar(phase: Phase, what: &'static str, total: u64) -> ProgressBar {
             // Nothing to do about a bar that cannot be written.
             let _ = write!(w, "{} of {} {what}", grouped(s.pos()), grouped(s.len().unwrap_or(0)));
         })
-        .with_key("rate", |s: &ProgressState, w: &mut dyn std::fmt::Write| {
-            let _ = write!(w, "{}/s", grouped(rate(s.pos(), s.elapsed())));
+        .with_key("rate", move |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            let done = s.pos().saturating_sub(base.load(Relaxed));
+            let _ = write!(w, "{}/s", grouped(rate(done, s.elapsed())));
         })
-        .with_key("left", |s: &ProgressState, w: &mut dyn std::fmt::Write| {
-            let total = s.len().unwrap_or(0);
+        .with_key("left", move |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            let (base, total) = (base_of_left.load(Relaxed), s.len().unwrap_or(0));
+            let (done, to_do) = (s.pos().saturating_sub(base), total.saturating_sub(base));
             let _ = match s.pos() >= total {
                 true => write!(w, "took {}", short(s.elapsed())),
-                false => write!(w, "{}", left(s.pos(), total, s.elapsed())),
+                false => write!(w, "{}", left(done, to_do, s.elapsed())),
             };
         });
     let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(phase.name());
     bar.tick();
     bar
-}
-
-fn plain(phase: Phase, what: &str, done: u64, total: u64, elapsed: Duration) -> String {
-    let per_s = grouped(rate(done, elapsed));
-    let left = left(done, total, elapsed);
-    format!("{:>8}: {} of {} {what}, {per_s}/s, {left}", phase.name(), grouped(done), grouped(total))
-}
-
-fn last(phase: Phase, what: &str, done: u64, total: u64, elapsed: Duration) -> String {
-    let per_s = grouped(rate(done, elapsed));
-    let took = short(elapsed);
-    format!("{:>8}: {} of {} {what} in {took}, {per_s}/s", phase.name(), grouped(done), grouped(total))
 }
 
 fn rate(done: u64, elapsed: Duration) -> u64 {
@@ -153,10 +179,22 @@ mod tests {
 
     #[test]
     fn plain_lines_tell_rate_and_time_left() {
-        let line = plain(Phase::Grant, "delegations", 250_000, 1_000_000, Duration::from_secs(2));
+        let mut p = Progress::begin(Phase::Grant, "delegations", 1_000_000);
+        p.bar = None;
+        assert!(p.plain(Duration::ZERO).ends_with("0/s, time left unknown"));
+        p.set(250_000);
+        let line = p.plain(Duration::from_secs(2));
         assert_eq!(line, "   grant: 250,000 of 1,000,000 delegations, 125,000/s, 6.00 s left");
-        let line = last(Phase::Recall, "callbacks", 1_000, 1_000, Duration::from_millis(10));
-        assert_eq!(line, "  recall: 1,000 of 1,000 callbacks in 10 ms, 100,000/s");
-        assert!(plain(Phase::Connect, "clients", 0, 4, Duration::ZERO).ends_with("0/s, time left unknown"));
+        p.set(2_000_000);
+        let line = p.last(Duration::from_secs(2));
+        assert_eq!(line, "   grant: 1,000,000 of 1,000,000 delegations in 2.00 s, 500,000/s");
+    }
+
+    #[test]
+    fn what_was_done_before_is_left_out_of_the_rate() {
+        let mut p = Progress::go_on(Phase::Return, "delegations", 1_000);
+        p.set(900);
+        p.set(950);
+        assert!(p.plain(Duration::from_secs(1)).ends_with("950 of 1,000 delegations, 50/s, 1.00 s left"));
     }
 }

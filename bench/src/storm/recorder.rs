@@ -43,9 +43,25 @@ pub enum Ending {
 pub struct Recorder {
     accepted: AtomicU64,
     shards: Vec<Shard>,
-    /// By slab index: how late the run was started, us. Only with a rate.
-    late_us: OnceLock<Box<[AtomicU32]>>,
+    starts: OnceLock<Starts>,
     window: Option<Window>,
+}
+
+/// When each recall was started. Own clock readings, not the runtime's: it begins to count when the reactor takes a run
+/// up, and the time until then matters too.
+#[derive(Debug)]
+struct Starts {
+    began: Instant,
+    /// By slab index, us since `began`, modulo 2^32: over an hour, more than any deadline. 0: not started here.
+    at_us: Box<[AtomicU32]>,
+}
+
+impl Starts {
+    fn age_us(&self, index: u32) -> Option<u64> {
+        let at = self.at_us.get(index as usize)?.load(Relaxed);
+        let now = self.began.elapsed().as_micros() as u32;
+        (at != 0).then(|| now.wrapping_sub(at).into())
+    }
 }
 
 /// A lock that no other reactor takes; on its own cache lines.
@@ -66,7 +82,7 @@ impl Recorder {
         Recorder {
             accepted: AtomicU64::new(0),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            late_us: OnceLock::new(),
+            starts: OnceLock::new(),
             window: window.map(Window::new),
         }
     }
@@ -86,26 +102,26 @@ impl Recorder {
         self.accepted.load(Relaxed)
     }
 
-    /// Makes room for the lateness of callbacks with slab indices below `indices`.
-    pub fn expect_late(&self, indices: usize) {
-        self.late_us.get_or_init(|| (0..indices).map(|_| AtomicU32::new(0)).collect());
+    /// The storm begins now, over callbacks with slab indices below `indices`. To be called once; gives when it began.
+    pub fn begin(&self, indices: usize) -> Instant {
+        let at_us = || (0..indices).map(|_| AtomicU32::new(0)).collect();
+        self.starts.get_or_init(|| Starts { at_us: at_us(), began: Instant::now() }).began
     }
 
-    /// The next run of callback `index` starts so late.
-    pub fn set_late(&self, index: u32, us: u32) {
+    /// The latency of callback `index` counts from `at` since the beginning.
+    pub fn set_start(&self, index: u32, at: Duration) {
         // Relaxed: the try_run that follows publishes it to the reactor that completes the run (rule R5).
-        if let Some(late) = self.late_us.get().and_then(|l| l.get(index as usize)) {
-            late.store(us, Relaxed);
+        if let Some(start) = self.starts.get().and_then(|s| s.at_us.get(index as usize)) {
+            start.store((at.as_micros() as u32).max(1), Relaxed);
         }
     }
 
-    /// A run has ended, `age_ns` after its accepted `try_run`.
+    /// A run has ended, by the runtime's own count `age_ns` after its beginning.
     pub fn ended(&self, index: u32, age_ns: u64, ending: Ending) {
         {
             let mut inner = self.own_shard();
             if inner.outcomes.note(ending) {
-                let late = self.late_us.get().and_then(|l| l.get(index as usize)).map_or(0, |l| l.load(Relaxed));
-                let us = age_ns / 1_000 + u64::from(late);
+                let us = self.starts.get().and_then(|s| s.age_us(index)).unwrap_or(age_ns / 1_000);
                 inner.latency.get_or_insert_with(histogram).saturating_record(us);
             }
         }
@@ -179,17 +195,19 @@ pub struct Sampler {
     began: Instant,
     interval_began: Duration,
     measured: Measured,
+    answered: u64,
     stride: usize,
     skipped: usize,
 }
 
 impl Sampler {
-    /// From now on.
-    pub fn begin() -> Sampler {
+    /// Of a storm that began at `began`.
+    pub fn begin(began: Instant) -> Sampler {
         Sampler {
-            began: Instant::now(),
+            began,
             interval_began: Duration::ZERO,
             measured: Measured::default(),
+            answered: 0,
             stride: 1,
             skipped: 0,
         }
@@ -200,9 +218,12 @@ impl Sampler {
         self.began.elapsed()
     }
 
-    /// Takes a sample: `completed` so far.
-    pub fn sample(&mut self, recorder: &Recorder, completed: u64) {
+    /// Takes a sample: `completed` and `answered` so far.
+    pub fn sample(&mut self, recorder: &Recorder, completed: u64, answered: u64) {
         let now = self.elapsed();
+        if answered != self.answered {
+            (self.answered, self.measured.last_answer) = (answered, now);
+        }
         self.skipped += 1;
         if self.skipped >= self.stride {
             self.skipped = 0;
@@ -249,7 +270,7 @@ mod tests {
     #[test]
     fn endings_are_counted_and_only_answers_have_a_latency() {
         let recorder = Recorder::new(None);
-        let sampler = Sampler::begin();
+        let sampler = Sampler::begin(Instant::now());
         for ending in [
             Ending::Ok,
             Ending::Error,
@@ -274,19 +295,24 @@ mod tests {
     }
 
     #[test]
-    fn a_late_start_counts_into_the_latency() {
+    fn latency_counts_from_the_start_that_was_set() {
         let recorder = Recorder::new(None);
-        recorder.expect_late(2);
-        recorder.set_late(1, 7_000);
+        let began = recorder.begin(2);
+        std::thread::sleep(Duration::from_millis(8));
+        recorder.set_start(0, Duration::ZERO);
+        recorder.ended(0, 1_000_000, Ending::Ok);
+        let longest = began.elapsed().as_micros() as u64;
+        let h = Sampler::begin(began).end(&recorder, 1).latency;
+        assert!((7_990..=longest + 8).contains(&h.max()), "{}", h.max());
         recorder.ended(1, 1_000_000, Ending::Ok);
-        let h = Sampler::begin().end(&recorder, 1).latency;
-        assert!((8_000..8_008).contains(&h.max()), "{}", h.max());
+        let h = Sampler::begin(began).end(&recorder, 2).latency;
+        assert_eq!(h.max() / 10, 100, "started by somebody else: the runtime's count");
     }
 
     #[test]
     fn threads_do_not_lose_each_others_records() {
         let recorder = Recorder::new(None);
-        let mut sampler = Sampler::begin();
+        let mut sampler = Sampler::begin(Instant::now());
         std::thread::scope(|s| {
             for _ in 0..4 {
                 s.spawn(|| (0..1000).for_each(|i| recorder.ended(i, 5_000, Ending::Ok)));
@@ -295,7 +321,7 @@ mod tests {
                 let _ = sampler.measured.latency.add(recorder.take_latencies());
             }
         });
-        sampler.sample(&recorder, 4000);
+        sampler.sample(&recorder, 4000, 4000);
         assert_eq!(sampler.end(&recorder, 4000).latency.len(), 4000);
         assert_eq!(recorder.outcomes().ok, 4000);
     }
@@ -303,11 +329,12 @@ mod tests {
     #[test]
     fn long_runs_keep_few_samples() {
         let recorder = Recorder::new(None);
-        let mut sampler = Sampler::begin();
+        let mut sampler = Sampler::begin(Instant::now());
         for i in 0..100_000 {
-            sampler.sample(&recorder, i);
+            sampler.sample(&recorder, i, i.min(10));
         }
-        let progress = sampler.end(&recorder, 100_000).progress;
+        let Measured { progress, last_answer, .. } = sampler.end(&recorder, 100_000);
+        assert!(last_answer < progress[100].0);
         assert!(progress.len() <= SAMPLES_MAX + 2, "{}", progress.len());
         assert_eq!(progress[0], (Duration::ZERO, 0));
         assert!(progress.windows(2).all(|p| p[0].1 <= p[1].1 && p[0].0 <= p[1].0));

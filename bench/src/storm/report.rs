@@ -97,6 +97,13 @@ fn speed(t: &mut Table, r: &Results, s: &ServerResults) {
     let at = |q: f64| micros(h.value_at_quantile(q));
     t.section("speed");
     t.row("callbacks/s", format_args!("{:>12} for {}", grouped(s.callbacks_per_s() as u64), short(s.recall)));
+    if s.outcomes.timed_out > 0 {
+        let until = short(s.measured.last_answer);
+        t.row(
+            "answered/s",
+            format_args!("{:>12} until the last answer, after {until}", grouped(s.answered_per_s() as u64)),
+        );
+    }
     let from = if r.options.rate.is_some() { " from the intended start" } else { "" };
     t.row(
         "latency",

@@ -156,11 +156,18 @@ pub struct Measured {
     pub intervals: Vec<(Duration, Duration, Histogram<u64>)>,
     /// Completions so far, by time since the start of the recall phase; begins with (0, 0).
     pub progress: Vec<(Duration, u64)>,
+    /// When the last answer was there: what ends later ends by its deadline.
+    pub last_answer: Duration,
 }
 
 impl Default for Measured {
     fn default() -> Self {
-        Measured { latency: histogram(), intervals: Vec::new(), progress: vec![(Duration::ZERO, 0)] }
+        Measured {
+            latency: histogram(),
+            intervals: Vec::new(),
+            progress: vec![(Duration::ZERO, 0)],
+            last_answer: Duration::ZERO,
+        }
     }
 }
 
@@ -225,6 +232,11 @@ impl ServerResults {
     /// Callbacks completed per second of the recall phase.
     pub fn callbacks_per_s(&self) -> f64 {
         ratio(self.completed as f64, self.recall.as_secs_f64())
+    }
+
+    /// Callbacks answered per second until the last answer: what clients that answer get while others do not.
+    pub fn answered_per_s(&self) -> f64 {
+        ratio(self.outcomes.answered() as f64, self.measured.last_answer.as_secs_f64())
     }
 
     /// `amount` for each completed callback.

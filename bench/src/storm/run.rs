@@ -23,6 +23,7 @@ const STOP_MAX: Duration = Duration::from_secs(30);
 /// How often the recall phase is looked at: often at first, so that a short storm has a length too.
 const LOOK_EVERY_FIRST: Duration = Duration::from_micros(200);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY_IDLE: Duration = Duration::from_millis(50);
 const FIRST: Duration = Duration::from_millis(50);
 /// How often the server half alone looks whether the other half has come further.
 const WAIT_EVERY: Duration = Duration::from_millis(50);
@@ -187,7 +188,7 @@ impl<'a> Run<'a> {
         self.tell(&Command::Return)?;
         let stuck = super::verdict::expected_stuck(self.options);
         let (what, total) = ("delegations", self.options.delegations.saturating_sub(stuck));
-        let progress = self.options.return_all.then(|| Progress::begin(Phase::Return, what, total));
+        let progress = self.options.return_all.then(|| Progress::go_on(Phase::Return, what, total));
         self.follow(Phase::Return, progress)
     }
 
@@ -217,7 +218,7 @@ impl<'a> Run<'a> {
         let Some(server) = &self.server else { return Ok(()) };
         let stuck = super::verdict::expected_stuck(self.options);
         let wanted = if self.options.return_all { self.options.delegations.saturating_sub(stuck) } else { 0 };
-        let mut progress = Progress::begin(Phase::Return, "delegations", wanted);
+        let mut progress = Progress::go_on(Phase::Return, "delegations", wanted);
         let (mut last, mut moved) = (0, Instant::now());
         let returned = || self.found.granted.saturating_sub(server.held());
         while (returned() < wanted || server.clients() > 0) && moved.elapsed() < QUIET_MAX {
@@ -251,22 +252,20 @@ impl<'a> Run<'a> {
         self.found.granted = server.held();
         let to_recall = server.to_recall();
         let total: u64 = to_recall.iter().map(|of_client| of_client.len() as u64).sum();
-        if self.options.rate.is_some() {
-            let indices = to_recall.iter().flatten().map(|held| held.key.index as usize + 1).max();
-            self.recorder.expect_late(indices.unwrap_or(0));
-        }
+        let indices = to_recall.iter().flatten().map(|held| held.key.index as usize + 1).max().unwrap_or(0);
         let progress = Progress::begin(Phase::Recall, "callbacks", total);
         self.recall_began = SystemTime::now();
-        let (cpu, work, sampler) = (CpuTime::now(), server.counts().work, Sampler::begin());
+        let (cpu, work, began) = (CpuTime::now(), server.counts().work, self.recorder.begin(indices));
         let mut storm = Storm {
             options: self.options,
             interrupt: self.interrupt,
             recorder: &self.recorder,
             server,
             swarm: self.swarm.as_mut(),
-            sampler,
+            sampler: Sampler::begin(began),
             progress,
             total,
+            began,
         };
         let ended = storm.run(&to_recall);
         let (recall, measured) = storm.end();
@@ -332,19 +331,18 @@ struct Storm<'a> {
     sampler: Sampler,
     progress: Progress,
     total: u64,
+    began: Instant,
 }
 
 impl Storm<'_> {
     fn run(&mut self, to_recall: &[Vec<HeldDelegation>]) -> Result<(), Ended> {
         let (stop, all_started) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (server, recorder, rate) = (self.server, self.recorder, self.options.rate);
-        let pace = Pace { rate, window: recorder.window(), stop: &stop };
+        let (server, recorder) = (self.server, self.recorder);
+        let pace = Pace { rate: self.options.rate, window: recorder.window(), stop: &stop, began: self.began };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                pace.run(to_recall, |held: HeldDelegation, late| {
-                    if rate.is_some() {
-                        recorder.set_late(held.key.index, late);
-                    }
+                pace.run(to_recall, |held: HeldDelegation, at| {
+                    recorder.set_start(held.key.index, at);
                     server.recall(&held);
                 });
                 all_started.store(true, SeqCst);
@@ -358,13 +356,17 @@ impl Storm<'_> {
     /// Until all are started and completed, or something breaks.
     fn watch(&mut self, all_started: &AtomicBool) -> Result<(), Ended> {
         let limit = self.options.recall_limit();
+        let (mut pause, mut last) = (LOOK_EVERY, 0);
         loop {
             let elapsed = self.sampler.elapsed();
-            std::thread::sleep(if elapsed < FIRST { LOOK_EVERY_FIRST } else { LOOK_EVERY });
+            std::thread::sleep(if elapsed < FIRST { LOOK_EVERY_FIRST } else { pause });
             // Looked at first: what is counted afterwards includes every start.
             let started = all_started.load(SeqCst);
             let counts = self.server.counts();
-            self.sampler.sample(self.recorder, counts.completed);
+            self.sampler.sample(self.recorder, counts.completed, counts.answered);
+            // Nothing moves while the last callbacks wait for their deadline: looking costs CPU that is measured.
+            pause = if counts.completed == last { (pause * 2).min(LOOK_EVERY_IDLE) } else { LOOK_EVERY };
+            last = counts.completed;
             self.progress.set(counts.completed);
             if started && counts.in_flight == 0 && counts.completed >= counts.accepted {
                 return Ok(());

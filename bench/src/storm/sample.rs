@@ -64,5 +64,5 @@ fn measured() -> Measured {
         .collect();
     let half = Duration::from_millis(2);
     let intervals = vec![(Duration::ZERO, half, latency.clone()), (half, half, histogram())];
-    Measured { latency, intervals, progress }
+    Measured { latency, intervals, progress, last_answer: 2 * half }
 }

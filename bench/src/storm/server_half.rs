@@ -37,6 +37,8 @@ pub struct Counts {
     pub started: u64,
     /// Runs completed.
     pub completed: u64,
+    /// Runs answered by the client.
+    pub answered: u64,
     /// Runs released.
     pub released: u64,
     /// Runs in flight.
@@ -136,6 +138,7 @@ impl ServerHalf {
             accepted,
             started: stats.started,
             completed: stats.completed,
+            answered: stats.replied,
             released: stats.released,
             in_flight: stats.in_flight,
             work: ReactorWork {
