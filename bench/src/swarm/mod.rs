@@ -111,7 +111,8 @@ impl std::fmt::Display for Phase {
 pub struct Progress<'a> {
     /// The phase.
     pub phase: Phase,
-    /// Clients set up, OPENs answered, or delegations done with: recalled, and returned where that is asked for.
+    /// Clients set up, OPENs answered, or delegations done with: recalled, and returned where that is asked for. Those of
+    /// a client that gave up are done with, too: see [`Tally::failures`].
     pub done: u64,
     /// Of how many. In [`Phase::Serve`] delegations of dead clients and of those that answer NFS4ERR_DELAY for ever
     /// are not in it.
@@ -127,7 +128,8 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// Every delegation that can be is recalled, and returned where [`SwarmConfig::return_delegations`] asks for it,
-    /// and every answer is with the kernel.
+    /// and every answer is with the kernel. A server that was cut off may want to repeat what it asked: give it the time
+    /// with [`Until::Told`].
     AllRecalled,
     /// The progress callback says so.
     Told,
