@@ -68,7 +68,7 @@ if listens; then fail "port $PORT is in use: set PORT"; fi
 tcpdump -i lo -s 0 -U -B 16384 -Z root -w "$folder/storm.pcap" "tcp port $PORT" 2>"$folder/tcpdump.log" &
 tcpdump=$!
 started+=("$tcpdump")
-wait_for "capture" grep -q 'listening on' "$folder/tcpdump.log"
+wait_for "capture" grep -qs 'listening on' "$folder/tcpdump.log"
 
 timeout "$LIMIT_S" "$STORM" --listen "127.0.0.1:$PORT" --backend "$BACKEND" --delegations "$DELEGATIONS" \
     --clients "$CLIENTS" --json "$folder/server.json" >"$folder/server.log" 2>&1 &
@@ -97,9 +97,10 @@ decode() {
     tshark -r "$folder/decode.pcap" -2 -d "tcp.port==$PORT,rpc" "$@" 2>>"$folder/tshark.log"
 }
 
+# A comparison with `>` holds if it does for any RPC of the frame; with `!=` it would have to for all.
 bad=$(decode -Y '_ws.malformed || _ws.expert.severity == "Error" || rpc.continuation_data || rpc.dup ||
-    rpc.state_accept != 0 || rpc.replystat != 0 || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment')
-[[ -z $bad ]] || fail "not well formed, or the capture is not complete:"$'\n'"$bad"
+    rpc.state_accept > 0 || rpc.replystat > 0 || nfs.nfsstat4 > 0 || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment')
+[[ -z $bad ]] || fail "not well formed, or the capture is not complete:"$'\n'"$(head -n 10 <<<"$bad" | cut -c 1-300)"
 
 # Several RPCs share a frame: the fields of a frame are lists, in the order of its RPCs.
 decode -Y rpc -T fields -E separator=/t -e tcp.stream -e rpc.xid -e rpc.msgtyp -e rpc.program -e nfs.cb.operation \

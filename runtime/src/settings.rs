@@ -64,8 +64,11 @@ impl Settings {
         let mut config = Config::for_lease(ns(self.lease));
         config.run_deadline_ns = ns(self.run_deadline);
         config.rpc_timeout_ns = ns(self.rpc_timeout);
-        config.seed ^= client.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        config.first_xid = (client.to_bits() as u32).wrapping_mul(0x85eb_ca6b) ^ client.generation;
+        let mixed = client.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        config.seed ^= mixed;
+        // The upper half depends on index and generation. It is far from 1, where clients like to begin with their own
+        // xids: the two directions are independent, but decoders of captures tend to mix them up.
+        config.first_xid = (mixed >> 32) as u32;
         config
     }
 }
