@@ -23,8 +23,10 @@ pub struct Stats {
     pub requeued: u64,
     /// Calls sent again on another connection.
     pub resent: u64,
-    /// Callback records encoded.
+    /// Calls sent for the first time.
     pub callbacks_sent: u64,
+    /// Lone CB_SEQUENCE calls that resynchronise a session slot.
+    pub resynchronised: u64,
     /// Replies to nothing that is outstanding.
     pub replies_unknown: u64,
     /// Replies that could not be decoded.
@@ -123,7 +125,7 @@ macro_rules! reactor_stats {
 }
 
 reactor_stats! {
-    started, completed, released, replied, timed_out, cancelled, requeued, resent, callbacks_sent, replies_unknown,
+    started, completed, released, replied, timed_out, cancelled, requeued, resent, callbacks_sent, resynchronised, replies_unknown,
     replies_malformed, records_malformed, connections_condemned, connections_failed, fore_calls, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
 }
 

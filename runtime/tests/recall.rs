@@ -32,6 +32,7 @@ fn every_callback_completes_once() {
         }
         eventually("all are released", || hooks.released() == 1000);
         assert_clean(&runtime, &hooks, 0..1000);
+        assert_eq!((runtime.stats().callbacks_sent, runtime.stats().resent), (1000, 0));
         let census = runtime.census();
         assert_eq!((census.slots, census.free, census.with_run), (8, 8, 0));
         for key in keys {
@@ -111,6 +112,7 @@ fn f7_calls_survive_their_connection() {
         eventually("all are released", || hooks.released() == 100);
         assert_clean(&runtime, &hooks, 0..100);
         assert_eq!(runtime.census().free, 4);
+        assert_eq!((runtime.stats().callbacks_sent, runtime.stats().resent), (100, 4));
     }
 }
 

@@ -6,8 +6,8 @@ use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ClientShared, ReactorPort, Shared};
-use crate::stats::{Census, count, set};
-use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Handled, Host, Requeue, Token};
+use crate::stats::{Census, ReactorStats, count, count_by, set};
+use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled, Host, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer};
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(super) struct Client {
     /// Connections that carry the backchannel of a session of this client.
     pub links: Vec<Link>,
     pub session_count: usize,
+    /// What [`Client::publish_counters`] has published.
+    counted: Counters,
     pub in_ring: bool,
     pub touched: bool,
     /// Removed by the embedder: forgotten when nothing is in flight.
@@ -49,6 +51,15 @@ impl Client {
     /// Whether a connection of the client has something to send and is not waiting for room.
     pub fn wants_transmit(&self) -> bool {
         self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
+    }
+
+    /// Adds what the core has counted since the last look to the reactor's counters.
+    pub fn publish_counters(&mut self, stats: &ReactorStats) {
+        let now = *self.backchannel.counters();
+        count_by(&stats.callbacks_sent, now.sent - self.counted.sent);
+        count_by(&stats.resent, now.resent - self.counted.resent);
+        count_by(&stats.resynchronised, now.resyncs - self.counted.resyncs);
+        self.counted = now;
     }
 
     /// Lets other threads see the SEQ4_STATUS bits. Sessions take the first free place in the table, so all of them are
@@ -133,6 +144,7 @@ impl Home {
             backchannel,
             links: Vec::new(),
             session_count: 0,
+            counted: Counters::default(),
             in_ring: false,
             touched: false,
             removed: false,

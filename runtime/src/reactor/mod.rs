@@ -188,9 +188,10 @@ impl<I: Io> Reactor<I> {
     /// if it has something to send.
     fn settle_touched(&mut self, settle: Settle) {
         while let Some(index) = self.home.touched.pop() {
-            let Home { clients, shared, now_ns, .. } = &mut self.home;
+            let Home { clients, shared, now_ns, reactor, .. } = &mut self.home;
             let Some(Some(client)) = clients.get_mut(index as usize) else { continue };
             client.touched = false;
+            client.publish_counters(&shared.reactors[*reactor].stats);
             if settle == Settle::LetIn && !client.in_ring && client.wants_transmit() {
                 client.in_ring = true;
                 self.ring.push_back(index);
