@@ -3,8 +3,6 @@
 use super::control::Phase;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::{IsTerminal, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How often a plain line may be written.
@@ -18,9 +16,6 @@ pub struct Progress {
     what: &'static str,
     total: u64,
     done: u64,
-    /// Done before the phase began, which the rate leaves out; shared with the bar.
-    base: Arc<AtomicU64>,
-    based: bool,
     started: Instant,
     said: Instant,
     bar: Option<ProgressBar>,
@@ -29,25 +24,18 @@ pub struct Progress {
 impl Progress {
     /// Begins a phase of `total` things called `what`.
     pub fn begin(phase: Phase, what: &'static str, total: u64) -> Progress {
-        let now = Instant::now();
-        let base = Arc::default();
-        let bar = std::io::stderr().is_terminal().then(|| bar(phase, what, total, Arc::clone(&base)));
-        Progress { phase, what, total, done: 0, base, based: true, started: now, said: now, bar }
+        Progress::since(phase, what, total, Instant::now())
     }
 
-    /// The same for a phase that finds some done already: how many, the first `set` says.
-    pub fn go_on(phase: Phase, what: &'static str, total: u64) -> Progress {
-        let mut progress = Progress::begin(phase, what, total);
-        progress.based = false;
-        progress
+    /// The same for what has been going on since `started`.
+    pub fn since(phase: Phase, what: &'static str, total: u64, started: Instant) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| bar(phase, what, total, started));
+        Progress { phase, what, total, done: 0, started, said: Instant::now(), bar }
     }
 
     /// So many are done.
     pub fn set(&mut self, done: u64) {
         self.done = done.min(self.total);
-        if !std::mem::replace(&mut self.based, true) {
-            self.base.store(self.done, Relaxed);
-        }
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
         } else if self.said.elapsed() >= LINE_EVERY {
@@ -64,22 +52,16 @@ impl Progress {
     }
 
     fn plain(&self, elapsed: Duration) -> String {
-        let (rate, left) = self.pace(elapsed);
-        format!("{}, {}/s, {left}", self.counts(), grouped(rate))
+        let left = left(self.done, self.total, elapsed);
+        format!("{}, {}/s, {left}", self.counts(), grouped(rate(self.done, elapsed)))
     }
 
     fn last(&self, elapsed: Duration) -> String {
-        format!("{} in {}, {}/s", self.counts(), short(elapsed), grouped(self.pace(elapsed).0))
+        format!("{} in {}, {}/s", self.counts(), short(elapsed), grouped(rate(self.done, elapsed)))
     }
 
     fn counts(&self) -> String {
         format!("{:>8}: {} of {} {}", self.phase.name(), grouped(self.done), grouped(self.total), self.what)
-    }
-
-    fn pace(&self, elapsed: Duration) -> (u64, String) {
-        let base = self.base.load(Relaxed);
-        let done = self.done.saturating_sub(base);
-        (rate(done, elapsed), left(done, self.total.saturating_sub(base), elapsed))
     }
 
     fn line(&self, text: &str) {
@@ -96,8 +78,7 @@ impl Drop for Progress {
     }
 }
 
-fn bar(phase: Phase, what: &'static str, total: u64, base: Arc<AtomicU64>) -> ProgressBar {
-    let base_of_left = Arc::clone(&base);
+fn bar(phase: Phase, what: &'static str, total: u64, started: Instant) -> ProgressBar {
     let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
     let template = "{prefix:>8} [{bar:32}] {percent:>3} % {counts} {rate}, {left}";
     let style = ProgressStyle::with_template(template)
@@ -107,19 +88,18 @@ fn bar(phase: Phase, what: &'static str, total: u64, base: Arc<AtomicU64>) -> Pr
             // Nothing to do about a bar that cannot be written.
             let _ = write!(w, "{} of {} {what}", grouped(s.pos()), grouped(s.len().unwrap_or(0)));
         })
-        .with_key("rate", move |s: &ProgressState, w: &mut dyn std::fmt::Write| {
-            let done = s.pos().saturating_sub(base.load(Relaxed));
-            let _ = write!(w, "{}/s", grouped(rate(done, s.elapsed())));
+        .with_key("rate", |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            let _ = write!(w, "{}/s", grouped(rate(s.pos(), s.elapsed())));
         })
-        .with_key("left", move |s: &ProgressState, w: &mut dyn std::fmt::Write| {
-            let (base, total) = (base_of_left.load(Relaxed), s.len().unwrap_or(0));
-            let (done, to_do) = (s.pos().saturating_sub(base), total.saturating_sub(base));
+        .with_key("left", |s: &ProgressState, w: &mut dyn std::fmt::Write| {
+            let total = s.len().unwrap_or(0);
             let _ = match s.pos() >= total {
                 true => write!(w, "took {}", short(s.elapsed())),
-                false => write!(w, "{}", left(done, to_do, s.elapsed())),
+                false => write!(w, "{}", left(s.pos(), total, s.elapsed())),
             };
         });
     let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(phase.name());
+    let bar = bar.with_elapsed(started.elapsed());
     bar.tick();
     bar
 }
@@ -188,13 +168,5 @@ mod tests {
         p.set(2_000_000);
         let line = p.last(Duration::from_secs(2));
         assert_eq!(line, "   grant: 1,000,000 of 1,000,000 delegations in 2.00 s, 500,000/s");
-    }
-
-    #[test]
-    fn what_was_done_before_is_left_out_of_the_rate() {
-        let mut p = Progress::go_on(Phase::Return, "delegations", 1_000);
-        p.set(900);
-        p.set(950);
-        assert!(p.plain(Duration::from_secs(1)).ends_with("950 of 1,000 delegations, 50/s, 1.00 s left"));
     }
 }

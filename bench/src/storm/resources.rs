@@ -12,8 +12,10 @@ const FILES_BASE: u64 = 32;
 const FILES_PER_REACTOR: u64 = 4;
 /// While connections are cut, an old one may still be closing when the new one is open.
 const FILES_PER_CLIENT_CUT: u64 = 2;
-/// Locked memory of one reactor's ring and its buffer ring; kernels since 6.14 charge both to the user.
-const LOCKED_BYTES_PER_REACTOR: u64 = 512 << 10;
+/// Locked memory of one reactor's ring and its buffer ring, which kernels since 6.14 charge to the user; and of the ring
+/// that probes. Measured.
+const LOCKED_BYTES_PER_REACTOR: u64 = 256 << 10;
+const LOCKED_BYTES_PROBE: u64 = 128 << 10;
 /// Memory of both halves for one delegation: runtime, file server, recall list and the swarm's own table; measured 202.
 const BYTES_PER_DELEGATION: u64 = 230;
 /// Memory of both halves before the first delegation, and of one client.
@@ -56,11 +58,11 @@ fn check_files(options: &Options, limit: Option<u64>) -> Result<(), String> {
 
 /// With `--backend auto` too little locked memory is no error: the runtime then takes epoll and says why.
 fn check_locked(options: &Options, limit: Option<u64>, exempt: bool) -> Result<(), String> {
-    let need = u64::from(options.reactors) * LOCKED_BYTES_PER_REACTOR;
+    let need = u64::from(options.reactors) * LOCKED_BYTES_PER_REACTOR + LOCKED_BYTES_PROBE;
     match limit {
         Some(have) if have < need && !exempt && options.has_server() && options.backend == BackendChoice::Uring => {
             Err(format!(
-                "not enough locked memory: io_uring with {} reactors needs {} KiB, the limit is {} KiB; raise it with \
+                "not enough locked memory: io_uring with --reactors {} needs {} KiB, the limit is {} KiB; raise it with \
                  `ulimit -l {}`, lower --reactors, or use --backend epoll",
                 options.reactors,
                 need >> 10,
@@ -179,7 +181,7 @@ mod tests {
     fn too_little_locked_memory_matters_to_io_uring_only() {
         let o = options(&["--backend", "uring"]);
         let error = check_locked(&o, Some(0), false).unwrap_err();
-        assert!(error.contains("ulimit -l 512") && error.contains("--backend epoll"), "{error}");
+        assert!(error.contains("ulimit -l 384") && error.contains("--backend epoll"), "{error}");
         assert_eq!(check_locked(&o, Some(0), true), Ok(()));
         assert_eq!(check_locked(&options(&[]), Some(0), false), Ok(()));
     }

@@ -77,6 +77,8 @@ struct Run<'a> {
     /// What is known of the server half so far.
     found: ServerResults,
     recall_began: SystemTime,
+    /// The same on the other clock.
+    recall_from: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -85,7 +87,8 @@ impl<'a> Run<'a> {
         let server = options.has_server().then(|| ServerHalf::start(options, Arc::clone(&recorder))).transpose()?;
         let swarm = options.has_swarm().then(SwarmProcess::start).transpose()?;
         let found = ServerResults::default();
-        Ok(Run { options, interrupt, recorder, server, swarm, found, recall_began: SystemTime::now() })
+        let (recall_began, recall_from) = (SystemTime::now(), Instant::now());
+        Ok(Run { options, interrupt, recorder, server, swarm, found, recall_began, recall_from })
     }
 
     fn phases(&mut self) -> Result<(), Ended> {
@@ -163,7 +166,7 @@ impl<'a> Run<'a> {
     /// length of the deadline.
     fn recall_elsewhere(&mut self) -> Result<(), Ended> {
         self.tell(&Command::Recall)?;
-        self.recall_began = SystemTime::now();
+        (self.recall_began, self.recall_from) = (SystemTime::now(), Instant::now());
         let stuck = super::verdict::expected_stuck(self.options);
         let wanted = self.options.delegations.saturating_sub(stuck);
         let mut progress = Progress::begin(Phase::Recall, "delegations", wanted);
@@ -188,7 +191,7 @@ impl<'a> Run<'a> {
         self.tell(&Command::Return)?;
         let stuck = super::verdict::expected_stuck(self.options);
         let (what, total) = ("delegations", self.options.delegations.saturating_sub(stuck));
-        let progress = self.options.return_all.then(|| Progress::go_on(Phase::Return, what, total));
+        let progress = self.options.return_all.then(|| Progress::since(Phase::Return, what, total, self.recall_from));
         self.follow(Phase::Return, progress)
     }
 
@@ -210,6 +213,8 @@ impl<'a> Run<'a> {
             self.pause(WAIT_EVERY)?;
         }
         progress.end();
+        // Some may come back before the recalls begin here: a swarm that causes recalls itself does not wait.
+        self.found.granted = total;
         self.pause(GRANTS_SETTLE)
     }
 
@@ -218,7 +223,7 @@ impl<'a> Run<'a> {
         let Some(server) = &self.server else { return Ok(()) };
         let stuck = super::verdict::expected_stuck(self.options);
         let wanted = if self.options.return_all { self.options.delegations.saturating_sub(stuck) } else { 0 };
-        let mut progress = Progress::go_on(Phase::Return, "delegations", wanted);
+        let mut progress = Progress::since(Phase::Return, "delegations", wanted, self.recall_from);
         let (mut last, mut moved) = (0, Instant::now());
         let returned = || self.found.granted.saturating_sub(server.held());
         while (returned() < wanted || server.clients() > 0) && moved.elapsed() < QUIET_MAX {
@@ -249,12 +254,12 @@ impl<'a> Run<'a> {
     fn recall_here(&mut self) -> Result<(), Ended> {
         let Some(server) = &self.server else { return Ok(()) };
         (self.found.idle_bytes, self.found.idle_callbacks) = server.idle_memory();
-        self.found.granted = server.held();
+        self.found.granted = self.found.granted.max(server.held());
         let to_recall = server.to_recall();
         let total: u64 = to_recall.iter().map(|of_client| of_client.len() as u64).sum();
         let indices = to_recall.iter().flatten().map(|held| held.key.index as usize + 1).max().unwrap_or(0);
         let progress = Progress::begin(Phase::Recall, "callbacks", total);
-        self.recall_began = SystemTime::now();
+        (self.recall_began, self.recall_from) = (SystemTime::now(), Instant::now());
         let (cpu, work, began) = (CpuTime::now(), server.counts().work, self.recorder.begin(indices));
         let mut storm = Storm {
             options: self.options,
