@@ -68,7 +68,6 @@ impl Chain {
     }
 
     /// Whether all was popped.
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }

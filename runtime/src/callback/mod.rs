@@ -77,7 +77,7 @@ mod tests;
 
 #[cfg(not(loom))]
 pub(crate) use {
-    inbox::{Inbox, Parking},
+    inbox::{Chain, Inbox, Parking},
     inflight::InFlight,
     slab::{CallbackEntry, CallbackSlab},
     state::{Abandon, Claim, Dequeue, Finish, Removal},

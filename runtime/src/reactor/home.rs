@@ -297,7 +297,10 @@ impl ClientHost<'_> {
 
 impl Host for ClientHost<'_> {
     fn link(&self, token: Token) -> Option<Token> {
-        self.entry(token).link().map(Token)
+        let next = self.entry(token).link()?;
+        // The entry after this one is the next that the core looks at: by then it is in the cache.
+        self.shared.slab.prefetch(next);
+        Some(Token(next))
     }
 
     fn set_link(&mut self, token: Token, next: Option<Token>) {

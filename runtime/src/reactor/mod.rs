@@ -16,6 +16,7 @@ mod receive;
 mod transmit;
 mod wheel;
 
+use crate::callback::Chain;
 use crate::io::{Io, IoEvent, Wait};
 use crate::registry::{ReactorPort, Shared};
 use crate::stats::{count, count_by};
@@ -26,6 +27,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use wheel::Wheel;
+
+/// Callbacks handed to their clients in one turn: a storm of a million must not keep replies waiting.
+const SUBMITTED_PER_TURN: u64 = 4096;
 
 /// Whether clients with something to send enter the ring.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub(crate) struct Reactor<I: Io> {
     wheel: Wheel,
     /// Clients with something to send and a way to send it, in round robin.
     ring: VecDeque<u32>,
+    /// Callbacks taken off the inbox and not handed to their clients yet.
+    submitted: Chain,
     events: Vec<IoEvent>,
     /// Clients whose time has come.
     fired: Vec<u32>,
@@ -60,6 +66,7 @@ impl<I: Io> Reactor<I> {
             wheel: Wheel::new(now_ns),
             home: Home::new(index, shared, now_ns),
             ring: VecDeque::new(),
+            submitted: Chain::default(),
             events: Vec::new(),
             fired: Vec::new(),
             stopping: false,
@@ -106,6 +113,7 @@ impl<I: Io> Reactor<I> {
     /// over must wake it.
     fn park_or_go_on(&mut self) -> Wait {
         let busy = !self.ring.is_empty()
+            || !self.submitted.is_empty()
             || !self.fired.is_empty()
             || self.lines.wants_flush()
             || !self.home.touched.is_empty();
@@ -139,18 +147,22 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    /// Commands, and callbacks that were submitted since the last turn. The callbacks are taken off the inbox first:
+    /// Commands, and callbacks that were submitted, up to a limit per turn. The callbacks are taken off the inbox first:
     /// the command that registered their client was posted before they were, so it has run when they are looked at.
     fn pick_up(&mut self) {
         let shared = Arc::clone(&self.home.shared);
         let port = &shared.reactors[self.home.reactor];
-        let mut batch = port.inbox.take_all(&shared.slab);
+        if self.submitted.is_empty() {
+            self.submitted = port.inbox.take_all(&shared.slab);
+        }
         while let Some(command) = port.commands.pop() {
             self.run_command(command);
         }
         let started_us = (self.home.now_ns / 1000) as u32;
         let mut started = 0;
-        while let Some(index) = batch.pop(&shared.slab) {
+        while started < SUBMITTED_PER_TURN
+            && let Some(index) = self.submitted.pop(&shared.slab)
+        {
             let Some(entry) = shared.slab.get(index) else {
                 unreachable!("entry {index} is queued and not in the slab")
             };
