@@ -10,6 +10,7 @@ use super::recorder::{Recorder, Sampler};
 use super::resources::{self, CpuTime};
 use super::results::{Measured, Results, ServerResults, SwarmTally};
 use super::server_half::ServerHalf;
+use super::verdict::expected_stuck;
 use ringback_server::HeldDelegation;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,6 +80,8 @@ struct Run<'a> {
     recall_began: SystemTime,
     /// The same on the other clock.
     recall_from: Instant,
+    /// Delegations that are to come back: those of live clients.
+    to_return: u64,
 }
 
 impl<'a> Run<'a> {
@@ -88,7 +91,8 @@ impl<'a> Run<'a> {
         let swarm = options.has_swarm().then(SwarmProcess::start).transpose()?;
         let found = ServerResults::default();
         let (recall_began, recall_from) = (SystemTime::now(), Instant::now());
-        Ok(Run { options, interrupt, recorder, server, swarm, found, recall_began, recall_from })
+        let to_return = options.delegations.saturating_sub(expected_stuck(options));
+        Ok(Run { options, interrupt, recorder, server, swarm, found, recall_began, recall_from, to_return })
     }
 
     fn phases(&mut self) -> Result<(), Ended> {
@@ -162,36 +166,37 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The recalls of a server that is somewhere else: until each live delegation has been recalled, or none was for the
-    /// length of the deadline.
+    /// The recalls of a server that is somewhere else: until each delegation that live clients were granted has been
+    /// recalled, or none was for the length of the deadline.
     fn recall_elsewhere(&mut self) -> Result<(), Ended> {
         self.tell(&Command::Recall)?;
         (self.recall_began, self.recall_from) = (SystemTime::now(), Instant::now());
-        let stuck = super::verdict::expected_stuck(self.options);
-        let wanted = self.options.delegations.saturating_sub(stuck);
-        let mut progress = Progress::begin(Phase::Recall, "delegations", wanted);
+        let mut progress = None;
         let (mut last, mut moved) = (0, Instant::now());
-        while last < wanted && moved.elapsed() < self.options.deadline {
+        while last < self.to_return && moved.elapsed() < self.options.deadline {
             let Some(swarm) = &mut self.swarm else { return Ok(()) };
-            if let Report::Progress { phase: Phase::Recall, done, .. } = swarm.hear(SILENCE_MAX, self.interrupt)? {
+            if let Report::Progress { phase: Phase::Recall, done, total } = swarm.hear(SILENCE_MAX, self.interrupt)? {
+                self.to_return = total;
                 if done != last {
                     (last, moved) = (done, Instant::now());
                 }
-                progress.set(done);
+                progress.get_or_insert_with(|| Progress::begin(Phase::Recall, "delegations", total)).set(done);
             }
             if self.interrupt.is_set() {
                 return Err(Ended::Interrupted);
             }
         }
-        progress.end();
+        if let Some(progress) = progress {
+            progress.end();
+        }
         Ok(())
     }
 
     fn return_rest(&mut self) -> Result<(), Ended> {
         self.tell(&Command::Return)?;
-        let stuck = super::verdict::expected_stuck(self.options);
-        let (what, total) = ("delegations", self.options.delegations.saturating_sub(stuck));
-        let progress = self.options.return_all.then(|| Progress::since(Phase::Return, what, total, self.recall_from));
+        let (what, total) = ("delegations", self.to_return);
+        let from = self.recall_from;
+        let progress = self.options.return_all.then(|| Progress::since(Phase::Return, what, total, from));
         self.follow(Phase::Return, progress)
     }
 
@@ -221,8 +226,7 @@ impl<'a> Run<'a> {
     /// The server half alone: until everything is returned, or nothing has come for a while; then until the clients go.
     fn await_returns(&mut self) -> Result<(), Ended> {
         let Some(server) = &self.server else { return Ok(()) };
-        let stuck = super::verdict::expected_stuck(self.options);
-        let wanted = if self.options.return_all { self.options.delegations.saturating_sub(stuck) } else { 0 };
+        let wanted = if self.options.return_all { self.to_return } else { 0 };
         let mut progress = Progress::since(Phase::Return, "delegations", wanted, self.recall_from);
         let (mut last, mut moved) = (0, Instant::now());
         let returned = || self.found.granted.saturating_sub(server.held());

@@ -4,7 +4,7 @@ use super::control::{self, Command, Phase, Report, Setup};
 use super::interrupt::Interrupt;
 use super::resources::{CpuTime, peak_rss_bytes};
 use super::results::SwarmTally;
-use crate::swarm::{Behaviour, Progress, Swarm, SwarmConfig, SwarmError, Tally, Until};
+use crate::swarm::{Behaviour, Progress, Recalls, Swarm, SwarmConfig, SwarmError, Tally, Until};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use std::io::{BufReader, stdin, stdout};
 use std::ops::ControlFlow;
@@ -148,12 +148,12 @@ impl Half<'_> {
 
     /// Reports the progress, and breaks if there is a new command.
     fn tick(&mut self, phase: Phase, p: &Progress<'_>) -> ControlFlow<()> {
-        let done = match phase {
-            Phase::Recall => p.tally.total().distinct,
-            Phase::Return => p.tally.total().delegreturns_ok,
-            Phase::Connect | Phase::Grant => p.done,
+        let (done, total) = match phase {
+            Phase::Recall => (p.tally.total().distinct, of_live(p.tally).iter().map(|r| r.granted).sum()),
+            Phase::Return => (p.tally.total().delegreturns_ok, p.total),
+            Phase::Connect | Phase::Grant => (p.done, p.total),
         };
-        (self.report)(Report::Progress { phase, done, total: p.total });
+        (self.report)(Report::Progress { phase, done, total });
         match self.commands.try_recv() {
             Ok(command) => self.next = Some(command),
             Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
@@ -178,10 +178,15 @@ fn config_of(setup: &Setup) -> SwarmConfig {
     config
 }
 
+/// The counts of clients that are neither dead nor told to answer NFS4ERR_DELAY.
+fn of_live(t: &Tally) -> [Recalls; 2] {
+    [Behaviour::Normal, Behaviour::Slow].map(|b| *t.of(b))
+}
+
 /// What the swarm counted, in the terms of the verdict.
 fn tally_of(t: &Tally) -> SwarmTally {
     let total = t.total();
-    let live = [Behaviour::Normal, Behaviour::Slow].map(|b| *t.of(b));
+    let live = of_live(t);
     SwarmTally {
         granted: total.granted,
         not_granted: t.not_granted,
