@@ -1,17 +1,14 @@
-//! The clients whose home a reactor is: their backchannels, and the entries of the slab that are running for them.
+//! The clients whose home a reactor is, and their backchannels.
 
-use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish};
+use super::host::ClientHost;
+use crate::callback::CallbackKey;
 use crate::drain::DrainJob;
-use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::io::ConnKey;
-use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::keys::{ClientId, ConnectionId};
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::{Census, ReactorStats, count, count_by, set};
-use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled, Host, Requeue, Token};
-use ringback_rpc::nfs4::callback::CallbackOp;
-use ringback_rpc::xdr::{self, Writer};
+use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::*;
 
 /// One client.
 pub(super) struct Client {
@@ -211,179 +208,5 @@ impl Home {
     /// Whether a run of a client of this reactor is not completed.
     pub fn is_busy(&self) -> bool {
         self.shared.clients.each().any(|c| c.home() == self.reactor && c.in_flight.count() > 0)
-    }
-}
-
-/// The driver of one client's backchannel: its tokens are indices of slab entries. The run owns its entry while the core
-/// holds the token (rule R1), so the generation cannot change.
-pub(super) struct ClientHost<'a> {
-    shared: &'a Shared,
-    port: &'a ReactorPort,
-    client: ClientId,
-    pub now_ns: u64,
-    drain: Option<&'a mut Draining>,
-    condemned: &'a mut Vec<ConnectionId>,
-}
-
-impl ClientHost<'_> {
-    fn entry(&self, token: Token) -> &CallbackEntry {
-        match self.shared.slab.get(token.0) {
-            Some(entry) => entry,
-            None => unreachable!("token {} names no entry of the slab", token.0),
-        }
-    }
-
-    fn age_us(&self, entry: &CallbackEntry) -> u32 {
-        ((self.now_ns / 1000) as u32).wrapping_sub(entry.started_us())
-    }
-
-    fn run(&self, token: Token) -> Run {
-        let entry = self.entry(token);
-        Run {
-            key: CallbackKey { index: token.0, generation: entry.word().snapshot().generation() },
-            cookie: entry.cookie(),
-            client: self.client,
-            op: op_of(entry),
-            age_ns: u64::from(self.age_us(entry)) * 1000,
-        }
-    }
-
-    fn count_outcome(&mut self, run: &Run, outcome: &Outcome<'_>) {
-        let stats = &self.port.stats;
-        count(&stats.completed);
-        match outcome {
-            Outcome::Replied { .. } => count(&stats.replied),
-            Outcome::TimedOut { .. } => count(&stats.timed_out),
-            Outcome::Cancelled { sent } => {
-                count(&stats.cancelled);
-                match &mut self.drain {
-                    Some(drain) if *sent => drain.abandoned.push(run.key),
-                    Some(drain) => drain.cancelled_unsent += 1,
-                    None => {}
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight.
-    fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>) {
-        self.count_outcome(run, outcome);
-        self.shared.hooks.release(run);
-        count(&self.port.stats.released);
-        let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
-        let frees = match self.entry(token).word().finish(keep_rearm) {
-            Finish::RunAgain { .. } => {
-                // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is
-                // awake, so nobody needs to be woken.
-                self.port.inbox.push_quietly(&self.shared.slab, token.0);
-                return;
-            }
-            Finish::Free { .. } => true,
-            Finish::Idle { .. } => false,
-        };
-        let Some(client) = self.shared.clients.get(self.client.index) else {
-            unreachable!("{:?} left the table with a run in flight", self.client)
-        };
-        if frees {
-            self.shared.slab.free(token.0);
-            client.entries.fetch_sub(1, AcqRel);
-        }
-        self.shared.hooks.drop_reference(run.cookie);
-        // A drain looks at the count itself, at the end of each turn.
-        let _ = client.in_flight.leave();
-    }
-}
-
-impl Host for ClientHost<'_> {
-    fn link(&self, token: Token) -> Option<Token> {
-        let next = self.entry(token).link()?;
-        // The entry after this one is the next that the core looks at: by then it is in the cache.
-        self.shared.slab.prefetch(next);
-        Some(Token(next))
-    }
-
-    fn set_link(&mut self, token: Token, next: Option<Token>) {
-        self.entry(token).set_link(next.map(|t| t.0));
-    }
-
-    fn note(&self, token: Token) -> u8 {
-        self.entry(token).attempts()
-    }
-
-    fn set_note(&mut self, token: Token, note: u8) {
-        self.entry(token).set_attempts(note);
-    }
-
-    fn op(&self, token: Token) -> CallbackOp {
-        op_of(self.entry(token))
-    }
-
-    fn started_ns(&self, token: Token) -> u64 {
-        self.now_ns.saturating_sub(u64::from(self.age_us(self.entry(token))) * 1000)
-    }
-
-    fn take_requeue(&mut self, token: Token) -> bool {
-        self.entry(token).word().take_requeue() == Dequeue::Resend
-    }
-
-    fn prepare(&mut self, token: Token) -> bool {
-        self.shared.hooks.prepare(&self.run(token)) == Prepare::Send
-    }
-
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        self.shared.hooks.encode(&self.run(token), args)
-    }
-
-    fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
-        self.entry(token).word().settle();
-        let run = self.run(token);
-        match self.shared.hooks.done(&run, outcome) {
-            Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
-                // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
-                self.entry(token).word().requeue();
-                Some(delay_ns)
-            }
-            Done::RequeueAfter(_) | Done::Finish => {
-                self.finish(token, &run, outcome);
-                None
-            }
-        }
-    }
-
-    fn requeued(&mut self, token: Token, why: Requeue) {
-        count(&self.port.stats.requeued);
-        if why != Requeue::Asked {
-            self.entry(token).word().requeue();
-        }
-    }
-
-    fn event(&mut self, event: backchannel::Event) {
-        let client = self.client;
-        let session = |key: backchannel::SessionKey| SessionKey { client, serial: key.0 };
-        let told = match event {
-            backchannel::Event::Path(state) => Event::PathState { client, state },
-            backchannel::Event::CloseConnection(conn) => {
-                self.condemned.push(ConnectionId::from_bits(conn.0));
-                return;
-            }
-            backchannel::Event::Unbound { session: key, conn } => {
-                Event::Unbound { session: session(key), connection: ConnectionId::from_bits(conn.0) }
-            }
-            backchannel::Event::SessionLost(key) => Event::SessionLost { session: session(key) },
-            backchannel::Event::SessionFault { session: key, fault } => {
-                Event::BackchannelFault { session: session(key), fault }
-            }
-            // The core may learn to tell more; nothing of that is for the embedder yet.
-            _ => return,
-        };
-        self.shared.hooks.event(&told);
-    }
-}
-
-fn op_of(entry: &CallbackEntry) -> CallbackOp {
-    match CallbackOp::try_from(u32::from(entry.op())) {
-        Ok(op) => op,
-        Err(_) => unreachable!("entry holds operation {}, which `insert` never stored", entry.op()),
     }
 }

@@ -4,7 +4,7 @@
 //! encode what is ready (each client in its turn), queue one send per connection. No user code runs while a completion
 //! queue is walked, and nothing here takes a lock or waits but in the one call of [`Io::turn`] (rule R7).
 //!
-//! - [`home`]: the clients and their running callbacks.
+//! - [`home`]: the clients. [`host`]: their running callbacks.
 //! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
 //! - `commands.rs`: what other threads ask for.
 //! - [`wheel`]: the timers.
@@ -12,6 +12,7 @@
 mod commands;
 pub(crate) mod connection;
 mod home;
+mod host;
 mod receive;
 mod transmit;
 mod wheel;

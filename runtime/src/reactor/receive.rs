@@ -2,7 +2,8 @@
 
 use super::Reactor;
 use super::connection::{Connection, Fate, Lines, Pool, ReplyTo};
-use super::home::{Home, conn_token};
+use super::home::{Client, Home, conn_token};
+use super::host::ClientHost;
 use crate::command::Command;
 use crate::fore::{Call, CallToken};
 use crate::io::{ConnKey, Io, RecvBuf};
@@ -164,7 +165,7 @@ fn replied(connection: &Connection, record: &[u8], home: &mut Home) -> Handled {
 
 fn reply(home: &mut Home, connection: ConnectionId, client: ClientId, record: &[u8]) -> Handled {
     let now_ns = home.now_ns;
-    let act = |client: &mut super::home::Client, host: &mut super::home::ClientHost<'_>| {
+    let act = |client: &mut Client, host: &mut ClientHost<'_>| {
         client.backchannel.handle_record(now_ns, conn_token(connection), record, host)
     };
     home.act_on(client, act).unwrap_or(Handled::UnknownXid)

@@ -1,7 +1,8 @@
 //! Encoding what is ready and handing it to the connections.
 
 use super::connection::Lines;
-use super::home::{Client, ClientHost, Place, conn_token};
+use super::home::{Client, Place, conn_token};
+use super::host::ClientHost;
 use super::{Reactor, Settle};
 use crate::command::Command;
 use crate::io::{ConnKey, Io, SendBuf};
