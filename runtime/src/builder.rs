@@ -3,7 +3,7 @@
 use crate::callback::CallbackSlab;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
-use crate::io::{Backend, BackendError, BackendKind, Epoll, Io, IoConfig, Uring};
+use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, IoConfig, Uring};
 use crate::reactor::Reactor;
 use crate::registry::{ClientTable, ReactorPort, Shared};
 use crate::runtime::Runtime;
@@ -143,25 +143,44 @@ impl Builder {
         self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
         check(&self.settings)?;
         let report = self.settings.backend.choose(&self.settings.io)?;
-        let reactors = self.settings.reactors;
-        let shared = Arc::new(Shared {
-            slab: CallbackSlab::new(self.settings.callbacks_max, reactors),
-            clients: ClientTable::new(self.settings.clients_max),
-            reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
-            closed: AtomicBool::new(false),
-            serials: AtomicU64::new(0),
-            settings: self.settings,
-            hooks,
-            fore,
-        });
-        let mut runtime = Runtime::new(Arc::clone(&shared), report.clone());
-        for reactor in 0..reactors {
-            let thread = start(reactor, Arc::clone(&shared), report.kind)
-                .map_err(|error| BuildError::Reactor { reactor, error })?;
-            runtime.adopt(thread);
+        let fallback = self.settings.backend == Backend::Auto && report.kind == BackendKind::Uring;
+        match launch(self.settings.clone(), report, Arc::clone(&hooks), Arc::clone(&fore)) {
+            // One ring could be made to try it, but not one for each reactor: locked memory has a limit.
+            Err(BuildError::Reactor { reactor, error }) if fallback => {
+                let reason = format!("io_uring works, but reactor {reactor} could not have one: {error}");
+                launch(self.settings, BackendReport::epoll(reason), hooks, fore)
+            }
+            launched => launched,
         }
-        Ok(runtime)
     }
+}
+
+/// Starts all reactors on one back end; none is left running if one of them fails.
+fn launch(
+    settings: Settings,
+    report: BackendReport,
+    hooks: Arc<dyn Hooks>,
+    fore: Arc<dyn ForeChannel>,
+) -> Result<Runtime, BuildError> {
+    let reactors = settings.reactors;
+    let shared = Arc::new(Shared {
+        slab: CallbackSlab::new(settings.callbacks_max, reactors),
+        clients: ClientTable::new(settings.clients_max),
+        reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
+        closed: AtomicBool::new(false),
+        serials: AtomicU64::new(0),
+        settings,
+        hooks,
+        fore,
+    });
+    let kind = report.kind;
+    let mut runtime = Runtime::new(Arc::clone(&shared), report);
+    for reactor in 0..reactors {
+        let thread =
+            start(reactor, Arc::clone(&shared), kind).map_err(|error| BuildError::Reactor { reactor, error })?;
+        runtime.adopt(thread);
+    }
+    Ok(runtime)
 }
 
 fn check(settings: &Settings) -> Result<(), BuildError> {
@@ -183,6 +202,10 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
 /// Starts a reactor's thread; the back end is made on it (an io_uring belongs to the thread that made it), so whether
 /// that worked is reported back.
 fn start(reactor: usize, shared: Arc<Shared>, kind: BackendKind) -> io::Result<thread::JoinHandle<()>> {
+    #[cfg(test)]
+    if kind == BackendKind::Uring && reactor >= shared.settings.rings_max {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
     let (ready, started) = mpsc::sync_channel(1);
     let name = format!("{}-{reactor}", shared.settings.name);
     let config: IoConfig = shared.settings.io;
@@ -212,5 +235,46 @@ fn serve<I: Io>(reactor: usize, shared: Arc<Shared>, io: io::Result<I>, ready: &
     if let Err(error) = reactor_loop.run() {
         // The kernel refused what it accepted before; there is no way to go on, and nobody to return it to.
         panic!("reactor {reactor} on {name}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Call, Done, Outcome, Run};
+    use ringback_rpc::xdr;
+
+    struct Nothing;
+
+    impl Hooks for Nothing {
+        fn encode(&self, _: &Run, _: &mut xdr::Writer<'_>) -> xdr::Result<()> {
+            Ok(())
+        }
+
+        fn done(&self, _: &Run, _: &Outcome<'_>) -> Done {
+            Done::Finish
+        }
+    }
+
+    impl ForeChannel for Nothing {
+        fn call(&self, _: Call<'_>) {}
+    }
+
+    #[test]
+    fn epoll_serves_where_only_some_reactors_can_have_a_ring() {
+        let mut builder = Builder::new().reactors(3).backend(Backend::Auto);
+        builder.settings.rings_max = 1;
+        let runtime = builder.clone().build(Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+        assert_eq!(runtime.backend().name, "epoll");
+        assert_eq!(runtime.reactors(), 3);
+        // Who asks for io_uring gets io_uring, or an error: either that there is none here, or that there is no second.
+        let error = builder.backend(Backend::Uring).build(Arc::new(Nothing), Arc::new(Nothing)).unwrap_err();
+        assert!(matches!(error, BuildError::Backend(_) | BuildError::Reactor { reactor: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        let error = Builder::new().reactors(0).build(Arc::new(Nothing), Arc::new(Nothing)).unwrap_err();
+        assert_eq!(error.to_string(), "reactors is 0, which is not in 1..=1024");
     }
 }

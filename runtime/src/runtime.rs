@@ -284,6 +284,7 @@ impl Runtime {
         }
         shared.hooks.acquire(entry.cookie());
         let port = &shared.reactors[client.home()];
+        entry.set_started_us(port.turn_us.load(Relaxed));
         if port.inbox.push(&shared.slab, key.index, &port.parking) {
             port.wake();
         }

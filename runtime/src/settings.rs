@@ -25,6 +25,9 @@ pub(crate) struct Settings {
     /// Begins the names of the threads.
     pub name: String,
     pub io: IoConfig,
+    /// Reactors that get an io_uring when they ask for one.
+    #[cfg(test)]
+    pub rings_max: usize,
 }
 
 /// Size of a staging buffer: what is coalesced into one send. 64 KiB hold about 300 recalls.
@@ -52,6 +55,8 @@ impl Default for Settings {
             rpc_timeout: rpc_timeout_default(lease),
             name: "ringback".to_owned(),
             io: IoConfig::default(),
+            #[cfg(test)]
+            rings_max: usize::MAX,
         }
     }
 }

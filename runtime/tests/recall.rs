@@ -242,3 +242,51 @@ fn t22_asking_again_for_ever_ends_by_deadline_or_drain() {
         }
     }
 }
+
+/// A hook that keeps its reactor busy, after it has asked for another run.
+#[derive(Default)]
+struct Busy {
+    other: std::sync::OnceLock<(Runtime, ringback::CallbackKey)>,
+    ages: std::sync::Mutex<Vec<(u64, u64)>>,
+}
+
+impl Hooks for Busy {
+    fn prepare(&self, run: &Run) -> ringback::Prepare {
+        if run.cookie == 0
+            && let Some((runtime, other)) = self.other.get()
+        {
+            assert_eq!(runtime.try_run(*other), TryRun::Submitted);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        ringback::Prepare::Refuse
+    }
+
+    fn encode(&self, _: &Run, _: &mut Writer<'_>) -> xdr::Result<()> {
+        Ok(())
+    }
+
+    fn done(&self, run: &Run, _: &Outcome<'_>) -> Done {
+        self.ages.lock().unwrap().push((run.cookie, run.age_ns));
+        Done::Finish
+    }
+}
+
+#[test]
+fn a_run_is_as_old_as_its_accepted_request() {
+    for backend in backends() {
+        let hooks = Arc::new(Busy::default());
+        let runtime = Builder::new().backend(backend).reactors(1).build(hooks.clone(), Arc::new(Deaf)).unwrap();
+        let (server, _keep) = pair();
+        let connection = runtime.add_connection(server).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let keys = insert_all(&runtime, client, 0..2);
+        assert!(hooks.other.set((runtime.clone(), keys[1])).is_ok());
+        assert_eq!(runtime.try_run(keys[0]), TryRun::Submitted);
+        eventually("both are done", || hooks.ages.lock().unwrap().len() == 2);
+        let ages = hooks.ages.lock().unwrap().clone();
+        assert!(matches!(ages[..], [(0, _), (1, 100_000_000..)]), "{ages:?}");
+        runtime.shutdown(Duration::ZERO);
+    }
+}

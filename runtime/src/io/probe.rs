@@ -170,7 +170,7 @@ impl Backend {
 }
 
 impl BackendReport {
-    fn epoll(reason: String) -> Self {
+    pub(crate) fn epoll(reason: String) -> Self {
         BackendReport { kind: BackendKind::Epoll, name: "epoll", reason }
     }
 }

@@ -1,6 +1,7 @@
 //! What the backchannel core asks of its driver: the entries of the slab that are running for a client, and the hooks.
 
 use super::home::Draining;
+use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish};
 use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -32,7 +33,7 @@ impl ClientHost<'_> {
     }
 
     fn age_us(&self, entry: &CallbackEntry) -> u32 {
-        ((self.now_ns / 1000) as u32).wrapping_sub(entry.started_us())
+        turn_us(self.now_ns).wrapping_sub(entry.started_us())
     }
 
     fn run(&self, token: Token) -> Run {
@@ -74,6 +75,7 @@ impl ClientHost<'_> {
             Finish::RunAgain { .. } => {
                 // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is
                 // awake, so nobody needs to be woken.
+                self.entry(token).set_started_us(turn_us(self.now_ns));
                 self.port.inbox.push_quietly(&self.shared.slab, token.0);
                 return;
             }

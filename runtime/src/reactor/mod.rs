@@ -27,7 +27,13 @@ use ringback_rpc::backchannel::Token;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use wheel::Wheel;
+
+/// The clock as [`ReactorPort::turn_us`] and the entries hold it: it wraps after 71 minutes, and is never 0.
+fn turn_us(now_ns: u64) -> u32 {
+    (now_ns / 1000) as u32 | 1
+}
 
 /// Callbacks handed to their clients in one turn: a storm of a million must not keep replies waiting.
 const SUBMITTED_PER_TURN: u64 = 4096;
@@ -93,6 +99,7 @@ impl<I: Io> Reactor<I> {
         let result = self.io.turn(wait, &mut events);
         self.port().parking.unpark();
         self.home.now_ns = self.io.now_ns();
+        self.port().turn_us.store(turn_us(self.home.now_ns), Relaxed);
         for event in events.drain(..) {
             self.handle(event);
         }
@@ -125,6 +132,7 @@ impl<I: Io> Reactor<I> {
         if !port.parking.prepare_park(|| port.inbox.is_empty() && port.commands.is_empty()) {
             return Wait::No;
         }
+        port.turn_us.store(0, Relaxed);
         match self.wheel.next_ns() {
             Some(at) => Wait::Until(at),
             None => Wait::Forever,
@@ -159,7 +167,7 @@ impl<I: Io> Reactor<I> {
         while let Some(command) = port.commands.pop() {
             self.run_command(command);
         }
-        let started_us = (self.home.now_ns / 1000) as u32;
+        let now_us = turn_us(self.home.now_ns);
         let mut started = 0;
         while started < SUBMITTED_PER_TURN
             && let Some(index) = self.submitted.pop(&shared.slab)
@@ -167,7 +175,10 @@ impl<I: Io> Reactor<I> {
             let Some(entry) = shared.slab.get(index) else {
                 unreachable!("entry {index} is queued and not in the slab")
             };
-            entry.set_started_us(started_us);
+            if entry.started_us() == 0 {
+                // Accepted while this reactor was parked, so just now.
+                entry.set_started_us(now_us);
+            }
             entry.set_attempts(0);
             started += 1;
             let taken = self.home.act(entry.client(), |client, host| client.backchannel.enqueue(Token(index), host));
