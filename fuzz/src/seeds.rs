@@ -3,6 +3,7 @@
 //! fuzzer finds are committed beside them.
 
 mod callback;
+mod files;
 mod fore;
 mod rpc;
 
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Seed> {
     rpc::seeds(&mut seeds);
     callback::seeds(&mut seeds);
     fore::seeds(&mut seeds);
+    files::seeds(&mut seeds);
     seeds
 }
 

@@ -10,9 +10,9 @@ use ringback_rpc::nfs4::{
 use ringback_rpc::xdr::Encode;
 
 const SESSION: SessionId = SessionId(*b"session no. 0001");
-const STATEID: Stateid4 = Stateid4 { seqid: 1, other: *b"delegation 1" };
-const VERIFIER: Verifier4 = Verifier4(*b"verifier");
-const CLIENT: ClientId4 = ClientId4(0x0102_0304_0506_0708);
+pub(super) const STATEID: Stateid4 = Stateid4 { seqid: 1, other: *b"delegation 1" };
+pub(super) const VERIFIER: Verifier4 = Verifier4(*b"verifier");
+pub(super) const CLIENT: ClientId4 = ClientId4(0x0102_0304_0506_0708);
 const CHANNEL: ChannelAttrs = ChannelAttrs {
     header_pad_bytes: 0,
     request_bytes_max: 4096,
@@ -22,7 +22,7 @@ const CHANNEL: ChannelAttrs = ChannelAttrs {
     requests_max: 16,
     rdma_ird: None,
 };
-const SEQUENCE: SequenceArgs =
+pub(super) const SEQUENCE: SequenceArgs =
     SequenceArgs { session_id: SESSION, sequence_id: 1, slot_id: 0, highest_slot_id: 0, cache_this: true };
 
 fn handle() -> FileHandle<'static> {
@@ -40,7 +40,7 @@ pub(super) fn seeds(seeds: &mut Vec<Seed>) {
     replies(seeds);
 }
 
-fn call(seeds: &mut Vec<Seed>, name: &str, operations: &[OpArgs<'_>]) {
+pub(super) fn call(seeds: &mut Vec<Seed>, name: &str, operations: &[OpArgs<'_>]) {
     let header = CompoundArgs { tag: b"", minor_version: 1, count: operations.len() };
     let bytes = written(|w| {
         header.encode(w)?;
@@ -49,7 +49,7 @@ fn call(seeds: &mut Vec<Seed>, name: &str, operations: &[OpArgs<'_>]) {
     seeds.push(seed("fore", format!("call_{name}"), bytes));
 }
 
-fn reply(seeds: &mut Vec<Seed>, name: &str, results: &[OpRes<'_>]) {
+pub(super) fn reply(seeds: &mut Vec<Seed>, name: &str, results: &[OpRes<'_>]) {
     let status = results.last().map_or(Status::NFS4_OK, OpRes::status);
     let header = CompoundRes { status, tag: b"", count: results.len() };
     let bytes = written(|w| {

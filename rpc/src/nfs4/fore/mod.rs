@@ -10,7 +10,10 @@
 
 mod client_id;
 mod compound;
+mod directory;
 mod file;
+mod io;
+mod lock;
 mod op;
 mod open;
 mod session;
@@ -19,7 +22,10 @@ mod tests;
 
 pub use client_id::*;
 pub use compound::*;
+pub use directory::*;
 pub use file::*;
+pub use io::*;
+pub use lock::*;
 pub use op::Op;
 pub use open::*;
 pub use session::*;
@@ -33,11 +39,45 @@ pub const PROCEDURE_NULL: u32 = 0;
 /// The procedure COMPOUND.
 pub const PROCEDURE_COMPOUND: u32 = 1;
 
-/// What an operation returns: its results, or the status with which it failed.
-pub type OpResult<T> = core::result::Result<T, Status>;
+/// What an operation returns: its results, or how it failed. Most say only with which status.
+pub type OpResult<T, E = Status> = core::result::Result<T, E>;
+
+/// How an operation failed: a status, and what a few operations say besides.
+pub trait Failure<'a>: Copy {
+    /// Reads what follows the status.
+    fn read(status: Status, r: &mut Reader<'a>) -> Result<Self>;
+    /// The status.
+    fn status(&self) -> Status;
+    /// Writes what follows the status.
+    fn put(&self, w: &mut Writer<'_>) -> Result<()>;
+}
+
+impl Failure<'_> for Status {
+    fn read(status: Status, _: &mut Reader<'_>) -> Result<Self> {
+        Ok(status)
+    }
+
+    fn status(&self) -> Status {
+        *self
+    }
+
+    fn put(&self, _: &mut Writer<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The type of a failure: a status unless the table says otherwise.
+macro_rules! failure {
+    () => {
+        Status
+    };
+    ($failure:ty) => {
+        $failure
+    };
+}
 
 macro_rules! operations {
-    ($($number:ident: $variant:ident $(($args:ident: $args_type:ty))? => $ok:ty;)*) => {
+    ($($number:ident: $variant:ident $(($args:ident: $args_type:ty))? => $ok:ty $(, $failure:ty)?;)*) => {
         /// The arguments of one operation (RFC 8881 section 16.2.1, `nfs_argop4`).
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -81,7 +121,7 @@ macro_rules! operations {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum OpRes<'a> {
-            $(#[doc = stringify!($number)] $variant(OpResult<$ok>),)*
+            $(#[doc = stringify!($number)] $variant(OpResult<$ok, failure!($($failure)?)>),)*
             /// An operation that failed, in the form that all operations without results of failure share.
             Other(Op, Status),
         }
@@ -98,7 +138,7 @@ macro_rules! operations {
             /// How it went.
             pub fn status(&self) -> Status {
                 match self {
-                    $(OpRes::$variant(result) => result.err().unwrap_or(Status::NFS4_OK),)*
+                    $(OpRes::$variant(result) => result.err().map_or(Status::NFS4_OK, |failure| failure.status()),)*
                     OpRes::Other(_, status) => *status,
                 }
             }
@@ -123,7 +163,7 @@ macro_rules! operations {
                 w.u32(self.op().0)?;
                 match self {
                     $(OpRes::$variant(result) => encode_result(result, w),)*
-                    OpRes::Other(_, status) => w.u32(status.0),
+                    OpRes::Other(op, status) => encode_failure(*op, *status, w),
                 }
             }
         }
@@ -131,20 +171,45 @@ macro_rules! operations {
 }
 
 operations! {
+    ACCESS: Access(args: AccessArgs) => AccessOk;
     CLOSE: Close(args: CloseArgs) => CloseOk;
+    COMMIT: Commit(args: CommitArgs) => CommitOk;
+    CREATE: Create(args: CreateArgs<'a>) => CreateOk;
     DELEGRETURN: DelegReturn(args: DelegReturnArgs) => ();
     GETATTR: GetAttr(args: GetAttrArgs) => GetAttrOk<'a>;
     GETFH: GetFh => GetFhOk<'a>;
+    LINK: Link(args: LinkArgs<'a>) => LinkOk;
+    LOCK: Lock(args: LockArgs<'a>) => LockOk, LockFailure<'a>;
+    LOCKT: LockTest(args: LockTestArgs<'a>) => (), LockFailure<'a>;
+    LOCKU: Unlock(args: UnlockArgs) => UnlockOk;
     LOOKUP: Lookup(args: LookupArgs<'a>) => ();
+    LOOKUPP: LookupParent => ();
+    NVERIFY: NotVerify(args: VerifyArgs<'a>) => ();
     OPEN: Open(args: OpenArgs<'a>) => OpenOk<'a>;
+    OPEN_DOWNGRADE: OpenDowngrade(args: OpenDowngradeArgs) => OpenDowngradeOk;
     PUTFH: PutFh(args: PutFhArgs<'a>) => ();
+    PUTPUBFH: PutPubFh => ();
     PUTROOTFH: PutRootFh => ();
+    READ: Read(args: ReadArgs) => ReadOk<'a>;
+    READDIR: ReadDir(args: ReadDirArgs) => ReadDirOk<'a>;
+    READLINK: ReadLink => ReadLinkOk<'a>;
+    REMOVE: Remove(args: RemoveArgs<'a>) => RemoveOk;
+    RENAME: Rename(args: RenameArgs<'a>) => RenameOk;
+    RESTOREFH: RestoreFh => ();
+    SAVEFH: SaveFh => ();
+    SECINFO: SecInfo(args: SecInfoArgs<'a>) => SecInfoOk<'a>;
+    SETATTR: SetAttr(args: SetAttrArgs<'a>) => SetAttrOk, SetAttrFailure;
+    VERIFY: Verify(args: VerifyArgs<'a>) => ();
+    WRITE: Write(args: WriteArgs<'a>) => WriteOk;
     BACKCHANNEL_CTL: BackchannelCtl(args: BackchannelCtlArgs<'a>) => ();
     BIND_CONN_TO_SESSION: BindConnToSession(args: BindConnToSessionArgs) => BindConnToSessionOk;
     EXCHANGE_ID: ExchangeId(args: ExchangeIdArgs<'a>) => ExchangeIdOk<'a>;
     CREATE_SESSION: CreateSession(args: CreateSessionArgs<'a>) => CreateSessionOk;
     DESTROY_SESSION: DestroySession(args: DestroySessionArgs) => ();
+    FREE_STATEID: FreeStateid(args: FreeStateidArgs) => ();
+    SECINFO_NO_NAME: SecInfoNoName(args: SecInfoStyle) => SecInfoOk<'a>;
     SEQUENCE: Sequence(args: SequenceArgs) => SequenceOk;
+    TEST_STATEID: TestStateid(args: TestStateidArgs<'a>) => TestStateidOk<'a>;
     DESTROY_CLIENTID: DestroyClientId(args: DestroyClientIdArgs) => ();
     RECLAIM_COMPLETE: ReclaimComplete(args: ReclaimCompleteArgs) => ();
 }
@@ -190,24 +255,35 @@ impl Encode for () {
     }
 }
 
-/// Reads a status and, if it is NFS4_OK, the results after it. None of the operations here has results of failure.
-fn decode_result<'a, T: Decode<'a>>(r: &mut Reader<'a>) -> Result<OpResult<T>> {
+/// Reads a status and what follows it.
+fn decode_result<'a, T: Decode<'a>, E: Failure<'a>>(r: &mut Reader<'a>) -> Result<OpResult<T, E>> {
     match Status(r.u32("status")?) {
         Status::NFS4_OK => T::decode(r).map(Ok),
-        status => Ok(Err(status)),
+        status => E::read(status, r).map(Err),
     }
 }
 
-fn encode_result<T: Encode>(result: &OpResult<T>, w: &mut Writer<'_>) -> Result<()> {
+fn encode_result<'a, T: Encode, E: Failure<'a>>(result: &OpResult<T, E>, w: &mut Writer<'_>) -> Result<()> {
     match result {
         Ok(ok) => w.u32(Status::NFS4_OK.0).and_then(|()| ok.encode(w)),
         // A success without its results would make the rest of the compound unreadable.
-        Err(Status::NFS4_OK) => {
-            let kind = XdrErrorKind::BadValue { value: 0 };
-            Err(XdrError { what: "status", offset: w.position(), kind })
-        }
-        Err(status) => w.u32(status.0),
+        Err(failure) if failure.status().is_ok() => Err(no_results(Status::NFS4_OK, w)),
+        Err(failure) => w.u32(failure.status().0).and_then(|()| failure.put(w)),
     }
+}
+
+/// Writes the failure of an operation of which only the status is known.
+fn encode_failure(op: Op, status: Status, w: &mut Writer<'_>) -> Result<()> {
+    match op {
+        Op::LOCK | Op::LOCKT if status == Status::NFS4ERR_DENIED => Err(no_results(status, w)),
+        Op::SETATTR => encode_result::<(), _>(&Err(SetAttrFailure::from(status)), w),
+        _ => w.u32(status.0),
+    }
+}
+
+/// The error for a status whose results are missing.
+fn no_results(status: Status, w: &Writer<'_>) -> XdrError {
+    XdrError { what: "status", offset: w.position(), kind: XdrErrorKind::BadValue { value: status.0.into() } }
 }
 
 fn unknown_result(r: &Reader<'_>, op: Op) -> XdrError {
