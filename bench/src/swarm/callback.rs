@@ -331,11 +331,12 @@ impl BackChannel {
             return Status::NFS4ERR_DELAY;
         }
         let found = host.delegations.recall(&recall.stateid, counts);
-        if matches!(found, Recalled::Gone | Recalled::Unknown) {
-            return Status::NFS4ERR_BAD_STATEID;
-        }
+        // NFS4ERR_BAD_STATEID is a result as well: if it is lost, the server may ask again.
         if let Some(slot) = self.current {
             self.slots[slot].recalled = Some(recall.stateid.other);
+        }
+        if matches!(found, Recalled::Gone | Recalled::Unknown) {
+            return Status::NFS4ERR_BAD_STATEID;
         }
         if found == Recalled::First {
             *host.first_recalls += 1;

@@ -151,6 +151,20 @@ fn a_retry_gets_the_answer_of_an_uncached_reply_and_may_ask_again() {
     assert!(bench.returns.pop().is_some() && bench.returns.is_empty(), "returned once");
 }
 
+/// An error is a result too: when its reply is lost, the server may ask once more.
+#[test]
+fn a_lost_denial_may_be_asked_for_again() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.recall(sequence(0, 1), 0), [OK, OK]);
+    bench.delegations.returned(&stateid(0), bench.tally.of_mut(Behaviour::Normal));
+    for id in 1..4 {
+        assert_eq!(bench.recall(sequence(0, id), 0), [OK, Status::NFS4ERR_RETRY_UNCACHED_REP]);
+        assert_eq!(bench.recall(sequence(0, id + 1), 0), [OK, Status::NFS4ERR_BAD_STATEID]);
+    }
+    let total = bench.tally.total();
+    assert_eq!((total.distinct, total.repeated, total.doubled), (1, 3, 0));
+}
+
 #[test]
 fn a_slow_client_says_delay_to_a_retry_while_it_works() {
     let mut bench = Bench::new();
