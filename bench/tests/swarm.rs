@@ -57,7 +57,7 @@ fn all_is_recalled_once_over_both_back_ends() {
         assert_eq!((tally.malformed, tally.misordered, tally.sequence_errors, tally.replays), (0, 0, 0, 0));
         assert_eq!((tally.wrong_credential, tally.other_credential, tally.unknown_xid), (0, 0, 0));
         assert!(tally.errors.is_empty() && tally.failures.is_empty(), "{tally:?}");
-        server.shutdown(Duration::from_secs(1));
+        server.shutdown(Duration::from_secs(1)).unwrap();
     }
 }
 
@@ -71,7 +71,7 @@ fn connections_are_cut_and_bound_again() {
     assert_eq!((tally.malformed, tally.misordered, tally.sequence_errors), (0, 0, 0), "{tally:?}");
     assert!(tally.failures.is_empty() && tally.uncached_replies == 0, "{tally:?}");
     assert_eq!(server.delegations(), 0);
-    server.shutdown(Duration::from_secs(1));
+    server.shutdown(Duration::from_secs(1)).unwrap();
 }
 
 #[test]
@@ -86,5 +86,5 @@ fn a_conflicting_open_makes_the_server_recall() {
     let tally = swarm.finish();
     assert_eq!((tally.total().distinct, tally.triggered, tally.of(Behaviour::Normal).doubled), (300, 300, 0));
     assert!(tally.failures.is_empty(), "{tally:?}");
-    server.shutdown(Duration::from_secs(1));
+    server.shutdown(Duration::from_secs(1)).unwrap();
 }

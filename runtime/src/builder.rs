@@ -1,15 +1,13 @@
 //! Building a runtime.
 
-use crate::callback::CallbackSlab;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
 use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, IoConfig, Uring};
 use crate::reactor::Reactor;
-use crate::registry::{ClientTable, ReactorPort, Shared};
+use crate::registry::Shared;
 use crate::runtime::Runtime;
 use crate::settings::{Settings, rpc_timeout_default};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -163,16 +161,7 @@ fn launch(
     fore: Arc<dyn ForeChannel>,
 ) -> Result<Runtime, BuildError> {
     let reactors = settings.reactors;
-    let shared = Arc::new(Shared {
-        slab: CallbackSlab::new(settings.callbacks_max, reactors),
-        clients: ClientTable::new(settings.clients_max),
-        reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
-        closed: AtomicBool::new(false),
-        serials: AtomicU64::new(0),
-        settings,
-        hooks,
-        fore,
-    });
+    let shared = Arc::new(Shared::new(settings, hooks, fore));
     let kind = report.kind;
     let mut runtime = Runtime::new(Arc::clone(&shared), report);
     for reactor in 0..reactors {
@@ -220,7 +209,22 @@ fn start(reactor: usize, shared: Arc<Shared>, kind: BackendKind) -> io::Result<t
     }
 }
 
+/// However the thread of a reactor ends, by a panic in a hook too, others learn about it.
+struct Ending {
+    reactor: usize,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.shared.end_reactor(self.reactor);
+    }
+}
+
 fn serve<I: Io>(reactor: usize, shared: Arc<Shared>, io: io::Result<I>, ready: &mpsc::SyncSender<io::Result<()>>) {
+    // Dropped after the reactor, whose connections are closed by then.
+    let _ending = Ending { reactor, shared: Arc::clone(&shared) };
+    shared.enter_reactor();
     let io = match io {
         Ok(io) => io,
         Err(error) => {

@@ -104,3 +104,15 @@ pub(crate) enum Command {
     Census(Sender<Census>),
     Stop,
 }
+
+impl Command {
+    /// The reactor has ended without taking this. What is owned here is dropped, which closes a socket and ends the
+    /// wait for an answer.
+    pub fn discard(self) {
+        match self {
+            Command::AddTransport { mut transport, .. } => transport.close(),
+            Command::Drain(job) => job.reactor_done(&[], 0),
+            _ => {}
+        }
+    }
+}

@@ -17,6 +17,9 @@ pub struct DrainReport {
     pub in_flight: u64,
 }
 
+/// Longer than this is as good as for ever, and keeps the arithmetic of deadlines from overflowing.
+const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// One drain of the runtime, shared by the thread that asked and the reactors.
 #[derive(Debug)]
 pub(crate) struct DrainJob {
@@ -33,7 +36,8 @@ struct State {
 }
 
 impl DrainJob {
-    pub fn new(deadline: Instant, reactors: usize) -> Self {
+    pub fn new(patience: Duration, reactors: usize) -> Self {
+        let deadline = Instant::now() + patience.min(PATIENCE_MAX);
         let state = Mutex::new(State { reactors_left: reactors, report: DrainReport::default() });
         DrainJob { deadline, state, ended: Condvar::new() }
     }
@@ -43,9 +47,9 @@ impl DrainJob {
     }
 
     /// A reactor has nothing in flight any more.
-    pub fn reactor_done(&self, abandoned: &mut Vec<CallbackKey>, cancelled_unsent: u64) {
+    pub fn reactor_done(&self, abandoned: &[CallbackKey], cancelled_unsent: u64) {
         let mut state = self.lock();
-        state.report.abandoned.append(abandoned);
+        state.report.abandoned.extend_from_slice(abandoned);
         state.report.cancelled_unsent += cancelled_unsent;
         state.reactors_left -= 1;
         if state.reactors_left == 0 {

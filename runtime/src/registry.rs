@@ -13,7 +13,8 @@ use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use ringback_rpc::backchannel::SESSIONS_MAX;
 use ringback_rpc::nfs4::fore::seq4_status;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Clients per segment of the table.
@@ -28,10 +29,78 @@ pub(crate) struct Shared {
     pub reactors: Box<[ReactorPort]>,
     /// Set by drain and shutdown: no new clients, connections or runs.
     pub closed: AtomicBool,
-    pub serials: AtomicU64,
+    serials: AtomicU64,
+    /// Counts what was placed on a reactor in turn. Not `serials`: an embedder that makes a connection and a session for
+    /// each client takes two of those each, and would place every connection on the same one of two reactors.
+    placed: AtomicU64,
+}
+
+thread_local! {
+    /// The runtime, by [`Shared::address`], one of whose hooks this thread may be in; 0: none.
+    static HOOKS_OF: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Shared {
+    pub fn new(settings: Settings, hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Self {
+        let reactors = settings.reactors;
+        Shared {
+            slab: CallbackSlab::new(settings.callbacks_max, reactors),
+            clients: ClientTable::new(settings.clients_max),
+            reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
+            closed: AtomicBool::new(false),
+            serials: AtomicU64::new(0),
+            placed: AtomicU64::new(0),
+            settings,
+            hooks,
+            fore,
+        }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// This thread is a reactor's, and calls hooks from now on.
+    pub fn enter_reactor(&self) {
+        HOOKS_OF.set(self.address());
+    }
+
+    /// Calls a hook on a thread that is not a reactor's.
+    pub fn call_hook<R>(&self, hook: impl FnOnce() -> R) -> R {
+        struct Restore(usize);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                HOOKS_OF.set(self.0);
+            }
+        }
+        let _restore = Restore(HOOKS_OF.replace(self.address()));
+        hook()
+    }
+
+    /// Whether this thread is in a hook of this runtime. To wait for a reactor there would be to wait for oneself.
+    pub fn is_in_hook(&self) -> bool {
+        HOOKS_OF.get() == self.address()
+    }
+
+    /// The next reactor in turn that has not ended.
+    pub fn place(&self) -> Option<usize> {
+        let count = self.reactors.len();
+        let turn = (self.placed.fetch_add(1, Relaxed) % count as u64) as usize;
+        (0..count).map(|n| (turn + n) % count).find(|n| !self.reactors[*n].has_ended())
+    }
+
+    /// The thread of a reactor ends, in order or by a panic: nobody waits for it any more, and its clients' runs are
+    /// refused from now on.
+    pub fn end_reactor(&self, reactor: usize) {
+        let port = &self.reactors[reactor];
+        port.ended.store(true, SeqCst);
+        fence(SeqCst); // partner: `post`
+        for client in self.clients.each().filter(|c| c.home() == reactor) {
+            let _ = client.in_flight.close();
+        }
+        port.discard();
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.load(SeqCst)
     }
@@ -57,6 +126,8 @@ pub(crate) struct ReactorPort {
     pub turn_us: CachePadded<AtomicU32>,
     pub waker: OnceLock<Arc<dyn Wake>>,
     pub stats: ReactorStats,
+    /// The thread has ended: nobody takes commands any more.
+    ended: AtomicBool,
 }
 
 impl ReactorPort {
@@ -68,14 +139,30 @@ impl ReactorPort {
             turn_us: CachePadded::new(AtomicU32::new(0)),
             waker: OnceLock::new(),
             stats: ReactorStats::default(),
+            ended: AtomicBool::new(false),
         }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(SeqCst)
     }
 
     /// Hands a command over and wakes the reactor if it is parked.
     pub fn post(&self, command: Command) {
         self.commands.push(command);
+        // Has the fence between the push and the look at `ended`: either that shows here, or who sets it sees the push.
         if self.parking.must_wake() {
             self.wake();
+        }
+        if self.has_ended() {
+            self.discard();
+        }
+    }
+
+    /// Undoes commands that nobody will take, so that nobody waits for them.
+    fn discard(&self) {
+        while let Some(command) = self.commands.pop() {
+            command.discard();
         }
     }
 

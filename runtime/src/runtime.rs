@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a registration was refused.
@@ -28,6 +28,16 @@ pub enum Error {
     /// The runtime is draining or has been shut down.
     #[error("the runtime is closed: it is draining or has been shut down")]
     Closed,
+    /// A hook (or another call from a reactor into the embedder's code) asked for something that waits for reactors.
+    #[error("called from a hook, where nothing may be waited for")]
+    InHook,
+    /// The reactor has ended, because a hook panicked or its back end failed; why is on stderr. Its clients' runs are
+    /// lost, its connections are closed.
+    #[error("reactor {reactor} has ended: a hook panicked, or its back end failed")]
+    ReactorEnded {
+        /// Which.
+        reactor: usize,
+    },
     /// The table of clients is full.
     #[error("the table of clients is full: {limit} clients; raise Builder::clients_max")]
     ClientsFull {
@@ -126,24 +136,23 @@ impl Runtime {
         self.shared().reactors.len()
     }
 
-    fn new_connection(&self) -> ConnectionId {
-        let serial = self.shared().serial();
-        ConnectionId { reactor: (serial % self.reactors() as u64) as u16, serial }
+    fn new_connection(&self) -> Result<ConnectionId, Error> {
+        self.open()?;
+        let reactor = self.shared().place().ok_or(Error::Closed)? as u16;
+        Ok(ConnectionId { reactor, serial: self.shared().serial() })
     }
 
     /// Takes over a connected stream socket. CALL records that arrive go to the [`ForeChannel`](crate::ForeChannel),
     /// replies to the callbacks that are sent on it once a session's backchannel is [bound](Runtime::bind) to it.
     pub fn add_connection(&self, socket: impl Into<OwnedFd>) -> Result<ConnectionId, Error> {
-        self.open()?;
-        let connection = self.new_connection();
+        let connection = self.new_connection()?;
         self.shared().port_of(connection).post(Command::AddSocket { connection, socket: socket.into() });
         Ok(connection)
     }
 
     /// A connection over an embedder's own transport.
     pub fn add_transport(&self, transport: Box<dyn Transport>) -> Result<ConnectionId, Error> {
-        self.open()?;
-        let connection = self.new_connection();
+        let connection = self.new_connection()?;
         self.shared().port_of(connection).post(Command::AddTransport { connection, transport });
         Ok(connection)
     }
@@ -164,11 +173,15 @@ impl Runtime {
     pub fn add_client(&self, near: Option<ConnectionId>) -> Result<ClientId, Error> {
         self.open()?;
         let shared = self.shared();
-        let home = near.map_or_else(|| (shared.serial() % self.reactors() as u64) as usize, ConnectionId::reactor);
+        let home = near.map(ConnectionId::reactor).or_else(|| shared.place()).ok_or(Error::Closed)?;
+        if shared.reactors[home].has_ended() {
+            return Err(Error::ReactorEnded { reactor: home });
+        }
         let limit = self.settings().clients_max;
         let client = shared.clients.add(home).ok_or(Error::ClientsFull { limit })?;
-        // A drain that came in between has not seen this client: its runs are refused all the same.
-        if let (true, Ok(known)) = (shared.is_closed(), self.client(client)) {
+        // A drain that came in between, or the end of the reactor, has not seen this client: its runs are refused all
+        // the same.
+        if let (true, Ok(known)) = (shared.is_closed() || shared.reactors[home].has_ended(), self.client(client)) {
             let _ = known.in_flight.close();
         }
         shared.reactors[home].post(Command::AddClient(client));
@@ -277,18 +290,25 @@ impl Runtime {
         // The winner owns the entry from here to its push (rule R6: every way out is a transition).
         let client = self.client_of(entry);
         if !client.in_flight.enter() {
-            if let Abandon::Free { .. } = entry.word().abandon() {
-                self.free(key.index, client);
-            }
+            self.abandon(key.index, entry, client);
             return TryRun::Closed;
         }
-        shared.hooks.acquire(entry.cookie());
+        let undo = Undo { runtime: self, index: key.index, entry, client };
+        shared.call_hook(|| shared.hooks.acquire(entry.cookie()));
+        std::mem::forget(undo);
         let port = &shared.reactors[client.home()];
         entry.set_started_us(port.turn_us.load(Relaxed));
         if port.inbox.push(&shared.slab, key.index, &port.parking) {
             port.wake();
         }
         TryRun::Submitted
+    }
+
+    /// Gives up a run that was won and not queued.
+    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) {
+        if let Abandon::Free { .. } = entry.word().abandon() {
+            self.free(index, client);
+        }
     }
 
     /// The client of an entry that the caller owns.
@@ -335,28 +355,36 @@ impl Runtime {
     }
 
     /// Ends all callbacks: no new run is accepted, runs not sent yet end at once as cancelled, sent ones may be answered
-    /// until `patience` is over and are then given up and reported by key. Must not be called from a hook.
-    pub fn drain(&self, patience: Duration) -> DrainReport {
+    /// until `patience` is over and are then given up and reported by key.
+    ///
+    /// Ends one second after `patience` at the latest, whatever hooks and clients do. [`Error::InHook`] from a hook.
+    pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
+        self.may_wait()?;
         let shared = self.shared();
         shared.closed.store(true, SeqCst);
         for client in shared.clients.each() {
             // Whether it was the last one out is found by the reactor, which looks at the counts.
             let _ = client.in_flight.close();
         }
-        let job = Arc::new(DrainJob::new(Instant::now() + patience, self.reactors()));
+        let job = Arc::new(DrainJob::new(patience, self.reactors()));
         for port in &shared.reactors {
             port.post(Command::Drain(Arc::clone(&job)));
         }
         let mut report = job.wait(HOOK_PATIENCE);
         report.in_flight = self.stats().in_flight;
-        report
+        Ok(report)
     }
 
-    /// Drains, then ends the reactor threads and closes every connection.
-    pub fn shutdown(&self, patience: Duration) -> DrainReport {
-        let report = self.drain(patience);
+    /// Drains, then ends the reactor threads and closes every connection. Waits for hooks to return.
+    /// [`Error::InHook`] from a hook; a second time it finds nothing to do.
+    pub fn shutdown(&self, patience: Duration) -> Result<DrainReport, Error> {
+        let report = self.drain(patience)?;
         self.inner.stop();
-        report
+        Ok(report)
+    }
+
+    fn may_wait(&self) -> Result<(), Error> {
+        if self.shared().is_in_hook() { Err(Error::InHook) } else { Ok(()) }
     }
 
     /// What has been counted so far.
@@ -370,26 +398,44 @@ impl Runtime {
     }
 
     /// Counts where the session slots of all backchannels are. Walks them on their reactors and waits for the answers:
-    /// not for a hook, and not often.
-    pub fn census(&self) -> Census {
+    /// not to be done often. A reactor that has ended has none. [`Error::InHook`] from a hook.
+    pub fn census(&self) -> Result<Census, Error> {
+        self.may_wait()?;
         let (answer, answers) = mpsc::channel();
         for port in &self.shared().reactors {
             port.post(Command::Census(answer.clone()));
         }
         drop(answer);
-        answers.iter().fold(Census::default(), |total, one| total.plus(&one))
+        // Ends when the last reactor has answered, or dropped the question because it has ended.
+        Ok(answers.iter().fold(Census::default(), |total, one| total.plus(&one)))
     }
 
     /// Memory held for callbacks. Walks tables and waits for the reactors, as [`Runtime::census`] does.
-    pub fn memory(&self) -> MemoryUse {
+    pub fn memory(&self) -> Result<MemoryUse, Error> {
+        let sessions = self.census()?.bytes as usize;
         let shared = self.shared();
         let slab = shared.slab.memory();
-        MemoryUse {
+        Ok(MemoryUse {
             slab: slab.entries_bytes as usize,
             free_stacks: (slab.free_stack_bytes + slab.table_bytes) as usize,
             clients: shared.clients.bytes(),
-            sessions: self.census().bytes as usize,
-        }
+            sessions,
+        })
+    }
+}
+
+/// Takes back a run whose `acquire` panicked (rule R6).
+struct Undo<'a> {
+    runtime: &'a Runtime,
+    index: u32,
+    entry: &'a CallbackEntry,
+    client: &'a ClientShared,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        self.runtime.abandon(self.index, self.entry, self.client);
+        let _ = self.client.in_flight.leave();
     }
 }
 

@@ -203,7 +203,7 @@ fn an_embedder_may_own_the_transport() {
     assert_eq!(runtime.try_run(key), TryRun::Submitted);
     outbound.recv_timeout(Duration::from_secs(10)).unwrap().complete(Err(std::io::ErrorKind::BrokenPipe.into()));
     eventually("the failed transport is closed", || *closed.lock().unwrap());
-    let _ = runtime.shutdown(Duration::ZERO);
+    runtime.shutdown(Duration::ZERO).unwrap();
 }
 
 #[test]

@@ -79,12 +79,12 @@ impl Server {
         &self.runtime
     }
 
-    /// Ends the server: listeners, callbacks (drained for at most `patience`), connections.
-    pub fn shutdown(&self, patience: Duration) -> DrainReport {
+    /// Ends the server: listeners, callbacks (drained for at most `patience`), connections. An error only from a hook.
+    pub fn shutdown(&self, patience: Duration) -> Result<DrainReport, ringback::Error> {
         listen::stop(&self.inner);
-        let report = self.runtime.shutdown(patience);
+        let report = self.runtime.shutdown(patience)?;
         self.inner.files.clear();
-        report
+        Ok(report)
     }
 }
 

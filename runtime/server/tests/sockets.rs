@@ -308,7 +308,7 @@ fn contend(backend: Backend) {
     assert!(clients.iter().any(|(client, _)| client.recalls > 0), "something was recalled");
     // Recalls that crossed a return are answered by nobody any more once the clients are gone.
     drop(clients);
-    server.runtime().drain(Duration::from_secs(1));
+    server.runtime().drain(Duration::from_secs(1)).unwrap();
     let start = Instant::now();
     while counts.released.load(SeqCst) < counts.accepted.load(SeqCst) {
         assert!(start.elapsed() < PATIENCE, "a run was lost");
@@ -317,7 +317,7 @@ fn contend(backend: Backend) {
     let all = [&counts.accepted, &counts.done, &counts.released].map(|n| n.load(SeqCst));
     assert!(all.iter().all(|n| *n == all[0]), "accepted, done, released: {all:?}");
     assert_eq!(server.runtime().stats().in_flight, 0);
-    server.shutdown(Duration::from_secs(1));
+    server.shutdown(Duration::from_secs(1)).unwrap();
     assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
 }
 
@@ -337,5 +337,5 @@ fn an_address_in_use_is_an_error() {
     let server = Server::new(Config::default(), builder, Arc::new(())).unwrap();
     let address = server.listen("127.0.0.1:0").unwrap();
     assert_eq!(server.listen(address).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
-    server.shutdown(Duration::ZERO);
+    server.shutdown(Duration::ZERO).unwrap();
 }

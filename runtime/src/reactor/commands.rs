@@ -9,6 +9,7 @@ use crate::hooks::Event;
 use crate::io::{ConnKey, Io, SendBuf};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::count;
+use crate::transport::Transport;
 use ringback_rpc::backchannel::{self, Backchannel, ClientState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,9 +19,7 @@ impl<I: Io> Reactor<I> {
     pub(super) fn run_command(&mut self, command: Command) {
         match command {
             Command::AddSocket { connection, socket } => self.add_socket(connection, socket),
-            Command::AddTransport { connection, transport } => {
-                self.lines.add(connection, self.home.shared.settings.record_bytes_max, Some(transport));
-            }
+            Command::AddTransport { connection, transport } => self.add_transport(connection, transport),
             Command::CloseConnection(connection) => {
                 if let Some(key) = self.lines.key_of(connection) {
                     self.close(key);
@@ -125,6 +124,14 @@ impl<I: Io> Reactor<I> {
         }
     }
 
+    fn add_transport(&mut self, connection: ConnectionId, transport: Box<dyn Transport>) {
+        let key = self.lines.add(connection, self.home.shared.settings.record_bytes_max, Some(transport));
+        // It was posted while the runtime was being shut down: nobody else would close it, and the reactor would stay.
+        if self.stopping {
+            self.close(key);
+        }
+    }
+
     fn reply(&mut self, connection: ConnectionId, buffers: Vec<SendBuf>) {
         let Some(key) = self.lines.key_of(connection) else { return };
         if let Some((connection, pool)) = self.lines.get(key) {
@@ -225,7 +232,10 @@ impl<I: Io> Reactor<I> {
     fn begin_drain(&mut self, job: Arc<DrainJob>) {
         let left = job.deadline.saturating_duration_since(Instant::now());
         let deadline_ns = self.home.now_ns + left.as_nanos() as u64;
-        self.home.drain = Some(Draining { job, abandoned: Vec::new(), cancelled_unsent: 0, reported: false });
+        match &mut self.home.drain {
+            Some(drain) if !drain.jobs.is_empty() => drain.jobs.push(job),
+            _ => self.home.drain = Some(Draining { jobs: vec![job], abandoned: Vec::new(), cancelled_unsent: 0 }),
+        }
         self.home.drain_all(deadline_ns);
     }
 

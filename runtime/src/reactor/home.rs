@@ -78,10 +78,25 @@ pub(super) fn conn_token(connection: ConnectionId) -> ConnToken {
 
 /// A drain under way on this reactor.
 pub(super) struct Draining {
-    pub job: Arc<DrainJob>,
+    /// Who waits for it: one that begins meanwhile is told the same. Empty: reported.
+    pub jobs: Vec<Arc<DrainJob>>,
     pub abandoned: Vec<CallbackKey>,
     pub cancelled_unsent: u64,
-    pub reported: bool,
+}
+
+impl Draining {
+    pub fn report(&mut self) {
+        for job in self.jobs.drain(..) {
+            job.reactor_done(&self.abandoned, self.cancelled_unsent);
+        }
+    }
+}
+
+impl Drop for Draining {
+    /// The reactor ends, by a panic perhaps: nobody shall wait for it.
+    fn drop(&mut self) {
+        self.report();
+    }
 }
 
 /// All clients of a reactor.

@@ -107,11 +107,12 @@ impl<I: Io> Reactor<I> {
         result?;
         self.pick_up();
         self.run_timers();
-        self.advance_drain();
         self.close_condemned();
         self.settle_touched(Settle::LetIn);
         self.transmit();
         self.close_condemned();
+        // Last, for the last run may end in any of the above, and nothing wakes a reactor that has nothing left to do.
+        self.advance_drain();
         self.flush();
         self.port().stats.publish_io(self.io.counters());
         Ok(())
@@ -198,13 +199,12 @@ impl<I: Io> Reactor<I> {
 
     /// Reports to a drain when nothing is in flight any more. The core gives up what is out at the deadline.
     fn advance_drain(&mut self) {
-        let unreported = self.home.drain.as_ref().is_some_and(|d| !d.reported);
+        let unreported = self.home.drain.as_ref().is_some_and(|d| !d.jobs.is_empty());
         if unreported
             && !self.home.is_busy()
             && let Some(drain) = &mut self.home.drain
         {
-            drain.reported = true;
-            drain.job.reactor_done(&mut drain.abandoned, drain.cancelled_unsent);
+            drain.report();
         }
     }
 

@@ -105,7 +105,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.server.shutdown(Duration::from_millis(200));
+        let _ = self.server.shutdown(Duration::from_millis(200));
     }
 }
 
