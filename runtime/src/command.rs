@@ -98,7 +98,11 @@ pub(crate) enum Command {
         client: ClientId,
     },
 
-    // To every reactor.
+    // To every reactor, or to one.
+    /// A run of this callback was given up before it began: who waits for it is told.
+    Abandoned(u32),
+    /// Many waiters have left: forget them.
+    ForgetWaiters,
     Drain(Arc<DrainJob>),
     /// Count session slots.
     Census(Sender<Census>),

@@ -37,6 +37,8 @@ mod stats;
 mod sync;
 #[cfg(not(loom))]
 mod transport;
+#[cfg(not(loom))]
+mod wait;
 
 pub use callback::{CallbackKey, InsertError, Remove, TryRun};
 #[cfg(not(loom))]
@@ -53,6 +55,7 @@ pub use {
     session::{Security, SessionConfig},
     stats::{Census, MemoryUse, Stats},
     transport::{Outbound, Transport},
+    wait::{Ended, Wait, WaitError},
 };
 
 /// The programs in the README and in the book are compiled and run.

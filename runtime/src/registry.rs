@@ -1,7 +1,7 @@
 //! What all threads share: the slab, the table of clients, and each reactor's front door. Read by many, changed by few;
 //! nothing here blocks a reactor or `try_run`.
 
-use crate::callback::{CallbackSlab, InFlight, Inbox, Parking};
+use crate::callback::{Arrivals, CallbackSlab, InFlight, Inbox, Parking};
 use crate::command::Command;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
@@ -9,6 +9,7 @@ use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
 use crate::settings::Settings;
 use crate::stats::ReactorStats;
+use crate::wait::{Answer, WaitError};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use ringback_rpc::backchannel::SESSIONS_MAX;
@@ -99,6 +100,7 @@ impl Shared {
             let _ = client.in_flight.close();
         }
         port.discard();
+        port.waits.end(&Err(WaitError::Closed));
     }
 
     pub fn is_closed(&self) -> bool {
@@ -121,6 +123,8 @@ pub(crate) struct ReactorPort {
     pub inbox: Inbox,
     pub parking: Parking,
     pub commands: SegQueue<Command>,
+    /// Who begins to wait for a callback of this reactor's clients.
+    pub waits: Arrivals<Answer>,
     /// The reactor's clock in microseconds, as of its current turn; 0 while it is parked. A run that is accepted takes
     /// it as its beginning, which spares `try_run` to read a clock.
     pub turn_us: CachePadded<AtomicU32>,
@@ -136,6 +140,7 @@ impl ReactorPort {
             inbox: Inbox::new(),
             parking: Parking::new(),
             commands: SegQueue::new(),
+            waits: Arrivals::new(),
             turn_us: CachePadded::new(AtomicU32::new(0)),
             waker: OnceLock::new(),
             stats: ReactorStats::default(),

@@ -114,7 +114,7 @@ impl Runtime {
         self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
@@ -278,6 +278,11 @@ impl Runtime {
     /// Asks for a run of a callback. Never blocks, never allocates, calls no hook but `acquire`, and is legal under the
     /// embedder's locks (rule R7).
     pub fn try_run(&self, key: CallbackKey) -> TryRun {
+        self.ask(key, || ())
+    }
+
+    /// [`Runtime::try_run`]; `won` is called if it is accepted, before the run can end.
+    pub(crate) fn ask(&self, key: CallbackKey, won: impl FnOnce()) -> TryRun {
         let shared = self.shared();
         let Some(entry) = shared.slab.get(key.index) else { return TryRun::Stale };
         match entry.try_run(key.generation) {
@@ -290,12 +295,14 @@ impl Runtime {
         // The winner owns the entry from here to its push (rule R6: every way out is a transition).
         let client = self.client_of(entry);
         if !client.in_flight.enter() {
+            // Who waits for this run is answered when nothing of the client runs any more.
             self.abandon(key.index, entry, client);
             return TryRun::Closed;
         }
         let undo = Undo { runtime: self, index: key.index, entry, client };
         shared.call_hook(|| shared.hooks.acquire(entry.cookie()));
         std::mem::forget(undo);
+        won();
         let port = &shared.reactors[client.home()];
         entry.set_started_us(port.turn_us.load(Relaxed));
         if port.inbox.push(&shared.slab, key.index, &port.parking) {
@@ -304,10 +311,14 @@ impl Runtime {
         TryRun::Submitted
     }
 
-    /// Gives up a run that was won and not queued.
-    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) {
-        if let Abandon::Free { .. } = entry.word().abandon() {
-            self.free(index, client);
+    /// Gives up a run that was won and not queued. `true`: somebody waits for it.
+    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) -> bool {
+        match entry.word().abandon() {
+            Abandon::Idle { wake } => wake,
+            Abandon::Free { wake } => {
+                self.free(index, client);
+                wake
+            }
         }
     }
 
@@ -434,7 +445,9 @@ struct Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        self.runtime.abandon(self.index, self.entry, self.client);
+        if self.runtime.abandon(self.index, self.entry, self.client) {
+            self.runtime.shared().reactors[self.client.home()].post(Command::Abandoned(self.index));
+        }
         let _ = self.client.in_flight.leave();
     }
 }

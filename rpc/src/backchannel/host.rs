@@ -99,6 +99,21 @@ impl Outcome<'_> {
     pub const fn may_requeue(&self) -> bool {
         matches!(self, Outcome::Replied { .. } | Outcome::DeliveredUnknown | Outcome::Fault(_))
     }
+
+    /// The same, to be kept for longer than the bytes of a reply: without the result, which is empty in it.
+    pub const fn without_results(&self) -> Outcome<'static> {
+        match *self {
+            Outcome::Replied { status, results: _ } => Outcome::Replied { status, results: &[] },
+            Outcome::Refused => Outcome::Refused,
+            Outcome::Unencodable(e) => Outcome::Unencodable(e),
+            Outcome::TimedOut { sent } => Outcome::TimedOut { sent },
+            Outcome::PathDown => Outcome::PathDown,
+            Outcome::Courtesy => Outcome::Courtesy,
+            Outcome::Cancelled { sent } => Outcome::Cancelled { sent },
+            Outcome::DeliveredUnknown => Outcome::DeliveredUnknown,
+            Outcome::Fault(fault) => Outcome::Fault(fault),
+        }
+    }
 }
 
 /// What is wrong with a callback path.

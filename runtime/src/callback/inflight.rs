@@ -1,6 +1,6 @@
 //! Counts the runs of one client, and lets a drain close the door behind the last one (R2, R3).
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 use crossbeam::utils::CachePadded;
 
 /// Set in the word once the door is closed; the rest of it is the count.
@@ -51,6 +51,15 @@ impl InFlight {
         self.0.fetch_or(CLOSED, Ordering::AcqRel) == 0
     }
 
+    /// Whether the door is closed and nobody is inside, and so for ever.
+    ///
+    /// Two sides ask: a waiter, after it has queued itself, whether anybody is left to answer it; and the reactor, after
+    /// the last run has left, before it answers all who are queued. The fence makes one of them see the other (Dekker).
+    pub(crate) fn is_over(&self) -> bool {
+        fence(Ordering::SeqCst); // after the queueing, or after the leaving; partner: the other side's
+        self.0.load(Ordering::Acquire) == CLOSED
+    }
+
     /// Lets runs in again, for the next client on the same place of the table: nothing is in, and nothing names the
     /// client before that.
     pub(crate) fn reopen(&self) {
@@ -59,7 +68,6 @@ impl InFlight {
     }
 
     /// Whether [`close`](InFlight::close) was called.
-    #[cfg(test)]
     pub(crate) fn is_closed(&self) -> bool {
         self.0.load(Ordering::Acquire) & CLOSED != 0
     }

@@ -24,7 +24,9 @@
 //!   that must not lose a request at any time, of every kind once SETTLED. Cleared by `finish`, which starts a fresh
 //!   run, by `remove` and by `abandon`. Coexists with REQUEUE: the resend comes first. Excludes DYING.
 //! * **WAKE**: somebody waits for this run. Set by `wait` under RUNNING and not SETTLED, cleared by `finish` or
-//!   `abandon`, whose caller wakes. Survives a requeue. A waiter that left costs one empty wake.
+//!   `abandon`. The finisher finds the waiters in a table of its own ([`waiters`]) and wakes them; who waits for a run
+//!   that is abandoned, because its client is closed, is answered when nothing of that client runs any more. Survives a
+//!   requeue. A waiter that left costs one empty look at the table.
 //! * **DYING**: the embedder removed the callback: no new run. Set by `remove`, cleared by `free`. Excludes REARM.
 //!   Without RUNNING the one caller who was told so frees the entry; with RUNNING the finisher does, after `release`.
 //!
@@ -74,13 +76,15 @@ pub(crate) mod slab;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+pub(crate) mod waiters;
 
 #[cfg(not(loom))]
 pub(crate) use {
     inbox::{Chain, Inbox, Parking},
     inflight::InFlight,
     slab::{CallbackEntry, CallbackSlab},
-    state::{Abandon, Claim, Dequeue, Finish, Removal},
+    state::{Abandon, Claim, Dequeue, Finish, Removal, Wait},
+    waiters::{Arrivals, WaitTable, Waiter},
 };
 
 /// Names one callback: an entry of the slab and the generation that tells this callback from earlier and later ones in

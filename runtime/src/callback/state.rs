@@ -258,8 +258,11 @@ impl StateWord {
     }
 
     /// The outcome is decided: taken before `done` is called. Takes the run out of its requeue, if it ends there.
-    pub(crate) fn settle(&self) {
-        self.owner("settle", is_undecided, |now| (now.with(Flags::SETTLED).without(Flags::REQUEUE), ()));
+    /// `true`: somebody waits for the run. From here on nobody can begin to, unless `done` has the run requeued.
+    pub(crate) fn settle(&self) -> bool {
+        self.owner("settle", is_undecided, |now| {
+            (now.with(Flags::SETTLED).without(Flags::REQUEUE), now.has(Flags::WAKE))
+        })
     }
 
     /// The run goes back to its queue, to be sent again without `prepare`: it failed before it was decided, or `done`
@@ -312,8 +315,7 @@ impl StateWord {
         })
     }
 
-    /// Asks to be woken when the current run ends.
-    #[cfg_attr(not(any(test, loom)), expect(dead_code, reason = "proved here, and not offered to embedders yet"))]
+    /// Asks to be woken when the current run ends. How a waiter is found then is told in [`super::waiters`].
     pub(crate) fn wait(&self, generation: u32) -> Wait {
         self.transition(|now| {
             if !now.is_live(generation) {

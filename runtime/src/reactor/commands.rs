@@ -52,6 +52,8 @@ impl<I: Io> Reactor<I> {
             }
             Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
             Command::Unbound { connection, client } => self.unbound(connection, client),
+            Command::Abandoned(index) => self.home.abandoned(index),
+            Command::ForgetWaiters => self.home.end_waits(|_| false),
             Command::Drain(job) => self.begin_drain(job),
             Command::Census(answer) => {
                 // Nobody waits any more if the receiver is gone.

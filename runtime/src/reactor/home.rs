@@ -1,12 +1,13 @@
 //! The clients whose home a reactor is, and their backchannels.
 
 use super::host::ClientHost;
-use crate::callback::CallbackKey;
+use crate::callback::{CallbackKey, WaitTable};
 use crate::drain::DrainJob;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId};
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::{Census, ReactorStats, count, count_by, set};
+use crate::wait::{Answer, WaitError};
 use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled};
 use std::sync::Arc;
 
@@ -111,6 +112,8 @@ pub(super) struct Home {
     /// Connections that the core has given up.
     pub condemned: Vec<ConnectionId>,
     pub drain: Option<Draining>,
+    /// Who waits for the end of a run.
+    pub waits: WaitTable<Answer>,
     /// Runs are to end by then: the runtime is draining or stopping.
     pub drain_deadline_ns: Option<u64>,
 }
@@ -125,6 +128,7 @@ impl Home {
             touched: Vec::new(),
             condemned: Vec::new(),
             drain: None,
+            waits: WaitTable::new(Err(WaitError::Closed)),
             drain_deadline_ns: None,
         }
     }
@@ -176,6 +180,7 @@ impl Home {
             client: client.id,
             now_ns: self.now_ns,
             drain: self.drain.as_mut(),
+            waits: &mut self.waits,
             condemned: &mut self.condemned,
         };
         Some(f(client, &mut host))
@@ -201,6 +206,18 @@ impl Home {
         for client in 0..self.clients.len() as u32 {
             self.act(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
         }
+    }
+
+    /// A run was given up before it began. Who waits for a run that has begun since is told the same, and may ask again.
+    pub fn abandoned(&mut self, index: u32) {
+        let waiters = self.waits.take(&self.shared.reactors[self.reactor].waits, index);
+        self.waits.answer(waiters, &Err(WaitError::Idle));
+    }
+
+    /// Nothing of the clients that `over` names runs any more, nor will it: answers who still waits for them.
+    pub fn end_waits(&mut self, over: impl Fn(u32) -> bool) {
+        let port = &self.shared.reactors[self.reactor];
+        self.waits.end(&port.waits, over);
     }
 
     /// Counts session slots.

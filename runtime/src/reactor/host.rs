@@ -2,11 +2,12 @@
 
 use super::home::Draining;
 use super::turn_us;
-use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish};
+use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
 use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ReactorPort, Shared};
 use crate::stats::count;
+use crate::wait::{Answer, Ended};
 use ringback_rpc::backchannel::{self, Host, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer};
@@ -20,6 +21,7 @@ pub(super) struct ClientHost<'a> {
     pub client: ClientId,
     pub now_ns: u64,
     pub drain: Option<&'a mut Draining>,
+    pub waits: &'a mut WaitTable<Answer>,
     /// Connections that the core has given up.
     pub condemned: &'a mut Vec<ConnectionId>,
 }
@@ -65,13 +67,20 @@ impl ClientHost<'_> {
         }
     }
 
-    /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight.
-    fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>) {
+    /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `waited`: somebody
+    /// waits for the run.
+    fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         self.count_outcome(run, outcome);
         self.shared.hooks.release(run);
         count(&self.port.stats.released);
         let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
-        let frees = match self.entry(token).word().finish(keep_rearm) {
+        // Before `finish`, after which a next run could have waiters of its own.
+        let waiters = waited.then(|| self.waits.take(&self.port.waits, token.0));
+        let finished = self.entry(token).word().finish(keep_rearm);
+        if let Some(waiters) = waiters {
+            self.waits.answer(waiters, &Ok(Ended::new(outcome)));
+        }
+        let frees = match finished {
             Finish::RunAgain { .. } => {
                 // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is
                 // awake, so nobody needs to be woken.
@@ -136,7 +145,7 @@ impl Host for ClientHost<'_> {
     }
 
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
-        self.entry(token).word().settle();
+        let waited = self.entry(token).word().settle();
         let run = self.run(token);
         match self.shared.hooks.done(&run, outcome) {
             Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
@@ -145,7 +154,7 @@ impl Host for ClientHost<'_> {
                 Some(delay_ns)
             }
             Done::RequeueAfter(_) | Done::Finish => {
-                self.finish(token, &run, outcome);
+                self.finish(token, &run, outcome, waited);
                 None
             }
         }

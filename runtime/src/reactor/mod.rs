@@ -226,12 +226,15 @@ impl<I: Io> Reactor<I> {
                 Some(at) => self.wheel.arm(index, at),
                 None => {}
             }
-            if let Some(shared) = shared.clients.get(index) {
-                client.publish_status(shared);
-                let removed = client.removed;
-                if removed && shared.in_flight.count() == 0 {
-                    self.forget_client(index);
-                }
+            let Some(known) = shared.clients.get(index) else { continue };
+            client.publish_status(known);
+            // The first question spares an open client the fence of the second.
+            let (removed, over) = (client.removed, known.in_flight.is_closed() && known.in_flight.is_over());
+            if over {
+                self.home.end_waits(|client| client == index);
+            }
+            if removed && over {
+                self.forget_client(index);
             }
         }
     }

@@ -9,6 +9,8 @@ mod loom_queue;
 #[cfg(loom)]
 mod loom_slab;
 #[cfg(loom)]
+mod loom_wait;
+#[cfg(loom)]
 mod loom_word;
 #[cfg(not(loom))]
 mod measure;
@@ -18,6 +20,8 @@ mod races;
 mod slab_model;
 #[cfg(not(loom))]
 mod transitions;
+#[cfg(not(loom))]
+mod waiters;
 #[cfg(not(loom))]
 mod word;
 

@@ -26,8 +26,8 @@ const OF_THE_OWNER: [Transition; 8] = [
         "done".to_owned()
     }),
     ("settle", |word, _| {
-        word.settle();
-        "done".to_owned()
+        let wake = word.settle();
+        format!("wake: {wake}")
     }),
     ("finish", |word, _| show(word.finish(true))),
     ("finish, drop rearm", |word, _| show(word.finish(false))),
