@@ -1,5 +1,5 @@
-//! The core takes no memory once a session has been added: not to queue, send and settle callbacks, not to delay them,
-//! and not to lose and regain a connection. Counted by an allocator of this test's own, which is why it is a program
+//! The core takes no memory once a session has been added: not to queue, send and settle callbacks, one by one or in
+//! batches, not to delay them, and not to lose and regain a connection. Counted by an allocator of this test's own, which is why it is a program
 //! apart.
 #![allow(unsafe_code)]
 
@@ -86,24 +86,33 @@ impl Host for Driver {
     fn event(&mut self, _: Event) {}
 }
 
-/// The reply to the call in `call`: CB_SEQUENCE is fine, the operation has `status`.
-fn reply(call: &[u8], status: Status, space: &mut [u8; 128]) -> usize {
-    let session_at = call.len() - 4 - 24 - 16;
+/// The reply to the call in `call`: CB_SEQUENCE is fine, the operations are so up to `failing`, which has `status`.
+fn reply(call: &[u8], (failing, status): (u32, Status), space: &mut [u8; 256]) -> usize {
+    // What stands before the number of operations: mark, RPC header with two AUTH_NONE, tag, minor version, ident.
+    let count_at = 28 + 8 + 8 + 12;
+    let count = u32::from_be_bytes(call[count_at..count_at + 4].try_into().unwrap()) - 1;
+    let stops = status != Status::NFS4_OK && failing < count;
+    let (results, session_at) = (if stops { failing + 1 } else { count }, count_at + 8);
+    let status_of = |position: u32| if position == failing { status } else { Status::NFS4_OK };
     let mut w = Writer::new(space);
     w.raw(&call[4..8]).unwrap();
-    for word in [1, 0, 0, 0, 0, status.0, 0, 2, CallbackOp::Sequence as u32, 0] {
+    for word in [1, 0, 0, 0, 0, status_of(results - 1).0, 0, 1 + results, CallbackOp::Sequence as u32, 0] {
         w.u32(word).unwrap();
     }
     w.raw(&call[session_at..session_at + 24]).unwrap();
-    for word in [SLOTS - 1, SLOTS - 1, CallbackOp::Recall as u32, status.0] {
-        w.u32(word).unwrap();
+    w.u32(SLOTS - 1).unwrap();
+    w.u32(SLOTS - 1).unwrap();
+    for position in 0..results {
+        w.u32(CallbackOp::Recall as u32).unwrap();
+        w.u32(status_of(position).0).unwrap();
     }
     w.position()
 }
 
-/// Sends and answers all that there is. Every 7th operation gets NFS4ERR_DELAY, every 50th call loses its connection.
+/// Sends and answers all that there is. In every 7th call an operation gets NFS4ERR_DELAY, every 50th call loses its
+/// connection.
 fn serve(core: &mut Backchannel, now_ns: u64, conn: &mut u64, driver: &mut Driver) {
-    let (mut space, mut answer, mut count) = ([0; 1024], [0; 128], 0);
+    let (mut space, mut answer, mut count) = ([0; 1024], [0; 256], 0);
     loop {
         match core.poll_transmit(now_ns, ConnToken(*conn), &mut space, driver) {
             Transmit::Wrote(len) => {
@@ -115,7 +124,7 @@ fn serve(core: &mut Backchannel, now_ns: u64, conn: &mut u64, driver: &mut Drive
                     continue;
                 }
                 let status = if count % 7 == 0 { Status::NFS4ERR_DELAY } else { Status::NFS4_OK };
-                let bytes = reply(&space[..len], status, &mut answer);
+                let bytes = reply(&space[..len], (count % 5, status), &mut answer);
                 let handled = core.handle_record(now_ns, ConnToken(*conn), &answer[..bytes], driver);
                 assert_eq!(handled, Handled::Settled);
             }
@@ -128,6 +137,16 @@ fn serve(core: &mut Backchannel, now_ns: u64, conn: &mut u64, driver: &mut Drive
 
 #[test]
 fn no_memory_is_taken_after_the_session() {
+    play(2);
+}
+
+#[test]
+fn no_memory_is_taken_for_batches() {
+    assert!(play(17) < play(2) / 4, "there were batches");
+}
+
+/// Returns how many calls were sent.
+fn play(operations_max: u32) -> u64 {
     let mut driver = Driver { links: vec![None; RUNS], notes: vec![0; RUNS], requeue: vec![false; RUNS], done: 0 };
     let mut core = Backchannel::new(Config::default());
     let params = SessionParams {
@@ -137,7 +156,7 @@ fn no_memory_is_taken_after_the_session() {
         slots: SLOTS,
         request_bytes_max: 1020,
         response_bytes_max: 1024,
-        operations_max: 2,
+        operations_max,
         minor_version: 1,
     };
     core.add_session(SessionKey(1), &params, &mut driver).unwrap();
@@ -153,6 +172,8 @@ fn no_memory_is_taken_after_the_session() {
     }
     let taken = ALLOCATIONS.with(Cell::get) - before;
     assert_eq!((driver.done, core.is_idle()), (RUNS, true));
-    assert!(core.counters().delays > 0 && core.counters().resent > 0);
+    let counters = core.counters();
+    assert!(counters.delays > 0 && counters.resent > 0);
     assert_eq!(taken, 0, "allocations");
+    counters.sent
 }

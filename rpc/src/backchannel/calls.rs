@@ -1,10 +1,14 @@
 //! The records of calls: one for each session slot, allocated with the session.
 //!
-//! A record is *the* memory of what was sent: session, slot, connection, parameters, xid, and the run that it carries.
-//! A run that is given up leaves its record; the record leaves only when the slot's sequence id is known.
+//! A record is *the* memory of what was sent: session, slot, connection, parameters, xid, and the runs that it carries:
+//! most often one, and at most [`BATCH_MAX`] in a batch, linked through the driver's entries as a queue is. A run that
+//! is given up leaves its record; the record leaves only when the slot's sequence id is known.
 
-use super::host::Token;
+use super::host::{Host, Token};
 use crate::nfs4::callback::CallbackOp;
+
+/// Most runs of one call: a bit each in [`Call::members`].
+pub const BATCH_MAX: u32 = u64::BITS;
 
 /// Low bits of an xid that name the call record; the bits above count the calls of the client.
 pub(super) const INDEX_BITS: u32 = 12;
@@ -38,8 +42,15 @@ pub(super) enum State {
 /// A call, and what it is pinned to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
-    /// The run that it carries. `None` while the call is out: the run was given up, the slot is quarantined.
+    /// The run that it carries, the first one of a batch. `None` while the call is out: all were given up, the slot is
+    /// quarantined.
     pub token: Option<Token>,
+    /// Which operations of the call, by position, are those of runs that it still carries. The runs are linked in this
+    /// order, from `token` on.
+    pub members: u64,
+    /// Operations besides CB_SEQUENCE in the bytes that were sent.
+    pub count: u8,
+    /// The first of these operations.
     pub op: CallbackOp,
     pub state: State,
     /// Index of the session.
@@ -60,7 +71,7 @@ pub(super) struct Call {
     pub xid: u32,
     /// csa_highest_slotid as sent.
     pub highest: u32,
-    /// When the run that it carries ends.
+    /// When the first of the runs that it carries ends.
     pub deadline_ns: u64,
     pub sent_ns: u64,
     /// When to look at it again.
@@ -70,6 +81,8 @@ pub(super) struct Call {
 impl Call {
     pub const FREE: Call = Call {
         token: None,
+        members: 0,
+        count: 1,
         op: CallbackOp::Illegal,
         state: State::Free,
         session: 0,
@@ -90,6 +103,55 @@ impl Call {
     /// well, as long as the connection is up and the question was not sent.
     pub fn is_out(&self) -> bool {
         self.conn != NO_CONN
+    }
+
+    /// Whether it was sent with more than one run.
+    pub fn is_batch(&self) -> bool {
+        self.count > 1
+    }
+
+    /// Whether a run has left, so that the bytes cannot be written again.
+    pub fn is_torn(&self) -> bool {
+        self.token.is_some() && self.members.count_ones() < u32::from(self.count)
+    }
+
+    /// The runs that it carries, in the order of their operations.
+    pub fn runs(&self) -> Runs {
+        Runs { next: self.token, left: self.members.count_ones() }
+    }
+
+    /// The call as one of its runs sees it.
+    pub fn of_run<H: Host>(&self, token: Token, host: &H) -> Call {
+        let op = if self.is_batch() { host.op(token) } else { self.op };
+        Call { token: Some(token), op, ..*self }
+    }
+}
+
+/// Some linked runs. Whoever walks them may do anything to those that it was given, for their links are not read again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Runs {
+    next: Option<Token>,
+    left: u32,
+}
+
+impl Runs {
+    pub fn next<H: Host>(&mut self, host: &H) -> Option<Token> {
+        let token = self.next?;
+        self.left -= 1;
+        self.next = if self.left == 0 { None } else { host.link(token) };
+        Some(token)
+    }
+
+    /// The other way round: pushed to the head of a queue one by one, they stand there in their order.
+    pub fn reversed<H: Host>(mut self, host: &mut H) -> Runs {
+        let mut reversed = Runs { next: None, left: 0 };
+        while let Some(token) = self.next(host) {
+            if reversed.left > 0 {
+                host.set_link(token, reversed.next);
+            }
+            reversed = Runs { next: Some(token), left: reversed.left + 1 };
+        }
+        reversed
     }
 }
 

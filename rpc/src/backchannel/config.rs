@@ -23,6 +23,9 @@ pub struct Config {
     pub backoff_ns_min: u64,
     /// Longest delay, of the core's own and of those that `done` asks for. At most 5 s.
     pub backoff_ns_max: u64,
+    /// Most callbacks in one CB_COMPOUND, besides CB_SEQUENCE: 1 to [`BATCH_MAX`](super::BATCH_MAX). What the client
+    /// allows for a session may be less.
+    pub batch_max: u32,
     /// Seeds the jitter of the delays.
     pub seed: u64,
     /// The first xid is made of this number.
@@ -31,7 +34,7 @@ pub struct Config {
 
 impl Config {
     /// The defaults for a lease: RPC timeout a tenth of it and at least 1 s, run deadline one lease, backoff 100 ms to
-    /// 5 s.
+    /// 5 s, batches of 16.
     pub const fn for_lease(lease_ns: u64) -> Config {
         let tenth = lease_ns / 10;
         Config {
@@ -40,6 +43,7 @@ impl Config {
             lease_ns,
             backoff_ns_min: 100 * MS,
             backoff_ns_max: 5 * S,
+            batch_max: 16,
             seed: 0x9e37_79b9_7f4a_7c15,
             first_xid: 1,
         }
@@ -148,6 +152,10 @@ pub enum AddError {
 pub struct Counters {
     /// Calls sent for the first time under their xid.
     pub sent: u64,
+    /// Runs that these calls carried.
+    pub sent_runs: u64,
+    /// Calls whose runs were parted into smaller batches, because the client found them too large.
+    pub splits: u64,
     /// Calls sent again with the same bytes on another connection.
     pub resent: u64,
     /// Lone CB_SEQUENCE calls that resynchronise a session slot.
@@ -186,12 +194,14 @@ pub struct Census {
     pub slots: u32,
     /// Free ones.
     pub slots_free: u32,
-    /// Ones with a run.
+    /// Ones with a run, or a batch of them.
     pub slots_with_run: u32,
     /// Ones whose run was given up and whose sequence id is not known yet.
     pub slots_quarantined: u32,
     /// Ones that cannot be used any more.
     pub slots_retired: u32,
+    /// Runs in calls that are not settled.
+    pub runs_sent: u64,
     /// Runs that wait in a queue.
     pub runs_queued: u64,
     /// Runs that wait for a delay to pass.

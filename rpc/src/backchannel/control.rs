@@ -1,5 +1,6 @@
 //! Sessions come, change and go; the client changes its state; runs come in, are cancelled and drained.
 
+use super::batch::batch_limit;
 use super::calls::State;
 use super::config::{AddError, Census, Credential, SessionParams};
 use super::host::{Host, Outcome, Requeue, Token};
@@ -15,7 +16,7 @@ use crate::session::{RequesterSlots, SLOTS_MAX};
 const VERSIONS_MAX: usize = 4;
 /// The reply to CB_SEQUENCE and an operation that returns a status: RPC header with an AUTH_NONE verifier, compound
 /// header with an empty tag, and the two results.
-const RESPONSE_BYTES_MIN: u32 = 24 + 12 + (8 + 16 + 16) + 8;
+pub(super) const RESPONSE_BYTES_MIN: u32 = 24 + 12 + (8 + 16 + 16) + 8;
 /// Room for the arguments of the smallest operations.
 const ARGS_BYTES_MIN: usize = 16;
 
@@ -59,6 +60,7 @@ impl Backchannel {
             versions,
             current: 0,
             request_bytes_max,
+            batch_limit: batch_limit(self.config.batch_max, params),
             bound: 0,
             ever_bound: false,
             ready_count: 0,
@@ -118,12 +120,13 @@ impl Backchannel {
         for call_index in session.call_range() {
             let call = *self.calls.get(call_index);
             self.calls.free(call_index);
-            match call.token {
-                Some(token) if call.op == CallbackOp::RecallSlot => {
+            let mut runs = call.runs().reversed(host);
+            while let Some(token) = runs.next(host) {
+                if host.op(token) == CallbackOp::RecallSlot {
                     self.finish(token, &Outcome::Cancelled { sent: true }, host);
+                } else {
+                    self.requeue(now_ns, token, Requeue::SessionLost, host);
                 }
-                Some(token) => self.requeue(now_ns, token, Requeue::SessionLost, host),
-                None => {}
             }
         }
         while let Some(token) = session.own.pop(host) {
@@ -158,9 +161,8 @@ impl Backchannel {
 
     /// Ends one run as [`Outcome::Cancelled`]. `false`: it is not here. Walks the calls and the queues of the client.
     pub fn cancel(&mut self, now_ns: u64, token: Token, host: &mut impl Host) -> bool {
-        let call = (0..self.calls.len()).find(|&index| self.calls.get(index).token == Some(token));
-        if let Some(index) = call {
-            self.give_up(now_ns, index, &Outcome::Cancelled { sent: true }, host);
+        if (0..self.calls.len()).any(|index| self.leave(now_ns, index, token, host)) {
+            self.finish(token, &Outcome::Cancelled { sent: true }, host);
             return true;
         }
         let mut found = self.queues.remove(token, host) || self.wheel.remove(token, host);
@@ -236,6 +238,7 @@ impl Backchannel {
             census.slots += session.slots.count();
             for index in session.call_range() {
                 let call = self.calls.get(index);
+                census.runs_sent += u64::from(call.members.count_ones());
                 match call.state {
                     State::Free => census.slots_free += 1,
                     State::Retired => census.slots_retired += 1,

@@ -15,7 +15,7 @@ pub(super) enum Answer<'a> {
     /// CB_SEQUENCE failed.
     Sequence(Status),
     /// CB_SEQUENCE is fine. What follows it may be missing or malformed.
-    Taken(Echo, Result<Option<OpAnswer<'a>>>),
+    Taken(Echo, Results<'a>),
 }
 
 /// The result of CB_SEQUENCE (RFC 8881 section 20.9.2, `CB_SEQUENCE4resok`).
@@ -28,11 +28,33 @@ pub(super) struct Echo {
     pub target_highest: SlotId,
 }
 
-/// The result of the operation after CB_SEQUENCE.
+/// What follows the result of CB_SEQUENCE.
+#[derive(Clone, Debug)]
+pub(super) struct Results<'a> {
+    left: u32,
+    r: Reader<'a>,
+}
+
+impl<'a> Results<'a> {
+    /// The result of the next operation; `None`: the client sent no more. The operation before it must be one that
+    /// returns a status alone, as those of a batch do.
+    #[inline]
+    pub fn next(&mut self) -> Result<Option<OpAnswer<'a>>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let r = &mut self.r;
+        Ok(Some(OpAnswer { op: r.u32("resop")?, status: Status(r.u32("status")?), results: r.remaining() }))
+    }
+}
+
+/// The result of an operation after CB_SEQUENCE.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpAnswer<'a> {
     pub op: u32,
     pub status: Status,
+    /// What follows the status, the results of further operations included.
     pub results: &'a [u8],
 }
 
@@ -69,12 +91,7 @@ fn compound<'a>(r: &mut Reader<'a>) -> Result<Answer<'a>> {
         highest: SlotId(r.u32("csr_highest_slotid")?),
         target_highest: SlotId(r.u32("csr_target_highest_slotid")?),
     };
-    let op = if count == 1 { Ok(None) } else { operation(r).map(Some) };
-    Ok(Answer::Taken(echo, op))
-}
-
-fn operation<'a>(r: &mut Reader<'a>) -> Result<OpAnswer<'a>> {
-    Ok(OpAnswer { op: r.u32("resop")?, status: Status(r.u32("status")?), results: r.remaining() })
+    Ok(Answer::Taken(echo, Results { left: count - 1, r: r.clone() }))
 }
 
 fn not_defined(what: &'static str, offset: usize, value: u32) -> XdrError {

@@ -66,8 +66,8 @@ pub enum Outcome<'a> {
     Replied {
         /// The status of the operation.
         status: Status,
-        /// The body of the result after its status, and whatever follows it; empty if the client sent none. To be
-        /// decoded as the result of the operation with this status.
+        /// The body of the result after its status, and whatever follows it; empty if the client sent none, and for an
+        /// operation that was in a batch. To be decoded as the result of the operation with this status.
         results: &'a [u8],
     },
     /// `prepare` said that there was nothing to send.
@@ -88,7 +88,8 @@ pub enum Outcome<'a> {
         /// It was sent at least once.
         sent: bool,
     },
-    /// The client took the request, its answer is lost, and this operation must not be executed twice.
+    /// The client took the request, or may have taken it with the batch that it was in; its answer is lost, and this
+    /// operation must not be executed twice.
     DeliveredUnknown,
     /// The client refuses what the backchannel of its session sends, and no other session of it is usable.
     Fault(PathFault),
@@ -158,6 +159,13 @@ pub enum Requeue {
     Refused,
     /// The buffer had no room for it. It was not sent.
     NoSpace,
+    /// It was in a batch, and an operation before it failed. It was not executed.
+    NotReached,
+    /// It was in a batch that the client found too large. It was not executed.
+    BatchSplit,
+    /// It was in a batch, and another run of it has ended meanwhile, so that the request could not be repeated; this
+    /// operation may be.
+    BatchTorn,
 }
 
 /// What happened to a client's callback path.
@@ -227,6 +235,12 @@ impl Class {
             _ => Class::Background,
         }
     }
+}
+
+/// Whether an operation may share a call with others. CB_GETATTR has a result of its own length and somebody waits for
+/// it; CB_RECALL_SLOT changes the slot table under the call and belongs to a session.
+pub(super) const fn is_batchable(op: CallbackOp) -> bool {
+    !matches!(op, CallbackOp::Getattr | CallbackOp::RecallSlot | CallbackOp::Sequence | CallbackOp::Illegal)
 }
 
 /// Whether an operation may be executed twice by the client. The others change something there each time, or wait for

@@ -27,9 +27,10 @@
 //!   connection that is up, unless the client answered (RFC 8881 section 2.10.6.2).
 //! - No reply, however malformed, makes it panic, and none makes it forget a callback.
 //!
-//! One call carries one callback today; a call record names the run that it carries in one place (`calls.rs`), which is
-//! where a batch will go. Minor version 0 has no session slots and will be a second kind of session.
+//! One call carries one callback, or several where the client allows it (`batch.rs`). Minor version 0 has no session slots
+//! and will be a second kind of session.
 
+mod batch;
 mod calls;
 mod config;
 mod control;
@@ -41,6 +42,7 @@ mod settle;
 mod timeout;
 mod transmit;
 
+pub use calls::BATCH_MAX;
 pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
 pub use host::{Class, Event, Host, Outcome, PathFault, PathState, Requeue, Token};
 pub use path::seq4_status;

@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub versions: Vec<Version>,
     pub current: u8,
     pub request_bytes_max: usize,
+    /// Most runs in one call; lowered when the client finds a batch too large.
+    pub batch_limit: u8,
     /// The connections that carry it, by index.
     pub bound: u64,
     pub ever_bound: bool,

@@ -143,10 +143,32 @@ impl Classes {
     #[inline]
     pub fn pop<H: Host>(&mut self, host: &H) -> Option<Token> {
         let class = self.pick()?;
-        let (fresh, again) = (&mut self.fresh[class], &mut self.again[class]);
-        let from_again = !again.is_empty() && (self.again_next || fresh.is_empty());
+        self.pop_class(class, host)
+    }
+
+    /// The next run to send, if it is a `wanted` one. Else it stays the next one.
+    pub fn pop_if<H: Host>(&mut self, host: &H, wanted: impl FnOnce(&H, Token) -> bool) -> Option<Token> {
+        let passed_over = self.passed_over;
+        let class = self.pick()?;
+        let queue = if self.takes_again(class) { &self.again[class] } else { &self.fresh[class] };
+        if queue.head().is_some_and(|head| wanted(host, head)) {
+            return self.pop_class(class, host);
+        }
+        self.passed_over = passed_over;
+        None
+    }
+
+    /// Whether the next run of a class is one that was sent before.
+    fn takes_again(&self, class: usize) -> bool {
+        !self.again[class].is_empty() && (self.again_next || self.fresh[class].is_empty())
+    }
+
+    #[inline]
+    fn pop_class<H: Host>(&mut self, class: usize, host: &H) -> Option<Token> {
+        let from_again = self.takes_again(class);
         self.again_next = !from_again;
-        let token = if from_again { again.pop(host) } else { fresh.pop(host) };
+        let queue = if from_again { &mut self.again[class] } else { &mut self.fresh[class] };
+        let token = queue.pop(host);
         self.len -= u64::from(token.is_some());
         token
     }

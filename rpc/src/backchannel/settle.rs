@@ -4,19 +4,20 @@
 //! leaves it. Once any transmission of a call got no answer (`Call::unknown`), an error that a retry gets no longer
 //! proves that the call was not executed, and the slot is quarantined instead of freed.
 
-use super::calls::{Call, Found, NO_CONN, State};
-use super::decode::{Answer, Echo, OpAnswer, answer};
+use super::batch::is_too_large;
+use super::calls::{Call, Found, NO_CONN, Runs, State};
+use super::decode::{Answer, Echo, OpAnswer, Results, answer};
 use super::host::{Event, Host, Outcome, PathFault, Requeue, Token, is_repeatable};
 use super::{Backchannel, ConnToken, Handled};
 use crate::message::{MessageType, peek};
 use crate::nfs4::Status;
 use crate::nfs4::callback::CallbackOp;
 use crate::session::SlotId;
-use crate::xdr::{Result, XdrError, XdrErrorKind};
+use crate::xdr::{XdrError, XdrErrorKind};
 
 /// When a run is to be sent again.
 #[derive(Clone, Copy)]
-enum When {
+pub(super) enum When {
     Now,
     Backoff,
     After(u64),
@@ -70,7 +71,7 @@ impl Backchannel {
 
     fn settle<H: Host>(&mut self, now_ns: u64, index: usize, answer: Answer<'_>, host: &mut H) {
         match answer {
-            Answer::Taken(echo, op) => self.taken(now_ns, index, echo, op, host),
+            Answer::Taken(echo, results) => self.taken(now_ns, index, echo, results, host),
             Answer::Refused(fault) => self.refused(now_ns, index, fault, host),
             Answer::Sequence(status) => match status {
                 Status::NFS4ERR_DELAY => self.sequence_delayed(now_ns, index),
@@ -90,14 +91,7 @@ impl Backchannel {
     }
 
     /// CB_SEQUENCE was answered with NFS4_OK.
-    fn taken<H: Host>(
-        &mut self,
-        now_ns: u64,
-        index: usize,
-        echo: Echo,
-        op: Result<Option<OpAnswer<'_>>>,
-        host: &mut H,
-    ) {
+    fn taken<H: Host>(&mut self, now_ns: u64, index: usize, echo: Echo, mut results: Results<'_>, host: &mut H) {
         let call = *self.calls.get(index);
         let Some(session) = &mut self.sessions[usize::from(call.session)] else { return };
         let slot = SlotId(index as u32 - session.base);
@@ -117,20 +111,33 @@ impl Backchannel {
             self.update_path(host);
         }
         let Some(token) = call.token else { return };
-        match op {
+        if call.is_batch() {
+            return self.batch_answered(now_ns, &call, results, host);
+        }
+        match results.next() {
             Ok(Some(answer)) if answer.op == call.op as u32 || answer.op == CallbackOp::Illegal as u32 => {
                 self.op_answered(now_ns, &call, token, &answer, host);
             }
-            _ => {
-                self.counters.malformed += 1;
-                self.fault_session(usize::from(call.session), PathFault::Malformed, host);
-                self.result_lost(now_ns, &call, token, When::Backoff, host);
-            }
+            _ => self.garbled(now_ns, &call, call.runs(), host),
         }
     }
 
+    /// The results of these runs are missing, malformed or those of other operations.
+    pub(super) fn garbled<H: Host>(&mut self, now_ns: u64, call: &Call, runs: Runs, host: &mut H) {
+        self.counters.malformed += 1;
+        self.fault_session(usize::from(call.session), PathFault::Malformed, host);
+        self.results_lost(now_ns, call, runs, When::Backoff, host);
+    }
+
     #[inline]
-    fn op_answered<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, answer: &OpAnswer<'_>, host: &mut H) {
+    pub(super) fn op_answered<H: Host>(
+        &mut self,
+        now_ns: u64,
+        call: &Call,
+        token: Token,
+        answer: &OpAnswer<'_>,
+        host: &mut H,
+    ) {
         match answer.status {
             Status::NFS4ERR_DELAY => {
                 self.counters.delays += 1;
@@ -150,6 +157,14 @@ impl Backchannel {
         }
     }
 
+    /// The client has taken the operations of these runs, and their results are lost.
+    pub(super) fn results_lost<H: Host>(&mut self, now_ns: u64, call: &Call, runs: Runs, when: When, host: &mut H) {
+        let mut runs = runs.reversed(host);
+        while let Some(token) = runs.next(host) {
+            self.result_lost(now_ns, &call.of_run(token, host), token, when, host);
+        }
+    }
+
     /// The client has executed the operation, and its result is lost.
     fn result_lost<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, when: When, host: &mut H) {
         if is_repeatable(call.op) {
@@ -161,12 +176,35 @@ impl Backchannel {
 
     /// Tells the driver how the run went; it may ask for another transmission.
     #[inline]
-    fn end_run<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, outcome: &Outcome<'_>, host: &mut H) {
+    pub(super) fn end_run<H: Host>(
+        &mut self,
+        now_ns: u64,
+        call: &Call,
+        token: Token,
+        outcome: &Outcome<'_>,
+        host: &mut H,
+    ) {
         match host.done(token, outcome) {
             Some(delay_ns) if outcome.may_requeue() => {
                 self.send_again(now_ns, call, token, Requeue::Asked, When::After(delay_ns), host);
             }
             _ => self.runs -= 1,
+        }
+    }
+
+    /// As [`end_run`](Self::end_run), for all that the call carries.
+    fn end_runs<H: Host>(&mut self, now_ns: u64, call: &Call, outcome: &Outcome<'_>, host: &mut H) {
+        let mut runs = call.runs();
+        while let Some(token) = runs.next(host) {
+            self.end_run(now_ns, &call.of_run(token, host), token, outcome, host);
+        }
+    }
+
+    /// As [`send_again`](Self::send_again), for all that the call carries, in its order.
+    fn send_all_again<H: Host>(&mut self, now_ns: u64, call: &Call, why: Requeue, when: When, host: &mut H) {
+        let mut runs = call.runs().reversed(host);
+        while let Some(token) = runs.next(host) {
+            self.send_again(now_ns, &call.of_run(token, host), token, why, when, host);
         }
     }
 
@@ -193,15 +231,13 @@ impl Backchannel {
         let call = *self.calls.get(index);
         self.quarantine(now_ns, index);
         self.fault_session(usize::from(call.session), fault, host);
-        if let Some(token) = call.token {
-            self.send_again(now_ns, &call, token, Requeue::BadReply, When::Now, host);
-        }
+        self.send_all_again(now_ns, &call, Requeue::BadReply, When::Now, host);
     }
 
-    /// The run has left the call, whose slot is not settled: a lone CB_SEQUENCE will ask, after a while.
+    /// The runs have left the call, whose slot is not settled: a lone CB_SEQUENCE will ask, after a while.
     fn quarantine(&mut self, now_ns: u64, index: usize) {
         let call = self.calls.get_mut(index);
-        (call.token, call.deadline_ns) = (None, u64::MAX);
+        (call.token, call.members, call.deadline_ns) = (None, 0, u64::MAX);
         (call.unknown, call.renew) = (true, true);
         self.back_off_call(now_ns, index);
     }
@@ -211,6 +247,9 @@ impl Backchannel {
     fn refused<H: Host>(&mut self, now_ns: u64, index: usize, fault: PathFault, host: &mut H) {
         self.counters.rejected += 1;
         let call = *self.calls.get(index);
+        if call.is_batch() && self.batch_refused(now_ns, index, &call, fault, host) {
+            return;
+        }
         let at = usize::from(call.session);
         let Some(session) = &mut self.sessions[at] else { return };
         // A verdict on parameters that were replaced since says nothing about the new ones.
@@ -224,20 +263,19 @@ impl Backchannel {
         }
         self.settle_unexecuted(now_ns, index);
         self.update_path(host);
-        let Some(token) = call.token else { return };
         let elsewhere = call.op != CallbackOp::RecallSlot && self.another_is_better(at);
         if !current || elsewhere {
             // Two sessions that disagree must not play ball with it.
             let when = if current { When::Backoff } else { When::Now };
-            self.send_again(now_ns, &call, token, Requeue::Refused, when, host);
+            self.send_all_again(now_ns, &call, Requeue::Refused, when, host);
         } else {
-            self.end_run(now_ns, &call, token, &Outcome::Fault(fault), host);
+            self.end_runs(now_ns, &call, &Outcome::Fault(fault), host);
         }
     }
 
     /// The client has refused this transmission. If it was the first, the slot is free; else an earlier one may have
     /// been executed.
-    fn settle_unexecuted(&mut self, now_ns: u64, index: usize) {
+    pub(super) fn settle_unexecuted(&mut self, now_ns: u64, index: usize) {
         let call = self.calls.get(index);
         if call.unknown || call.token.is_none() {
             self.quarantine(now_ns, index);
@@ -250,9 +288,10 @@ impl Backchannel {
     fn sequence_failed<H: Host>(&mut self, now_ns: u64, index: usize, status: Status, host: &mut H) {
         let call = *self.calls.get(index);
         self.settle_unexecuted(now_ns, index);
-        if let Some(token) = call.token {
-            self.end_run(now_ns, &call, token, &Outcome::Replied { status, results: &[] }, host);
+        if call.is_batch() && is_too_large(status) {
+            return self.split(now_ns, &call, host);
         }
+        self.end_runs(now_ns, &call, &Outcome::Replied { status, results: &[] }, host);
     }
 
     /// NFS4ERR_BADSESSION: first of all it is this connection that does not lead to the session. When no bound
@@ -275,12 +314,9 @@ impl Backchannel {
         host.event(Event::SessionLost(session.key));
         for index in session.call_range() {
             let call = *self.calls.get(index);
-            let Some(token) = call.token else { continue };
-            self.detach(now_ns, index);
-            if call.op == CallbackOp::RecallSlot {
-                self.delay_own(now_ns, at, token, Requeue::SessionLost, host);
-            } else {
-                self.requeue(now_ns, token, Requeue::SessionLost, host);
+            if call.token.is_some() {
+                self.detach(now_ns, index);
+                self.send_all_again(now_ns, &call, Requeue::SessionLost, When::Now, host);
             }
         }
     }
@@ -292,9 +328,9 @@ impl Backchannel {
         self.update_path(host);
         match call.token {
             // Not executed, hence not pinned: another session may take it.
-            Some(token) if !call.unknown => {
+            Some(_) if !call.unknown => {
                 self.release_slot(index);
-                self.send_again(now_ns, &call, token, Requeue::NotBound, When::Now, host);
+                self.send_all_again(now_ns, &call, Requeue::NotBound, When::Now, host);
             }
             _ => {
                 self.calls.get_mut(index).renew = true;
@@ -348,28 +384,22 @@ impl Backchannel {
         if !slots_left {
             self.fault_session(usize::from(call.session), PathFault::NoSlots, host);
         }
-        if let Some(token) = call.token {
-            self.send_again(now_ns, &call, token, Requeue::SlotLost, When::Now, host);
-        }
+        self.send_all_again(now_ns, &call, Requeue::SlotLost, When::Now, host);
     }
 
     /// NFS4ERR_SEQ_FALSE_RETRY: the client has executed something else under this id, so that the id is used up.
     fn false_retry<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = *self.calls.get(index);
         self.advance_slot(index);
-        if let Some(token) = call.token {
-            self.counters.false_retries += 1;
-            self.send_again(now_ns, &call, token, Requeue::FalseRetry, When::Backoff, host);
-        }
+        self.counters.false_retries += u64::from(call.token.is_some());
+        self.send_all_again(now_ns, &call, Requeue::FalseRetry, When::Backoff, host);
     }
 
     /// NFS4ERR_RETRY_UNCACHED_REP from CB_SEQUENCE itself.
     fn uncached<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = *self.calls.get(index);
         self.advance_slot(index);
-        if let Some(token) = call.token {
-            self.result_lost(now_ns, &call, token, When::Backoff, host);
-        }
+        self.results_lost(now_ns, &call, call.runs(), When::Backoff, host);
     }
 
     /// Takes the call off the books; what becomes of its slot is the caller's to say.

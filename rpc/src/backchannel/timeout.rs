@@ -11,9 +11,11 @@ pub(super) const ENDINGS_PER_CALL_MAX: usize = 1024;
 /// The calls are looked at no more often than this, however their timers lie: a look walks all of them.
 const CALLS_GRAIN_NS: u64 = 1_000_000;
 
-/// Bits of [`Host::note`]: the backoff level, and whether the run was sent before.
+/// Bits of [`Host::note`]: the backoff level, whether the run was sent before, and whether it goes without a batch the
+/// next time.
 const NOTE_LEVEL: u8 = 0x07;
 pub(super) const NOTE_SENT: u8 = 0x08;
+pub(super) const NOTE_ALONE: u8 = 0x10;
 
 impl Backchannel {
     /// When [`handle_timeout`](Self::handle_timeout) is due. A time in the past: at the next turn of the loop.
@@ -123,10 +125,14 @@ impl Backchannel {
     }
 
     fn wake_call<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
-        let call = *self.calls.get(index);
+        let mut call = *self.calls.get(index);
         self.calls.get_mut(index).wake_ns = u64::MAX;
         if call.token.is_some() && call.deadline_ns <= now_ns {
-            return self.give_up(now_ns, index, &Outcome::TimedOut { sent: true }, host);
+            self.expire_runs(now_ns, index, host);
+            call = *self.calls.get(index);
+            if call.token.is_none() {
+                return;
+            }
         }
         let timeout_ns = self.config.rpc_timeout_ns;
         match call.state {
@@ -187,18 +193,24 @@ impl Backchannel {
         self.calls.wake_at(index, wake_ns);
     }
 
-    /// Ends the run of a call without an answer. The slot is free if the client is known not to have executed the call;
+    /// Ends the runs of a call without an answer. The slot is free if the client is known not to have executed the call;
     /// else it is quarantined: a late reply or a lone CB_SEQUENCE tells.
     pub(super) fn give_up<H: Host>(&mut self, now_ns: u64, index: usize, outcome: &Outcome<'_>, host: &mut H) {
-        let Some(token) = self.calls.get(index).token else { return };
+        let call = *self.calls.get(index);
+        if call.token.is_none() {
+            return;
+        }
         self.detach(now_ns, index);
-        self.finish(token, outcome, host);
+        let mut runs = call.runs();
+        while let Some(token) = runs.next(host) {
+            self.finish(token, outcome, host);
+        }
     }
 
-    /// Parts a call from its run.
+    /// Parts a call from its runs.
     pub(super) fn detach(&mut self, now_ns: u64, index: usize) {
         let call = self.calls.get_mut(index);
-        (call.token, call.deadline_ns) = (None, u64::MAX);
+        (call.token, call.members, call.deadline_ns) = (None, 0, u64::MAX);
         let (state, sent_ns) = (call.state, call.sent_ns);
         match state {
             // Give the reply until its timeout before asking.
@@ -279,17 +291,20 @@ impl Backchannel {
 
     /// What all requeues have in common. `false`: the run has ended instead.
     fn put_back<H: Host>(&mut self, now_ns: u64, token: Token, why: Requeue, host: &mut H) -> bool {
-        let ending = if self.deadline_ns(token, host) <= now_ns {
-            Some(Outcome::TimedOut { sent: true })
-        } else {
-            self.ending(true)
-        };
+        // What the client did not get to does not count against it.
+        let attempted = !matches!(why, Requeue::NotReached | Requeue::BatchSplit);
+        let note = host.note(token);
+        let sent = attempted || note & NOTE_SENT != 0;
+        let ending =
+            if self.deadline_ns(token, host) <= now_ns { Some(Outcome::TimedOut { sent }) } else { self.ending(sent) };
         if let Some(outcome) = ending {
             self.finish(token, &outcome, host);
             return false;
         }
         self.counters.requeued += 1;
-        host.set_note(token, host.note(token) | NOTE_SENT);
+        if attempted {
+            host.set_note(token, note | NOTE_SENT);
+        }
         host.requeued(token, why);
         true
     }

@@ -10,16 +10,16 @@ use crate::nfs4::SessionId;
 use crate::nfs4::callback::{CB_COMPOUND, CallbackOp, NFS_CB};
 use crate::record::LAST_FRAGMENT;
 use crate::session::SlotId;
-use crate::xdr::{Writer, XdrError, XdrErrorKind};
+use crate::xdr::{self, Writer, XdrError, XdrErrorKind};
 
 /// The words of a call between its head and the arguments of its operation: sequence id, slot, highest slot, cachethis,
 /// no referring call lists, operation.
 pub(super) const CALL_WORDS_BYTES: usize = 24;
 const XID_AT: usize = 4;
 /// The number of operations stands this far before the end of the head: itself, CB_SEQUENCE's number, the session id.
-const COUNT_FROM_END: usize = 4 + 4 + 16;
-/// With less room than this beyond the fixed part, a new call is not even tried.
-const ROOM_BYTES_MIN: usize = 192;
+pub(super) const COUNT_FROM_END: usize = 4 + 4 + 16;
+/// With less room than this beyond the fixed part, a new call or a further operation is not even tried.
+pub(super) const ROOM_BYTES_MIN: usize = 192;
 
 /// Everything of a call from the record mark to the session id, with mark and xid zero: it is the same for all calls of
 /// a session until BACKCHANNEL_CTL.
@@ -44,11 +44,27 @@ pub(super) fn encode_head(program: u32, credential: &Credential, minor: u32, ses
 enum NotWritten {
     /// It would fit into a larger buffer.
     NoSpace,
-    /// The driver's encoder failed, or the session allows no record that large.
-    Failed(XdrError),
+    /// The driver's encoder failed for this run, or the session allows no record that large.
+    Failed(Token, XdrError),
 }
 
-enum Next {
+/// Writes an operation with its number. Returns its length.
+pub(super) fn write_op<H: Host>(token: Token, space: &mut [u8], host: &mut H) -> xdr::Result<usize> {
+    let mut w = Writer::new(space);
+    w.u32(host.op(token) as u32)?;
+    host.encode(token, &mut w)?;
+    Ok(w.position())
+}
+
+/// Writes the mark of a record (RFC 5531 section 11).
+#[inline]
+pub(super) fn write_mark(record: &mut [u8]) {
+    let mark = LAST_FRAGMENT | (record.len() as u32 - 4);
+    record[..4].copy_from_slice(&mark.to_be_bytes());
+}
+
+/// What there is to send.
+pub(super) enum Next {
     Run(Token),
     Again,
     None,
@@ -124,18 +140,30 @@ impl Backchannel {
         if space.len() < (fixed + ROOM_BYTES_MIN).min(session.request_bytes_max + 4) {
             return Transmit::NoSpace;
         }
-        match self.next_run(now_ns, index, host) {
+        match self.next_run(now_ns, |core, host| core.take_run(index, host), host) {
             Next::Run(token) => self.transmit_new(now_ns, index, slot, conn, token, space, host),
             Next::Again => Transmit::Again,
             Next::None => Transmit::Idle,
         }
     }
 
+    /// Takes a run out of the queue that is next: the session's own, then the client's.
+    #[inline]
+    fn take_run<H: Host>(&mut self, session: usize, host: &H) -> Option<Token> {
+        let own = self.sessions[session].as_mut().filter(|s| s.own_hold_ns == 0).and_then(|s| s.own.pop(host));
+        own.or_else(|| self.queues.pop(host))
+    }
+
     /// Takes the next run that is still worth sending; ends those that are not.
-    fn next_run<H: Host>(&mut self, now_ns: u64, session: usize, host: &mut H) -> Next {
+    #[inline]
+    pub(super) fn next_run<H: Host>(
+        &mut self,
+        now_ns: u64,
+        mut take: impl FnMut(&mut Self, &H) -> Option<Token>,
+        host: &mut H,
+    ) -> Next {
         for _ in 0..ENDINGS_PER_CALL_MAX {
-            let own = self.sessions[session].as_mut().filter(|s| s.own_hold_ns == 0).and_then(|s| s.own.pop(host));
-            let Some(token) = own.or_else(|| self.queues.pop(host)) else { return Next::None };
+            let Some(token) = take(self, host) else { return Next::None };
             if self.deadline_ns(token, host) <= now_ns {
                 self.time_out_queued(token, host);
             } else if host.take_requeue(token) || host.prepare(token) {
@@ -163,6 +191,7 @@ impl Backchannel {
         let deadline_ns = host.started_ns(token).saturating_add(self.config.run_deadline_ns);
         let call = Call {
             token: Some(token),
+            members: 1,
             op: host.op(token),
             state: State::Sent,
             session: session_index as u8,
@@ -176,11 +205,16 @@ impl Backchannel {
         };
         *self.calls.get_mut(index) = call;
         match self.write_call(index, slot, space, host) {
-            Ok(len) => {
+            Ok(mut len) => {
                 let Some(session) = &mut self.sessions[session_index] else { return Transmit::Idle };
                 session.slots.take(slot);
                 session.versions[usize::from(call.version)].calls += 1;
+                if session.batch_limit > 1 {
+                    len = self.fill_batch(now_ns, index, len, space, host);
+                }
+                let Call { count, deadline_ns, .. } = *self.calls.get(index);
                 self.counters.sent += 1;
+                self.counters.sent_runs += u64::from(count);
                 self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
                 Transmit::Wrote(len)
             }
@@ -193,20 +227,25 @@ impl Backchannel {
 
     fn not_written<H: Host>(&mut self, session: usize, token: Token, why: NotWritten, host: &mut H) -> Transmit {
         match why {
-            NotWritten::Failed(e) => {
+            NotWritten::Failed(_, e) => {
                 self.finish(token, &Outcome::Unencodable(e), host);
                 Transmit::Again
             }
             NotWritten::NoSpace => {
-                self.counters.requeued += 1;
-                host.requeued(token, Requeue::NoSpace);
-                let deadline_ns = self.deadline_ns(token, host);
-                match &mut self.sessions[session] {
-                    Some(session) if host.op(token) == CallbackOp::RecallSlot => session.own.push_front(token, host),
-                    _ => self.queues.push_again(token, deadline_ns, true, host),
-                }
+                self.put_back_unsent(session, token, host);
                 Transmit::NoSpace
             }
+        }
+    }
+
+    /// A run that was prepared and found no room in the buffer goes back to the head of its queue.
+    pub(super) fn put_back_unsent<H: Host>(&mut self, session: usize, token: Token, host: &mut H) {
+        self.counters.requeued += 1;
+        host.requeued(token, Requeue::NoSpace);
+        let deadline_ns = self.deadline_ns(token, host);
+        match &mut self.sessions[session] {
+            Some(session) if host.op(token) == CallbackOp::RecallSlot => session.own.push_front(token, host),
+            _ => self.queues.push_again(token, deadline_ns, true, host),
         }
     }
 
@@ -224,18 +263,28 @@ impl Backchannel {
         let Some(session) = &self.sessions[usize::from(call.session)] else { return Transmit::Idle };
         let slot = SlotId(index as u32 - session.base);
         let resync = call.token.is_none();
+        if call.is_torn() {
+            self.part_torn(now_ns, index, host);
+            return Transmit::Again;
+        }
         let renew = call.renew || (resync && !call.resync);
         if renew {
             let highest = if call.unknown && !resync { call.highest } else { session.slots.highest_busy(slot).0 };
             let xid = self.calls.new_xid(index);
             let call = self.calls.get_mut(index);
             (call.xid, call.highest, call.resync, call.renew) = (xid, highest, resync, false);
+            if resync {
+                call.count = 1;
+            }
         }
         match self.write_call(index, slot, space, host) {
             Ok(len) => {
                 match (resync, renew) {
                     (true, _) => self.counters.resyncs += 1,
-                    (false, true) => self.counters.sent += 1,
+                    (false, true) => {
+                        self.counters.sent += 1;
+                        self.counters.sent_runs += u64::from(call.count);
+                    }
                     (false, false) => self.counters.resent += 1,
                 }
                 let call = self.calls.get_mut(index);
@@ -249,14 +298,15 @@ impl Backchannel {
                 self.calls.get_mut(index).renew |= renew;
                 Transmit::NoSpace
             }
-            Err(NotWritten::Failed(e)) => {
-                self.give_up(now_ns, index, &Outcome::Unencodable(e), host);
+            Err(NotWritten::Failed(token, e)) => {
+                self.leave(now_ns, index, token, host);
+                self.finish(token, &Outcome::Unencodable(e), host);
                 Transmit::Again
             }
         }
     }
 
-    /// Writes the call of record `index` with its mark (RFC 5531 section 11).
+    /// Writes the call of record `index` with its mark.
     #[inline]
     fn write_call<H: Host>(
         &mut self,
@@ -289,16 +339,26 @@ impl Backchannel {
                 head.len() + CALL_WORDS_BYTES - 4
             }
             Some(token) => {
-                let mut args = Writer::new(rest);
-                host.encode(token, &mut args).map_err(|e| match e.kind {
+                let failed = |token, e: XdrError| match e.kind {
                     XdrErrorKind::NoSpace { .. } if short => NotWritten::NoSpace,
-                    _ => NotWritten::Failed(e),
-                })?;
-                head.len() + CALL_WORDS_BYTES + args.position()
+                    _ => NotWritten::Failed(token, e),
+                };
+                let mut args = Writer::new(rest);
+                host.encode(token, &mut args).map_err(|e| failed(token, e))?;
+                let mut len = args.position();
+                if call.is_batch() {
+                    let mut runs = call.runs();
+                    runs.next(host);
+                    while let Some(token) = runs.next(host) {
+                        len += write_op(token, &mut rest[len..], host).map_err(|e| failed(token, e))?;
+                    }
+                    let count_at = head.len() - COUNT_FROM_END;
+                    fixed_head[count_at..count_at + 4].copy_from_slice(&(1 + u32::from(call.count)).to_be_bytes());
+                }
+                head.len() + CALL_WORDS_BYTES + len
             }
         };
-        let mark = LAST_FRAGMENT | (len as u32 - 4);
-        space[..4].copy_from_slice(&mark.to_be_bytes());
+        write_mark(&mut space[..len]);
         Ok(len)
     }
 

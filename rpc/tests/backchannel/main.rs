@@ -1,6 +1,7 @@
 //! The backchannel core against clients of every kind, in virtual time. Tests are named by the scenario that they show.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod lost;
 mod normal;
 mod random;

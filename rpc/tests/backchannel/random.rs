@@ -1,6 +1,6 @@
 //! Random events, and what must hold whatever happens: each run ends exactly once (the driver in `support` checks
 //! that), no session slot is lost, a sequence id is neither skipped nor used for two requests, a resend is the same
-//! bytes and never goes to a connection that has it already.
+//! bytes and never goes to a connection that has it already, and a batch stays within the client's limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,7 @@ use ringback_rpc::nfs4::{SessionId, Status};
 const OPS: [CallbackOp; 5] =
     [CallbackOp::Recall, CallbackOp::Getattr, CallbackOp::Offload, CallbackOp::RecallAny, CallbackOp::RecallSlot];
 const SLOTS: u32 = 3;
+const BATCH_MAX: usize = 4;
 
 /// How the client treats one call.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +24,13 @@ enum Treat {
     ExecuteSilently,
     Lose,
     SequenceDelay,
-    OpDelay,
+    /// The operation at this position fails, if there is one.
+    Stop(usize, Status),
     /// A lie: a status that no honest client would send here.
     SequenceStatus(Status),
     WrongEcho,
     Truncate(usize),
+    Missing(usize),
     Empty,
 }
 
@@ -49,12 +52,13 @@ enum Step {
 }
 
 fn treat(honest: bool) -> BoxedStrategy<Treat> {
+    let failures = [Status::NFS4ERR_DELAY, Status::NFS4ERR_BAD_STATEID, Status::NFS4ERR_REP_TOO_BIG];
     let truth = prop_oneof![
         8 => Just(Treat::Execute),
         1 => Just(Treat::ExecuteSilently),
         1 => Just(Treat::Lose),
         1 => Just(Treat::SequenceDelay),
-        1 => Just(Treat::OpDelay),
+        1 => (0..BATCH_MAX, proptest::sample::select(failures.to_vec())).prop_map(|(k, s)| Treat::Stop(k, s)),
     ];
     if honest {
         return truth.boxed();
@@ -68,12 +72,14 @@ fn treat(honest: bool) -> BoxedStrategy<Treat> {
         Status::NFS4ERR_RETRY_UNCACHED_REP,
         Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION,
         Status::NFS4ERR_SERVERFAULT,
+        Status::NFS4ERR_TOO_MANY_OPS,
     ];
     prop_oneof![
         4 => truth,
         3 => proptest::sample::select(lies.to_vec()).prop_map(Treat::SequenceStatus),
         1 => Just(Treat::WrongEcho),
-        1 => (0usize..80).prop_map(Treat::Truncate),
+        1 => (0usize..110).prop_map(Treat::Truncate),
+        1 => (0..BATCH_MAX).prop_map(Treat::Missing),
         1 => Just(Treat::Empty),
     ]
     .boxed()
@@ -123,9 +129,9 @@ struct Play {
 }
 
 impl Play {
-    fn new() -> Play {
+    fn new(batch_max: usize) -> Play {
         let mut play = Play {
-            w: World::empty(Default::default()),
+            w: World { operations_max: batch_max as u32 + 1, ..World::empty(Default::default()) },
             client: ModelClient::new(SLOTS),
             sessions: Vec::new(),
             next_session: 1,
@@ -238,6 +244,9 @@ impl Play {
     fn check_sent(&mut self, sent: &Sent) {
         assert!(self.seen.insert((sent.conn, sent.xid)), "the same xid twice on one connection: {sent:?}");
         let first = Id { id: 1, pinned: None, copies: 0, resync: false, taken: false };
+        let alone = [CallbackOp::Getattr as u32, CallbackOp::RecallSlot as u32];
+        assert!(sent.ops.len() < self.w.operations_max as usize, "a batch of {}", sent.ops.len());
+        assert!(sent.ops.len() < 2 || sent.ops.iter().all(|(op, _)| !alone.contains(op)));
         let slot = self.ids.entry((sent.session, sent.slot)).or_insert(first);
         if slot.taken {
             assert_eq!(sent.sequence, slot.id.wrapping_add(1), "the id must move on by one: {sent:?}");
@@ -267,11 +276,8 @@ impl Play {
             }
             Treat::Execute => self.client.execute(&sent),
             Treat::SequenceDelay => sent.sequence_status(Status::NFS4ERR_DELAY),
-            Treat::OpDelay => {
-                let reply = self.client.execute(&sent);
-                let normal = sent.op.is_some() && reply == sent.op_status(Status::NFS4_OK, SLOTS);
-                if normal { sent.op_status(Status::NFS4ERR_DELAY, SLOTS) } else { reply }
-            }
+            Treat::Stop(position, status) => self.client.execute_until(&sent, Some((position, status))),
+            Treat::Missing(count) => sent.statuses(&[Status::NFS4_OK; BATCH_MAX][..count], SLOTS),
             Treat::SequenceStatus(status) => sent.sequence_status(status),
             Treat::WrongEcho => Sent { slot: sent.slot + 1, ..sent.clone() }.ok(),
             Treat::Truncate(len) => {
@@ -295,12 +301,12 @@ impl Play {
         match treat {
             // An honest reply to a call that was resynchronised meanwhile is late, and the core waits for the other
             // one.
-            Treat::Execute | Treat::OpDelay => slot.taken = !slot.resync || sent.op.is_none(),
+            Treat::Execute | Treat::Stop(..) | Treat::Missing(_) => slot.taken = !slot.resync || sent.op.is_none(),
             Treat::SequenceStatus(Status::NFS4ERR_SEQ_FALSE_RETRY | Status::NFS4ERR_RETRY_UNCACHED_REP) => {
                 slot.taken = !slot.resync || sent.op.is_none();
             }
             // The end of CB_SEQUENCE's result: the rest does not matter.
-            Treat::Truncate(len) if len >= sent.ok().len() - if sent.op.is_some() { 8 } else { 0 } => {
+            Treat::Truncate(len) if len >= sent.ok().len() - 8 * sent.ops.len() => {
                 slot.taken = !slot.resync || sent.op.is_none();
             }
             // csa_highest_slotid has to be lowered, whatever became of the first copy.
@@ -318,7 +324,7 @@ impl Play {
             [census.slots_free, census.slots_with_run, census.slots_quarantined, census.slots_retired].iter().sum();
         assert_eq!(census.slots, parts);
         assert_eq!(census.slots, SLOTS * self.sessions.len() as u32);
-        let runs = u64::from(census.slots_with_run) + census.runs_queued + census.runs_delayed;
+        let runs = census.runs_sent + census.runs_queued + census.runs_delayed;
         assert_eq!(self.w.core.run_count(), runs);
     }
 
@@ -350,8 +356,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_honest_client_behind_a_bad_network(steps in proptest::collection::vec(step(true), 1..150)) {
-        let mut play = Play::new();
+    fn an_honest_client_behind_a_bad_network(
+        batch_max in 1..=BATCH_MAX,
+        steps in proptest::collection::vec(step(true), 1..150),
+    ) {
+        let mut play = Play::new(batch_max);
         steps.iter().for_each(|s| play.step(s));
         play.settle();
         play.w.assert_clean();
@@ -359,7 +368,9 @@ proptest! {
         prop_assert_eq!(play.w.core.counters().misordered, 0);
         for (i, entry) in play.w.host.entries.iter().enumerate() {
             let executed = play.client.executed.get(&Token(i as u32)).copied().unwrap_or(0);
-            let again = entry.requeues.iter().any(|why| *why != Requeue::NoSpace);
+            // These say that it was not executed, or had better not be executed twice.
+            let harmless = [Requeue::NoSpace, Requeue::NotReached, Requeue::BatchSplit, Requeue::BatchTorn, Requeue::Delay];
+            let again = entry.requeues.iter().any(|why| !harmless.contains(why));
             if entry.ended.last() == Some(&Ended::ok()) {
                 prop_assert!(executed > 0);
             }
@@ -370,8 +381,11 @@ proptest! {
     }
 
     #[test]
-    fn a_client_that_lies(steps in proptest::collection::vec(step(false), 1..150)) {
-        let mut play = Play::new();
+    fn a_client_that_lies(
+        batch_max in 1..=BATCH_MAX,
+        steps in proptest::collection::vec(step(false), 1..150),
+    ) {
+        let mut play = Play::new(batch_max);
         steps.iter().for_each(|s| play.step(s));
         play.w.core.drain(play.w.now_ns, play.w.now_ns + 5 * S, &mut play.w.host);
         play.w.pass(6 * S);

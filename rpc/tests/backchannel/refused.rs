@@ -302,7 +302,7 @@ fn f8_a_result_of_another_operation_is_not_believed() {
     let token = w.run(CallbackOp::Offload);
     let sent = w.send();
     let mut wrong = sent.clone();
-    wrong.op = Some((CallbackOp::Recall as u32, token));
+    wrong.ops = vec![(CallbackOp::Recall as u32, token)];
     w.answer(&sent, &wrong.ok());
     assert_eq!(w.ended(token), [Ended::Other(Outcome::DeliveredUnknown)]);
     assert!(w.host.events.contains(&Event::SessionFault { session: S1, fault: PathFault::Malformed }));

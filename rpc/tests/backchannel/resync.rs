@@ -78,7 +78,7 @@ fn after(answer: impl Fn(&Sent) -> Vec<u8>) -> Option<(u32, u32)> {
 fn t36_every_answer_to_a_resynchronisation() {
     let fails = |status: Status| after(move |s| s.sequence_status(status));
     assert_eq!(after(Sent::ok), Some((2, 1)));
-    let extra = |s: &Sent| Sent { op: Some((4, ringback_rpc::backchannel::Token(0))), ..s.clone() }.ok();
+    let extra = |s: &Sent| Sent { ops: vec![(4, ringback_rpc::backchannel::Token(0))], ..s.clone() }.ok();
     assert_eq!(after(extra), Some((2, 1)), "the whole first reply, from a cache");
     assert_eq!(fails(Status::NFS4ERR_RETRY_UNCACHED_REP), Some((2, 1)));
     assert_eq!(fails(Status::NFS4ERR_SEQ_FALSE_RETRY), Some((2, 1)));

@@ -144,12 +144,14 @@ pub struct Sent {
     pub sequence: u32,
     pub slot: u32,
     pub highest: u32,
-    /// Operation and token; `None`: a lone CB_SEQUENCE.
+    /// Operation and token, the first of a batch; `None`: a lone CB_SEQUENCE.
     pub op: Option<(u32, Token)>,
+    /// All operations after CB_SEQUENCE.
+    pub ops: Vec<(u32, Token)>,
 }
 
 impl Sent {
-    fn parse(conn: ConnToken, bytes: &[u8]) -> Sent {
+    fn parse(conn: ConnToken, bytes: &[u8], entries: &[Entry]) -> Sent {
         let mark = u32::from_be_bytes(bytes[..4].try_into().unwrap());
         assert_eq!(mark, LAST_FRAGMENT | (bytes.len() as u32 - 4));
         let mut r = Reader::new(&bytes[4..]);
@@ -161,11 +163,15 @@ impl Sent {
         assert_eq!(r.u32("op").unwrap(), CallbackOp::Sequence as u32);
         let sequence = CbSequenceArgs::decode(&mut r).unwrap();
         assert!(!sequence.cache_this);
-        let op = (compound.count == 2).then(|| (r.u32("op").unwrap(), Token(r.u32("token").unwrap())));
-        if op.is_none() {
-            assert_eq!(compound.count, 1);
-            r.finish("a lone CB_SEQUENCE").unwrap();
+        let mut ops = Vec::new();
+        for _ in 1..compound.count {
+            let (op, token) = (r.u32("op").unwrap(), Token(r.u32("token").unwrap()));
+            for i in 0..entries[token.0 as usize].args_bytes / 4 {
+                assert_eq!(r.u32("args").unwrap(), i as u32);
+            }
+            ops.push((op, token));
         }
+        r.finish("CB_COMPOUND").unwrap();
         Sent {
             conn,
             bytes: bytes.to_vec(),
@@ -176,12 +182,36 @@ impl Sent {
             sequence: sequence.sequence_id,
             slot: sequence.slot_id,
             highest: sequence.highest_slot_id,
-            op,
+            op: ops.first().copied(),
+            ops,
         }
     }
 
     pub fn token(&self) -> Token {
         self.op.expect("a lone CB_SEQUENCE").1
+    }
+
+    pub fn tokens(&self) -> Vec<Token> {
+        self.ops.iter().map(|(_, token)| *token).collect()
+    }
+
+    /// CB_SEQUENCE is fine, the first operations have these statuses, and there are no more results.
+    pub fn statuses(&self, statuses: &[Status], table: u32) -> Vec<u8> {
+        self.reply(|w| {
+            let last = statuses.last().copied().unwrap_or(Status::NFS4_OK);
+            words(w, &[last.0, 0, 1 + statuses.len() as u32, CallbackOp::Sequence as u32, 0]);
+            self.echo(w, table - 1, table - 1);
+            for ((op, _), status) in self.ops.iter().zip(statuses) {
+                words(w, &[*op, status.0]);
+            }
+        })
+    }
+
+    /// All operations up to `position` went well, that one has `status`.
+    pub fn stopped(&self, position: usize, status: Status, table: u32) -> Vec<u8> {
+        let mut statuses = vec![Status::NFS4_OK; position];
+        statuses.push(status);
+        self.statuses(&statuses, table)
     }
 
     /// CB_SEQUENCE fails.
@@ -202,11 +232,12 @@ impl Sent {
 
     pub fn limits(&self, status: Status, highest: u32, target: u32) -> Vec<u8> {
         self.reply(|w| {
-            let count = if self.op.is_some() { 2 } else { 1 };
-            words(w, &[status.0, 0, count, CallbackOp::Sequence as u32, 0]);
+            // An error stops the compound at the first operation.
+            let ops = if status.is_ok() { &self.ops[..] } else { &self.ops[..self.ops.len().min(1)] };
+            words(w, &[status.0, 0, 1 + ops.len() as u32, CallbackOp::Sequence as u32, 0]);
             self.echo(w, highest, target);
-            if let Some((op, _)) = self.op {
-                words(w, &[op, status.0]);
+            for (op, _) in ops {
+                words(w, &[*op, status.0]);
             }
         })
     }
@@ -226,7 +257,7 @@ impl Sent {
     }
 
     pub fn header(&self, header: ReplyHeader<'_>, body: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
-        let mut space = [0; 512];
+        let mut space = [0; 1024];
         let mut w = Writer::new(&mut space);
         header.encode(&mut w).unwrap();
         body(&mut w);
@@ -265,7 +296,9 @@ pub struct World {
     pub host: TestHost,
     pub now_ns: u64,
     pub conns: Vec<ConnToken>,
-    space: Vec<u8>,
+    /// ca_maxoperations of the sessions to be added.
+    pub operations_max: u32,
+    pub space: Vec<u8>,
 }
 
 impl World {
@@ -277,18 +310,29 @@ impl World {
         world
     }
 
+    /// As [`World::new`], with up to `operations_max` operations in a compound.
+    pub fn batching(slots: u32, operations_max: u32) -> World {
+        let mut world = World::empty(Config::default());
+        world.operations_max = operations_max;
+        world.add_session(S1, slots);
+        world.bind(S1, C1);
+        world
+    }
+
     pub fn empty(config: Config) -> World {
         World {
             core: Backchannel::new(config),
             host: TestHost::default(),
             now_ns: 1000 * S,
             conns: Vec::new(),
+            operations_max: 2,
             space: vec![0; 5000],
         }
     }
 
     pub fn add_session(&mut self, key: SessionKey, slots: u32) {
-        self.core.add_session(key, &params(key, slots), &mut self.host).unwrap();
+        let params = SessionParams { operations_max: self.operations_max, ..params(key, slots) };
+        self.core.add_session(key, &params, &mut self.host).unwrap();
     }
 
     pub fn bind(&mut self, key: SessionKey, conn: ConnToken) {
@@ -355,7 +399,7 @@ impl World {
         loop {
             let wanted = self.core.wants_transmit(conn);
             match self.core.poll_transmit(self.now_ns, conn, &mut self.space, &mut self.host) {
-                Transmit::Wrote(len) => sent.push(Sent::parse(conn, &self.space[..len])),
+                Transmit::Wrote(len) => sent.push(Sent::parse(conn, &self.space[..len], &self.host.entries)),
                 Transmit::Again => {}
                 Transmit::Idle => break,
                 Transmit::NoSpace => panic!("the buffer holds the largest record"),
@@ -420,7 +464,7 @@ impl World {
         let census = self.core.census();
         assert!(self.core.is_idle());
         assert_eq!((census.slots_with_run, census.slots_quarantined), (0, 0), "{census:?}");
-        assert_eq!((census.runs_queued, census.runs_delayed), (0, 0), "{census:?}");
+        assert_eq!((census.runs_queued, census.runs_delayed, census.runs_sent), (0, 0, 0), "{census:?}");
         assert!(self.host.entries.iter().all(|e| !e.running));
     }
 }
@@ -451,6 +495,11 @@ impl ModelClient {
 
     /// Executes a call, and answers.
     pub fn execute(&mut self, sent: &Sent) -> Vec<u8> {
+        self.execute_until(sent, None)
+    }
+
+    /// Executes a call; the operation at a position fails.
+    pub fn execute_until(&mut self, sent: &Sent, stop: Option<(usize, Status)>) -> Vec<u8> {
         let Some(slots) = self.sessions.get_mut(&sent.session) else {
             return sent.sequence_status(Status::NFS4ERR_BADSESSION);
         };
@@ -464,9 +513,13 @@ impl ModelClient {
             return sent.sequence_status(Status::NFS4ERR_SEQ_MISORDERED);
         }
         *last = sent.sequence;
-        if let Some((_, token)) = sent.op {
-            *self.executed.entry(token).or_default() += 1;
+        let stop = stop.filter(|(position, _)| *position < sent.ops.len());
+        for (_, token) in &sent.ops[..stop.map_or(sent.ops.len(), |(position, _)| position)] {
+            *self.executed.entry(*token).or_default() += 1;
         }
-        sent.op_status(Status::NFS4_OK, self.table)
+        match stop {
+            Some((position, status)) => sent.stopped(position, status, self.table),
+            None => sent.op_status(Status::NFS4_OK, self.table),
+        }
     }
 }
