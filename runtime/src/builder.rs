@@ -7,6 +7,7 @@ use crate::reactor::Reactor;
 use crate::registry::Shared;
 use crate::runtime::Runtime;
 use crate::settings::{Settings, rpc_timeout_default};
+use ringback_rpc::backchannel::BATCH_MAX;
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -103,6 +104,13 @@ impl Builder {
         self
     }
 
+    /// Most callbacks of a client in one CB_COMPOUND, besides CB_SEQUENCE, where the client allows more than one
+    /// ([`SessionConfig::operations_max`](crate::SessionConfig)); 1: each goes alone. Default: 16.
+    pub fn batch_max(mut self, count: u32) -> Self {
+        self.settings.batch_max = count;
+        self
+    }
+
     /// Largest record on a connection, either way, in bytes. Default: 1 MiB and 64 KiB.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.record_bytes_max = bytes;
@@ -181,6 +189,7 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
     in_range("callbacks_max", settings.callbacks_max.into(), 1, u64::from(u32::MAX) - 1)?;
     in_range("clients_max", settings.clients_max as u64, 1, 1 << 24)?;
     in_range("record_bytes_max", settings.record_bytes_max as u64, 1024, 1 << 30)?;
+    in_range("batch_max", settings.batch_max.into(), 1, BATCH_MAX.into())?;
     in_range("calls_unanswered_max", settings.calls_unanswered_max as u64, 1, 1 << 20)?;
     in_range("unsent_bytes_max", settings.unsent_bytes_max as u64, 4096, 1 << 30)?;
     in_range("lease in seconds", settings.lease.as_secs(), 1, 1 << 20)?;

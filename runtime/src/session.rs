@@ -42,7 +42,8 @@ pub struct SessionConfig {
     pub request_bytes_max: u32,
     /// Largest response (ca_maxresponsesize), in bytes.
     pub response_bytes_max: u32,
-    /// Most operations in one CB_COMPOUND, CB_SEQUENCE included (ca_maxoperations).
+    /// Most operations in one CB_COMPOUND, CB_SEQUENCE included (ca_maxoperations). With more than 2, several callbacks
+    /// share one.
     pub operations_max: u32,
     /// Minor version of the client: 1 or 2.
     pub minor_version: u32,

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub lease: Duration,
     pub run_deadline: Duration,
     pub rpc_timeout: Duration,
+    /// Callbacks in one CB_COMPOUND.
+    pub batch_max: u32,
     /// Begins the names of the threads.
     pub name: String,
     pub io: IoConfig,
@@ -53,6 +55,7 @@ impl Default for Settings {
             lease,
             run_deadline: lease,
             rpc_timeout: rpc_timeout_default(lease),
+            batch_max: 16,
             name: "ringback".to_owned(),
             io: IoConfig::default(),
             #[cfg(test)]
@@ -69,6 +72,7 @@ impl Settings {
         let mut config = Config::for_lease(ns(self.lease));
         config.run_deadline_ns = ns(self.run_deadline);
         config.rpc_timeout_ns = ns(self.rpc_timeout);
+        config.batch_max = self.batch_max;
         let mixed = client.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         config.seed ^= mixed;
         // The upper half depends on index and generation. It is far from 1, where clients like to begin with their own

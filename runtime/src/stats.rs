@@ -23,7 +23,9 @@ pub struct Stats {
     pub requeued: u64,
     /// Calls sent again on another connection.
     pub resent: u64,
-    /// Calls sent for the first time.
+    /// Calls sent, those sent again on another connection apart.
+    pub calls_sent: u64,
+    /// Callbacks that these calls carried, one each or a batch. What goes in a further call counts again.
     pub callbacks_sent: u64,
     /// Lone CB_SEQUENCE calls that resynchronise a session slot.
     pub resynchronised: u64,
@@ -125,8 +127,8 @@ macro_rules! reactor_stats {
 }
 
 reactor_stats! {
-    started, completed, released, replied, timed_out, cancelled, requeued, resent, callbacks_sent, resynchronised, replies_unknown,
-    replies_malformed, records_malformed, connections_condemned, connections_failed, fore_calls, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
+    started, completed, released, replied, timed_out, cancelled, requeued, resent, callbacks_sent, calls_sent, resynchronised,
+    replies_unknown, replies_malformed, records_malformed, connections_condemned, connections_failed, fore_calls, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
 }
 
 /// Adds one to a counter that only the calling reactor writes: no locked instruction is needed.

@@ -54,7 +54,8 @@ impl Client {
     /// Adds what the core has counted since the last look to the reactor's counters.
     pub fn publish_counters(&mut self, stats: &ReactorStats) {
         let now = *self.backchannel.counters();
-        count_by(&stats.callbacks_sent, now.sent - self.counted.sent);
+        count_by(&stats.callbacks_sent, now.sent_runs - self.counted.sent_runs);
+        count_by(&stats.calls_sent, now.sent - self.counted.sent);
         count_by(&stats.resent, now.resent - self.counted.resent);
         count_by(&stats.resynchronised, now.resyncs - self.counted.resyncs);
         self.counted = now;

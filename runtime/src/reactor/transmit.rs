@@ -121,7 +121,8 @@ impl<I: Io> Reactor<I> {
     }
 }
 
-/// Encodes up to `share` records for a client, over whichever of its connections has work and room.
+/// Encodes up to `share` callbacks for a client, and the rest of a batch, over whichever of its connections has work and
+/// room.
 fn serve(
     client: &mut Client,
     host: &mut ClientHost<'_>,
@@ -131,7 +132,7 @@ fn serve(
 ) -> (Turn, usize) {
     let mut written = 0;
     for at in 0..client.links.len() {
-        if written == share {
+        if written >= share {
             break;
         }
         let link = client.links[at];
@@ -143,7 +144,7 @@ fn serve(
             Place::Remote { .. } => 0,
         };
     }
-    (if written == share { Turn::More } else { Turn::Over }, written)
+    (if written >= share { Turn::More } else { Turn::Over }, written)
 }
 
 fn serve_local(
@@ -155,14 +156,14 @@ fn serve_local(
     share: usize,
 ) -> usize {
     let Some((connection, pool)) = lines.get(key) else { return 0 };
-    let mut written = 0;
+    let (mut written, mut sent) = (0, client.backchannel.counters().sent_runs);
     let mut space_bytes = CALLBACK_SPACE_BYTES;
     while written < share && connection.out.unsent_bytes() < CALLBACK_STAGED_BYTES_MAX {
         let space = connection.out.space(space_bytes, pool);
         match client.backchannel.poll_transmit(host.now_ns, conn_token(id), space, host) {
             Transmit::Wrote(len) => {
                 connection.out.commit(len);
-                written += 1;
+                written += sent_by(client, &mut sent);
                 space_bytes = CALLBACK_SPACE_BYTES;
             }
             // Runs that ended without being sent count as work, so that a turn stays bounded.
@@ -175,17 +176,23 @@ fn serve_local(
     written
 }
 
-/// Encodes a batch for a connection that another reactor drives.
+/// What a record counts against a client's share: the callbacks that it carries; one, if it is sent again.
+fn sent_by(client: &Client, sent_before: &mut u64) -> usize {
+    let sent = client.backchannel.counters().sent_runs;
+    (sent - std::mem::replace(sent_before, sent)).max(1) as usize
+}
+
+/// Encodes records for a connection that another reactor drives.
 fn serve_remote(client: &mut Client, host: &mut ClientHost<'_>, shared: &Shared, at: usize, share: usize) -> usize {
     let connection = client.links[at].connection;
     let mut records = vec![0; STAGING_BYTES];
-    let (mut filled, mut written) = (0, 0);
+    let (mut filled, mut written, mut sent) = (0, 0, client.backchannel.counters().sent_runs);
     while written < share {
         let space = &mut records[filled..];
         match client.backchannel.poll_transmit(host.now_ns, conn_token(connection), space, host) {
             Transmit::Wrote(len) => {
                 filled += len;
-                written += 1;
+                written += sent_by(client, &mut sent);
             }
             Transmit::Again => written += 1,
             Transmit::Idle | Transmit::NoSpace => break,

@@ -153,24 +153,43 @@ pub struct SlotIds(HashMap<u32, u32>);
 /// Answers one CB_COMPOUND of CB_SEQUENCE and CB_RECALL; gives the recalled cookie. Panics on anything a Linux client
 /// would refuse.
 pub fn answer_recall(call: &[u8], slots: &mut SlotIds, status: Status) -> (u64, Vec<u8>) {
+    let (cookies, reply) = answer_recalls(call, slots, |_| status);
+    assert_eq!(cookies.len(), 1);
+    (cookies[0], reply)
+}
+
+/// Answers one CB_COMPOUND of CB_SEQUENCE and CB_RECALLs, up to the first that `status_of` does not answer with NFS4_OK;
+/// gives the cookies of those that it looked at.
+pub fn answer_recalls(
+    call: &[u8],
+    slots: &mut SlotIds,
+    mut status_of: impl FnMut(u64) -> Status,
+) -> (Vec<u64>, Vec<u8>) {
     assert_eq!(peek(call).unwrap().1, MessageType::Call);
     let mut r = Reader::new(call);
     let header = CallHeader::decode(&mut r).unwrap();
     assert_eq!((header.program, header.version, header.procedure), (0x4000_0000, 1, 1));
     assert_eq!(header.credential.flavor, 1, "AUTH_NONE is refused for a recall");
     let compound = CbCompoundArgs::decode(&mut r).unwrap();
-    assert_eq!((compound.minor_version, compound.count), (1, 2));
+    assert_eq!(compound.minor_version, 1);
     let CbArgs::Sequence(sequence) = CbArgs::decode(&mut r).unwrap() else { panic!("CB_SEQUENCE comes first") };
     let last = slots.0.entry(sequence.slot_id).or_insert(0);
     assert_eq!(sequence.sequence_id, *last + 1, "slot {}", sequence.slot_id);
     *last += 1;
-    let CbArgs::Recall(recall) = CbArgs::decode(&mut r).unwrap() else { panic!("CB_RECALL comes second") };
+    let (mut cookies, mut status, mut results) = (Vec::new(), Status::NFS4_OK, Vec::new());
+    for _ in 1..compound.count {
+        let CbArgs::Recall(recall) = CbArgs::decode(&mut r).unwrap() else { panic!("a CB_RECALL follows") };
+        if status.is_ok() {
+            cookies.push(u64::from_be_bytes(recall.stateid.other[..8].try_into().unwrap()));
+            status = status_of(cookies[cookies.len() - 1]);
+            results.push(CbRes::Recall(status));
+        }
+    }
     r.finish("call").unwrap();
-    let cookie = u64::from_be_bytes(recall.stateid.other[..8].try_into().unwrap());
-    let mut space = [0; 512];
+    let mut space = [0; 1024];
     let mut w = Writer::new(&mut space);
     ReplyHeader::success(header.xid).encode(&mut w).unwrap();
-    CbCompoundRes { status, tag: b"", count: 2 }.encode(&mut w).unwrap();
+    CbCompoundRes { status, tag: b"", count: 1 + results.len() as u32 }.encode(&mut w).unwrap();
     let echo = CbSequenceRes {
         session_id: sequence.session_id,
         sequence_id: sequence.sequence_id,
@@ -179,8 +198,8 @@ pub fn answer_recall(call: &[u8], slots: &mut SlotIds, status: Status) -> (u64, 
         target_highest_slot_id: 63,
     };
     CbRes::Sequence(Ok(echo)).encode(&mut w).unwrap();
-    CbRes::Recall(status).encode(&mut w).unwrap();
-    (cookie, w.written().to_vec())
+    results.iter().for_each(|result| result.encode(&mut w).unwrap());
+    (cookies, w.written().to_vec())
 }
 
 /// Answers recalls until the connection ends; gives the cookies in the order in which they came.

@@ -304,7 +304,8 @@ impl<'a> Peer<'a> {
             sequence_id,
             flags: create_session_flag::CONN_BACK_CHAN,
             fore_channel: channel_attrs(),
-            back_channel: channel_attrs(),
+            // One callback in a call, as the Linux client has it.
+            back_channel: ChannelAttrs { operations_max: 2, ..channel_attrs() },
             callback_program: 0x4000_0000,
             security: List::Slice(&OFFERED),
         }

@@ -12,6 +12,7 @@ fn attributes_are_cut_to_the_limits_and_never_raised() {
     let mut args = peer.create_session_args(sequence);
     args.fore_channel.requests_max = 10_000;
     args.fore_channel.response_bytes_max = 1000;
+    args.back_channel.operations_max = 8;
     args.flags |= create_session_flag::PERSIST;
     let ok = peer.create_session(&args).unwrap();
     assert_eq!(ok.sequence_id, sequence);
