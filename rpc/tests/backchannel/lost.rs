@@ -26,6 +26,51 @@ fn t20_every_kind_survives_a_reconnect_with_the_same_bytes() {
 }
 
 #[test]
+fn t20_after_a_rebind_nothing_new_has_the_old_program() {
+    for op in CallbackOp::ALL.iter().filter(|op| !matches!(op, CallbackOp::Sequence | CallbackOp::Illegal)) {
+        let mut w = World::new(1);
+        let start = |w: &mut World| if *op == CallbackOp::RecallSlot { w.run_on(S1) } else { w.run(*op) };
+        let sent_before = start(&mut w);
+        let first = w.send();
+        let unsent = start(&mut w);
+        w.disconnect(C1);
+        w.core.control(S1, 0x5555, &sys(42), &mut w.host).unwrap();
+        w.bind(S1, C2);
+        let again = w.send();
+        assert_eq!((&again.bytes, again.token()), (&first.bytes, sent_before), "{op}: pinned to what it was sent with");
+        w.answer_ok(&again);
+        let new = w.send();
+        assert_eq!((new.token(), new.program), (unsent, 0x5555), "{op}");
+        assert_ne!(new.credential, first.credential);
+        w.answer_ok(&new);
+        assert!([sent_before, unsent].iter().all(|t| w.ended(*t) == [Ended::ok()]));
+        w.assert_clean();
+    }
+}
+
+#[test]
+fn f14_an_offload_that_got_lost_with_its_connection_arrives() {
+    let mut w = World::new(1);
+    let mut client = ModelClient::new(1);
+    client.create(S1);
+    let tokens = [w.run(CallbackOp::Offload), w.run(CallbackOp::Offload)];
+    // The first is lost on the way, the second was never sent: the COPY of each ends all the same.
+    let lost = w.send();
+    assert_eq!(lost.token(), tokens[0]);
+    w.disconnect(C1);
+    w.pass(30 * S);
+    w.bind(S1, C2);
+    for token in tokens {
+        let sent = w.send();
+        assert_eq!(sent.token(), token);
+        let reply = client.execute(&sent);
+        w.answer(&sent, &reply);
+        assert_eq!((w.ended(token), client.executed[&token]), (&[Ended::ok()][..], 1));
+    }
+    w.assert_clean();
+}
+
+#[test]
 fn f14_an_offload_that_arrived_before_the_cut_is_not_executed_twice() {
     let mut w = World::new(2);
     let mut client = ModelClient::new(2);
@@ -68,15 +113,28 @@ fn a_recall_whose_answer_was_lost_is_sent_again_under_the_next_id() {
 }
 
 #[test]
-fn f6_f19_new_parameters_are_for_new_calls_only() {
+fn f6_the_next_new_callback_has_the_new_program_and_credential() {
     let mut w = World::new(2);
     w.recall();
     let first = w.send();
     w.core.control(S1, 0x5555, &sys(42), &mut w.host).unwrap();
     w.recall();
     let new = w.send();
-    assert_eq!(new.program, 0x5555);
+    assert_eq!((first.program, new.program), (PROGRAM, 0x5555));
     assert_ne!(new.credential, first.credential);
+    [first, new].iter().for_each(|s| w.answer_ok(s));
+    w.assert_clean();
+}
+
+#[test]
+fn f19_a_resend_keeps_its_bytes_whatever_the_parameters_are_now() {
+    let mut w = World::new(2);
+    w.recall();
+    let first = w.send();
+    w.core.control(S1, 0x5555, &sys(42), &mut w.host).unwrap();
+    w.recall();
+    let new = w.send();
+    w.core.control(S1, 0x6666, &sys(43), &mut w.host).unwrap();
     w.disconnect(C1);
     w.bind(S1, C2);
     let again = w.sends();
@@ -143,26 +201,56 @@ fn f7_a_recall_of_a_destroyed_session_goes_over_another_one() {
     assert_eq!(sent.iter().map(|s| s.session).collect::<Vec<_>>(), [session_id(S2); 4]);
     assert!(sent.iter().any(|s| s.token() == token));
     assert_eq!(w.entry(token).prepared, 1);
-    assert_eq!(w.deliver(C1, &first.ok()), Handled::Late, "t13: nobody is there to take it");
+    assert_eq!(w.deliver(C1, &first.ok()), Handled::Late, "nobody is there to take it");
     sent.iter().for_each(|s| w.answer_ok(s));
     assert!(waiting.iter().all(|t| w.ended(*t) == [Ended::ok()]));
     w.assert_clean();
 }
 
 #[test]
-fn t13_t14_replies_to_the_old_session_do_not_touch_the_new_one() {
+fn t13_a_reply_that_finds_its_session_destroyed_is_dropped() {
+    for is_resync in [false, true] {
+        let mut w = World::new(1);
+        let token = w.recall();
+        let mut sent = w.send();
+        if is_resync {
+            assert!(w.core.cancel(w.now_ns, token, &mut w.host));
+            w.core.heard(w.now_ns + 8 * S, C1);
+            w.pass(9 * S);
+            sent = w.send();
+            assert_eq!(sent.op, None);
+        }
+        w.core.remove_session(w.now_ns, S1, &mut w.host);
+        assert_eq!(w.deliver(C1, &sent.ok()), Handled::Late, "nobody is there to take it");
+        assert_eq!(w.core.census().slots, 0);
+        w.quiet();
+        w.core.drain(w.now_ns, w.now_ns, &mut w.host);
+        assert_eq!(w.ended(token), [Ended::Other(Outcome::Cancelled { sent: true })]);
+        w.assert_clean();
+    }
+}
+
+#[test]
+fn t14_a_reply_to_the_old_session_does_not_free_a_slot_of_the_new_one() {
     let mut w = World::new(1);
     let token = w.recall();
     let old = w.send();
     w.core.remove_session(w.now_ns, S1, &mut w.host);
+    // The new session's slot is at the same place, with the same sequence id, on the same connection.
     w.add_session(S2, 1);
     w.bind(S2, C1);
     let new = w.send();
-    assert_eq!((new.token(), new.sequence, new.session), (token, 1, session_id(S2)));
-    assert_eq!(w.deliver(C1, &old.ok()), Handled::Late);
+    assert_eq!((new.token(), new.slot, new.sequence, new.session), (token, 0, 1, session_id(S2)));
+    for late in [old.ok(), old.op_status(Status::NFS4ERR_DELAY, 1), old.sequence_status(Status::NFS4ERR_BADSLOT)] {
+        assert_eq!(w.deliver(C1, &late), Handled::Late);
+    }
     assert_eq!((w.ended(token), w.core.census().slots_with_run), (&[][..], 1));
+    w.recall();
+    w.quiet();
     w.answer_ok(&new);
-    assert_eq!(w.core.census().slots_free, 1);
+    let next = w.send();
+    assert_eq!((next.slot, next.sequence), (0, 2));
+    w.answer_ok(&next);
     w.assert_clean();
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use ringback_rpc::backchannel::{
-    AddError, ClientState, Config, Credential, Event, Handled, Outcome, PathState, SessionKey, Transmit,
+    AddError, ClientState, Config, Credential, Event, Handled, Outcome, PathState, Requeue, SessionKey, Transmit,
 };
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::CallbackOp;
@@ -49,6 +49,37 @@ fn t3_slots_fill_and_all_come_back() {
     }
     w.assert_clean();
     assert_eq!((w.core.census().slots, w.core.census().slots_free), (4, 4));
+}
+
+/// Whatever sends a run back to its queue, no session slot stays behind with it.
+#[test]
+fn t3_a_requeue_gives_its_slot_back() {
+    type Answer = fn(&Sent) -> Vec<u8>;
+    let answers: [(Answer, Requeue, u32); 7] = [
+        (|s| s.op_status(Status::NFS4ERR_DELAY, 3), Requeue::Delay, 0),
+        (|s| s.op_status(Status::NFS4ERR_RETRY_UNCACHED_REP, 3), Requeue::UncachedReply, 0),
+        (|s| s.sequence_status(Status::NFS4ERR_SEQ_FALSE_RETRY), Requeue::FalseRetry, 0),
+        (|s| s.sequence_status(Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION), Requeue::NotBound, 0),
+        (|s| s.sequence_status(Status::NFS4ERR_BADSESSION), Requeue::SessionLost, 0),
+        (|s| s.sequence_status(Status::NFS4ERR_BADSLOT), Requeue::SlotLost, 1),
+        (|s| Sent { sequence: s.sequence + 7, ..s.clone() }.ok(), Requeue::BadReply, 0),
+    ];
+    for (answer, why, retired) in answers {
+        let mut w = World::new(3);
+        let token = w.recall();
+        let sent = w.send();
+        w.answer(&sent, &answer(&sent));
+        // A connection that the client does not know for the session is bound anew.
+        w.bind(S1, C1);
+        for _ in 0..5 {
+            w.pass(2 * S);
+            w.sends().iter().for_each(|s| w.answer_ok(s));
+        }
+        assert_eq!(w.entry(token).requeues, [why]);
+        assert_eq!(w.ended(token), [Ended::ok()]);
+        w.assert_clean();
+        assert_eq!((w.core.census().slots_free, w.core.census().slots_retired), (3 - retired, retired), "{why:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A call was given up while its fate was unknown.
 
 use crate::support::*;
-use ringback_rpc::backchannel::Outcome;
+use ringback_rpc::backchannel::{Handled, Outcome};
 use ringback_rpc::message::{AcceptStatus, ReplyHeader};
 use ringback_rpc::nfs4::Status;
 
@@ -31,6 +31,33 @@ fn t16_a_slot_is_used_again_only_after_a_resync() {
     let sent = w.send();
     assert_eq!((sent.token(), sent.sequence), (next, 2));
     w.answer_ok(&sent);
+    w.assert_clean();
+}
+
+/// The only probe that minor version 1 needs is the lone CB_SEQUENCE: CB_NULL would tell nothing about a session. It
+/// belongs to its session slot, one at a time, and to no run: nothing is prepared or completed for it, and nobody waits.
+#[test]
+fn t9_a_probe_is_one_at_a_time_and_completes_no_run() {
+    let (mut w, lost) = given_up(2);
+    let token = lost.token();
+    let probe = w.send();
+    assert_eq!((probe.op, w.core.run_count()), (None, 0));
+    // While it is out: a run that needs a slot takes another one, and time starts no second probe.
+    let other = w.recall();
+    let sent = w.send();
+    assert_eq!((sent.token(), sent.slot), (other, 1));
+    for _ in 0..30 {
+        w.pass(S);
+        w.core.heard(w.now_ns, C1);
+        w.quiet();
+    }
+    w.core.drain(w.now_ns, w.now_ns + S, &mut w.host);
+    w.answer_ok(&sent);
+    assert!(w.core.is_idle(), "a drain does not wait for a probe");
+    w.answer_ok(&probe);
+    assert_eq!(w.deliver(C1, &probe.ok()), Handled::Late);
+    assert_eq!((w.entry(token).prepared, w.ended(token).len()), (1, 1));
+    assert_eq!(w.core.counters().resyncs, 1);
     w.assert_clean();
 }
 

@@ -90,16 +90,49 @@ fn t1_a_drain_of_many_ends_in_slices() {
     w.assert_clean();
 }
 
+/// A drain with a run in every place that a requeue can leave one in.
+#[test]
+fn t1_a_requeued_run_keeps_no_drain() {
+    let mut w = World::new(4);
+    let [delayed, misordered, busy] = [w.recall(), w.recall(), w.recall()];
+    let sent = w.sends();
+    w.answer(&sent[0], &sent[0].op_status(Status::NFS4ERR_DELAY, 4));
+    w.answer(&sent[1], &sent[1].sequence_status(Status::NFS4ERR_SEQ_MISORDERED));
+    w.answer(&sent[2], &sent[2].sequence_status(Status::NFS4ERR_DELAY));
+    let own = w.run_on(S1);
+    let sent = w.sends();
+    w.answer(&sent[0], &sent[0].op_status(Status::NFS4ERR_DELAY, 4));
+    let [pinned, unsent] = [w.recall(), w.recall()];
+    w.sends();
+    w.disconnect(C1);
+    assert_eq!(w.core.run_count(), 6);
+    w.core.drain(w.now_ns, w.now_ns + S, &mut w.host);
+    assert!(w.core.run_count() <= 3, "what is on no wire ends at once");
+    w.pass(S);
+    for token in [delayed, misordered, busy, own, pinned, unsent] {
+        assert!(matches!(w.ended(token), [Ended::Other(Outcome::Cancelled { .. })]), "{:?}", w.ended(token));
+    }
+    assert!(w.core.is_idle());
+}
+
 #[test]
 fn f18_an_expired_client_cancels_all() {
     let mut w = World::new(1);
     let out = w.recall();
     w.send();
-    let delayed = w.recall();
+    let parked = w.recall();
+    w.disconnect(C1);
+    let parked_later = w.recall();
     w.core.set_client_state(w.now_ns, ClientState::Expired, &mut w.host);
     assert_eq!(w.ended(out), [Ended::Other(Outcome::Cancelled { sent: true })]);
-    assert_eq!(w.ended(delayed), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    for token in [parked, parked_later] {
+        assert_eq!(w.ended(token), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    }
     assert!(w.core.is_idle());
+    let next = w.recall();
+    assert_eq!(w.ended(next), [Ended::Other(Outcome::Cancelled { sent: false })], "not even a new one");
+    w.bind(S1, C2);
+    assert!(w.sends().iter().all(|s| s.op.is_none()), "nothing of the former incarnation is sent again");
 }
 
 #[test]
