@@ -356,7 +356,9 @@ impl CallbackSlab {
         // The last segment may be cut short by the limit.
         let count = SEGMENT_ENTRIES.min(self.entries_max - first);
         let entries = pool.entries + count as usize;
-        if !self.may_allocate() || pool.stack.try_reserve_exact(entries - pool.stack.len()).is_err() {
+        // Reserved already if it was the mapping that failed last time.
+        let is_reserved = pool.stack.capacity() >= entries;
+        if !is_reserved && (!self.may_allocate() || pool.stack.try_reserve_exact(entries - pool.stack.len()).is_err()) {
             return Grown::OutOfMemory;
         }
         if !self.may_allocate() {

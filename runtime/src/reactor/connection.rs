@@ -6,7 +6,7 @@ use crate::keys::{ClientId, ConnectionId};
 use crate::settings::{STAGING_BYTES, Settings};
 use crate::transport::Transport;
 use ringback_rpc::record::{self, RecordReader};
-use ringback_rpc::xdr::{self, Writer};
+use ringback_rpc::xdr::{self, Writer, XdrError, XdrErrorKind};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 
@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     pub closing: bool,
     /// Already on the reactor's list of connections with something to send.
     pub flush_queued: bool,
+    /// Already on the reactor's list of connections whose send was refused.
+    pub refused: bool,
 }
 
 impl Connection {
@@ -59,6 +61,7 @@ impl Connection {
             backlog: Vec::new(),
             closing: false,
             flush_queued: false,
+            refused: false,
         }
     }
 
@@ -134,6 +137,14 @@ impl Lines {
         }
     }
 
+    /// A connection whose send was refused may try again.
+    pub fn admit(&mut self, key: ConnKey) {
+        if let Some((connection, _)) = self.get(key) {
+            connection.refused = false;
+        }
+        self.queue_flush(key);
+    }
+
     /// The next connection to flush.
     pub fn next_flush(&mut self) -> Option<(&mut Connection, &mut Pool)> {
         while let Some(index) = self.flush.pop() {
@@ -166,19 +177,37 @@ impl Lines {
 
 /// Staging buffers that are not in use, kept for the next turn.
 #[derive(Default)]
-pub(crate) struct Pool(Vec<Vec<u8>>);
+pub(crate) struct Pool {
+    kept: Vec<Vec<u8>>,
+    /// Asked before a buffer is handed out, kept or new: `false` makes it fail, as if there were no memory.
+    #[cfg(test)]
+    pub gate: Option<Box<dyn FnMut() -> bool + Send>>,
+}
 
 impl Pool {
-    fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_else(|| vec![0; STAGING_BYTES])
+    /// A staging buffer. `None`: there is no memory for one.
+    pub fn take(&mut self) -> Option<Vec<u8>> {
+        #[cfg(test)]
+        if self.gate.as_mut().is_some_and(|gate| !gate()) {
+            return None;
+        }
+        self.kept.pop().or_else(|| zeroed(STAGING_BYTES))
     }
 
     /// Keeps a staging buffer; one of another size was made for a single large record and is dropped.
     pub fn give(&mut self, buf: Vec<u8>) {
         if buf.len() == STAGING_BYTES {
-            self.0.push(buf);
+            self.kept.push(buf);
         }
     }
+}
+
+/// A buffer of `bytes` zeroes. `None`: there is no memory for it.
+fn zeroed(bytes: usize) -> Option<Vec<u8>> {
+    let mut buf = Vec::new();
+    buf.try_reserve_exact(bytes).ok()?;
+    buf.resize(bytes, 0);
+    Some(buf)
 }
 
 /// What waits to be sent on a connection, in order. Everything that is written while a send is in flight leaves with
@@ -204,13 +233,15 @@ impl Outgoing {
         !self.sending && self.unsent_bytes() == 0
     }
 
-    /// Room for at least `bytes_min` bytes, behind what was written before.
-    pub fn space(&mut self, bytes_min: usize, pool: &mut Pool) -> &mut [u8] {
+    /// Room for at least `bytes_min` bytes, behind what was written before. `None`: there is no memory for it, and
+    /// nothing has changed.
+    pub fn space(&mut self, bytes_min: usize, pool: &mut Pool) -> Option<&mut [u8]> {
         if self.tail.len() - self.tail_filled < bytes_min {
+            let tail = if bytes_min <= STAGING_BYTES { pool.take() } else { zeroed(bytes_min) }?;
             self.seal(pool);
-            self.tail = if bytes_min <= STAGING_BYTES { pool.take() } else { vec![0; bytes_min] };
+            self.tail = tail;
         }
-        &mut self.tail[self.tail_filled..]
+        Some(&mut self.tail[self.tail_filled..])
     }
 
     /// Says that the first `count` bytes of [`Outgoing::space`] were written.
@@ -285,7 +316,9 @@ impl ReplySink for ReplyTo<'_> {
         write: &mut dyn FnMut(&mut Writer<'_>) -> xdr::Result<()>,
     ) -> xdr::Result<()> {
         let bytes = bytes_max + record::MARK_BYTES;
-        let space = self.out.space(bytes, self.pool);
+        let no_memory =
+            || XdrError { what: "staging buffer", offset: 0, kind: XdrErrorKind::NoSpace { needed: bytes, left: 0 } };
+        let space = self.out.space(bytes, self.pool).ok_or_else(no_memory)?;
         let mut w = Writer::new(&mut space[..bytes]);
         let mark = record::begin(&mut w)?;
         write(&mut w)?;
@@ -306,7 +339,7 @@ mod tests {
     use super::*;
 
     fn write(out: &mut Outgoing, pool: &mut Pool, bytes: &[u8]) {
-        out.space(bytes.len(), pool)[..bytes.len()].copy_from_slice(bytes);
+        out.space(bytes.len(), pool).expect("there is memory")[..bytes.len()].copy_from_slice(bytes);
         out.commit(bytes.len());
     }
 
@@ -351,6 +384,6 @@ mod tests {
         let buf = out.next(&mut pool).unwrap();
         assert_eq!(buf.unsent(), large);
         pool.give(buf.into_staging().unwrap());
-        assert!(pool.0.is_empty());
+        assert!(pool.kept.is_empty());
     }
 }

@@ -7,22 +7,26 @@
 //! - [`home`]: the clients. [`host`]: their running callbacks.
 //! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
 //! - `commands.rs`: what other threads ask for.
-//! - [`wheel`]: the timers.
+//! - [`wheel`]: the timers; `retry.rs` waits for what was refused.
 
 mod commands;
 pub(crate) mod connection;
 mod home;
 mod host;
 mod receive;
+mod retry;
+#[cfg(test)]
+mod tests;
 mod transmit;
 mod wheel;
 
 use crate::callback::Chain;
-use crate::io::{Io, IoEvent, Wait};
+use crate::io::{ConnKey, Io, IoEvent, Wait};
 use crate::registry::{ReactorPort, Shared};
 use crate::stats::{count, count_by};
 use connection::Lines;
 use home::Home;
+use retry::Retry;
 use ringback_rpc::backchannel::Token;
 use std::collections::VecDeque;
 use std::io;
@@ -59,6 +63,11 @@ pub(crate) struct Reactor<I: Io> {
     events: Vec<IoEvent>,
     /// Clients whose time has come.
     fired: Vec<u32>,
+    /// Holds the ring back while there is no memory to encode into.
+    memory: Retry,
+    /// Connections whose send was refused, and when they are tried again.
+    refused: Vec<ConnKey>,
+    sending: Retry,
     stopping: bool,
 }
 
@@ -76,6 +85,9 @@ impl<I: Io> Reactor<I> {
             submitted: Chain::default(),
             events: Vec::new(),
             fired: Vec::new(),
+            memory: Retry::default(),
+            refused: Vec::new(),
+            sending: Retry::default(),
             stopping: false,
         }
     }
@@ -121,7 +133,11 @@ impl<I: Io> Reactor<I> {
     /// How long the turn may wait. Parks the reactor if there is nothing left to do: from then on whoever hands something
     /// over must wake it.
     fn park_or_go_on(&mut self) -> Wait {
-        let busy = !self.ring.is_empty()
+        // What was refused is not tried before its time: until then it is nothing to do.
+        let ring_at = (!self.ring.is_empty()).then(|| self.memory.at_ns());
+        let refused_at = (!self.refused.is_empty()).then(|| self.sending.at_ns());
+        let retry_at = ring_at.into_iter().chain(refused_at).min();
+        let busy = retry_at.is_some_and(|at| at <= self.home.now_ns)
             || !self.submitted.is_empty()
             || !self.fired.is_empty()
             || self.lines.wants_flush()
@@ -134,7 +150,7 @@ impl<I: Io> Reactor<I> {
             return Wait::No;
         }
         port.turn_us.store(0, Relaxed);
-        match self.wheel.next_ns() {
+        match self.wheel.next_ns().into_iter().chain(retry_at).min() {
             Some(at) => Wait::Until(at),
             None => Wait::Forever,
         }

@@ -31,12 +31,14 @@ enum Turn {
     More,
     /// Nothing to send, or no way to send it now: it is looked at again when something happens to it.
     Over,
+    /// There was no memory to encode into, for this client and hence for all.
+    Starved,
 }
 
 impl<I: Io> Reactor<I> {
     /// Lets each client in the ring encode up to its share, until the turn's budget is spent.
     pub(super) fn transmit(&mut self) {
-        let mut budget = TRANSMITS_PER_TURN;
+        let mut budget = if self.memory.is_due(self.home.now_ns) { TRANSMITS_PER_TURN } else { 0 };
         // A client that has more goes to the end of the ring; it has its next turn when all others had theirs.
         while budget > 0 {
             let Some(index) = self.ring.pop_front() else { break };
@@ -45,12 +47,21 @@ impl<I: Io> Reactor<I> {
             let lines = &mut self.lines;
             let served = self.home.act(index, |client, host| {
                 let (turn, written) = serve(client, host, lines, &shared, share);
-                client.in_ring = turn == Turn::More;
+                client.in_ring = turn != Turn::Over;
                 (turn, written)
             });
             let Some((turn, written)) = served else { continue };
-            if turn == Turn::More {
-                self.ring.push_back(index);
+            if written > 0 {
+                self.memory.worked();
+            }
+            match turn {
+                Turn::More => self.ring.push_back(index),
+                Turn::Over => {}
+                Turn::Starved => {
+                    self.memory.failed(self.home.now_ns);
+                    self.ring.push_front(index);
+                    break;
+                }
             }
             budget -= written.min(budget);
         }
@@ -60,21 +71,34 @@ impl<I: Io> Reactor<I> {
 
     /// Hands one buffer per connection to its transport.
     pub(super) fn flush(&mut self) {
-        let mut refused = Vec::new();
+        if self.sending.is_due(self.home.now_ns) {
+            for key in self.refused.drain(..) {
+                self.lines.admit(key);
+            }
+        }
+        let (mut taken, mut refused) = (false, false);
         while let Some((connection, pool)) = self.lines.next_flush() {
             let Some(buf) = connection.out.next(pool) else { continue };
             connection.out.sending = true;
             if let Some(transport) = &mut connection.transport {
                 transport.send(Outbound::new(buf, connection.id, Arc::clone(&self.home.shared)));
             } else if let Err(buf) = self.io.send(connection.key, buf) {
-                // Not queued: the submission queue is full. The next turn empties it.
+                // Not queued: the submission queue is full. The next turn empties it, or the kernel has no memory.
                 connection.out.sending = false;
                 connection.out.push_front(buf);
-                refused.push(connection.key);
+                refused = true;
+                if !std::mem::replace(&mut connection.refused, true) {
+                    self.refused.push(connection.key);
+                }
+            } else {
+                taken = true;
             }
         }
-        for key in refused {
-            self.lines.queue_flush(key);
+        if taken {
+            self.sending.worked();
+        }
+        if refused {
+            self.sending.failed(self.home.now_ns);
         }
     }
 
@@ -136,13 +160,17 @@ fn serve(
             break;
         }
         let link = client.links[at];
-        written += match link.place {
+        let (turn, more) = match link.place {
             Place::Local(key) => serve_local(client, host, lines, link.connection, key, share - written),
             Place::Remote { batches_out } if batches_out < REMOTE_BATCHES_MAX => {
-                serve_remote(client, host, shared, at, share - written)
+                serve_remote(client, host, lines, shared, at, share - written)
             }
-            Place::Remote { .. } => 0,
+            Place::Remote { .. } => (Turn::Over, 0),
         };
+        written += more;
+        if turn == Turn::Starved {
+            return (turn, written);
+        }
     }
     (if written >= share { Turn::More } else { Turn::Over }, written)
 }
@@ -154,12 +182,18 @@ fn serve_local(
     id: ConnectionId,
     key: ConnKey,
     share: usize,
-) -> usize {
-    let Some((connection, pool)) = lines.get(key) else { return 0 };
-    let (mut written, mut sent) = (0, client.backchannel.counters().sent_runs);
+) -> (Turn, usize) {
+    let Some((connection, pool)) = lines.get(key) else { return (Turn::Over, 0) };
+    let (mut turn, mut written, mut sent) = (Turn::Over, 0, client.backchannel.counters().sent_runs);
+    if !client.backchannel.wants_transmit(conn_token(id)) {
+        return (turn, written); // asked first, so that no buffer is taken for nothing
+    }
     let mut space_bytes = CALLBACK_SPACE_BYTES;
     while written < share && connection.out.unsent_bytes() < CALLBACK_STAGED_BYTES_MAX {
-        let space = connection.out.space(space_bytes, pool);
+        let Some(space) = connection.out.space(space_bytes, pool) else {
+            turn = Turn::Starved;
+            break;
+        };
         match client.backchannel.poll_transmit(host.now_ns, conn_token(id), space, host) {
             Transmit::Wrote(len) => {
                 connection.out.commit(len);
@@ -173,7 +207,7 @@ fn serve_local(
         }
     }
     lines.queue_flush(key);
-    written
+    (turn, written)
 }
 
 /// What a record counts against a client's share: the callbacks that it carries; one, if it is sent again.
@@ -183,9 +217,19 @@ fn sent_by(client: &Client, sent_before: &mut u64) -> usize {
 }
 
 /// Encodes records for a connection that another reactor drives.
-fn serve_remote(client: &mut Client, host: &mut ClientHost<'_>, shared: &Shared, at: usize, share: usize) -> usize {
+fn serve_remote(
+    client: &mut Client,
+    host: &mut ClientHost<'_>,
+    lines: &mut Lines,
+    shared: &Shared,
+    at: usize,
+    share: usize,
+) -> (Turn, usize) {
     let connection = client.links[at].connection;
-    let mut records = vec![0; STAGING_BYTES];
+    if !client.backchannel.wants_transmit(conn_token(connection)) {
+        return (Turn::Over, 0);
+    }
+    let Some(mut records) = lines.pool.take() else { return (Turn::Starved, 0) };
     let (mut filled, mut written, mut sent) = (0, 0, client.backchannel.counters().sent_runs);
     while written < share {
         let space = &mut records[filled..];
@@ -202,6 +246,8 @@ fn serve_remote(client: &mut Client, host: &mut ClientHost<'_>, shared: &Shared,
         *batches_out += 1;
         records.truncate(filled);
         shared.port_of(connection).post(Command::Carry { connection, records, client: client.id });
+    } else {
+        lines.pool.give(records);
     }
-    written
+    (Turn::Over, written)
 }
