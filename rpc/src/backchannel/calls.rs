@@ -7,7 +7,7 @@
 use super::host::{Host, Token};
 use crate::nfs4::callback::CallbackOp;
 
-/// Most runs of one call: a bit each in [`Call::members`].
+/// Most runs of one call: a bit each in the call's set of members.
 pub const BATCH_MAX: u32 = u64::BITS;
 
 /// Low bits of an xid that name the call record; the bits above count the calls of the client.
