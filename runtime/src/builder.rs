@@ -144,20 +144,26 @@ impl Builder {
     }
 
     /// Starts the runtime: its hooks and its fore-channel handler are called from now on.
-    pub fn build(mut self, hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Result<Runtime, BuildError> {
-        self.settings.run_deadline = self.run_deadline.unwrap_or(self.settings.lease);
-        self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
-        check(&self.settings)?;
-        let report = self.settings.backend.choose(&self.settings.io)?;
-        let fallback = self.settings.backend == Backend::Auto && report.kind == BackendKind::Uring;
-        match launch(self.settings.clone(), report, Arc::clone(&hooks), Arc::clone(&fore)) {
+    pub fn build(self, hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Result<Runtime, BuildError> {
+        let settings = self.into_settings()?;
+        let report = settings.backend.choose(&settings.io)?;
+        let fallback = settings.backend == Backend::Auto && report.kind == BackendKind::Uring;
+        match launch(settings.clone(), report, Arc::clone(&hooks), Arc::clone(&fore)) {
             // One ring could be made to try it, but not one for each reactor: locked memory has a limit.
             Err(BuildError::Reactor { reactor, error }) if fallback => {
                 let reason = format!("io_uring works, but reactor {reactor} could not have one: {error}");
-                launch(self.settings, BackendReport::epoll(reason), hooks, fore)
+                launch(settings, BackendReport::epoll(reason), hooks, fore)
             }
             launched => launched,
         }
+    }
+
+    /// The settings, with what follows from others filled in.
+    pub(crate) fn into_settings(mut self) -> Result<Settings, BuildError> {
+        self.settings.run_deadline = self.run_deadline.unwrap_or(self.settings.lease);
+        self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
+        check(&self.settings)?;
+        Ok(self.settings)
     }
 }
 

@@ -18,13 +18,13 @@ pub struct DrainReport {
 }
 
 /// Longer than this is as good as for ever, and keeps the arithmetic of deadlines from overflowing.
-const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(crate) const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// One drain of the runtime, shared by the thread that asked and the reactors.
 #[derive(Debug)]
 pub(crate) struct DrainJob {
     /// On the reactors' clock.
-    pub deadline: Instant,
+    pub deadline_ns: u64,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -36,10 +36,9 @@ struct State {
 }
 
 impl DrainJob {
-    pub fn new(patience: Duration, reactors: usize) -> Self {
-        let deadline = Instant::now() + patience.min(PATIENCE_MAX);
+    pub fn new(deadline_ns: u64, reactors: usize) -> Self {
         let state = Mutex::new(State { reactors_left: reactors, report: DrainReport::default() });
-        DrainJob { deadline, state, ended: Condvar::new() }
+        DrainJob { deadline_ns, state, ended: Condvar::new() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -57,9 +56,15 @@ impl DrainJob {
         }
     }
 
-    /// Waits for every reactor, `patience` past the deadline at most: hooks may take a while.
-    pub fn wait(&self, patience: Duration) -> DrainReport {
-        let until = self.deadline + patience;
+    /// The report, once every reactor is done.
+    #[cfg(feature = "simulator")]
+    pub fn poll(&self) -> Option<DrainReport> {
+        let state = self.lock();
+        (state.reactors_left == 0).then(|| state.report.clone())
+    }
+
+    /// Waits for every reactor until `until`.
+    pub fn wait(&self, until: Instant) -> DrainReport {
         let mut state = self.lock();
         while state.reactors_left > 0 {
             let Some(left) = until.checked_duration_since(Instant::now()) else { break };

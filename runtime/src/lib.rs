@@ -32,6 +32,8 @@ mod runtime;
 mod session;
 #[cfg(not(loom))]
 mod settings;
+#[cfg(all(feature = "simulator", not(loom)))]
+pub mod simulator;
 #[cfg(not(loom))]
 mod stats;
 mod sync;

@@ -2,9 +2,9 @@
 
 use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, Removal, Remove, TryRun};
 use crate::command::Command;
-use crate::drain::{DrainJob, DrainReport};
+use crate::drain::{DrainJob, DrainReport, PATIENCE_MAX};
 use crate::fore::CallToken;
-use crate::io::{BackendReport, SendBuf};
+use crate::io::{BackendReport, SendBuf, monotonic_ns};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ClientShared, Shared};
 use crate::session::{Security, SessionConfig};
@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a registration was refused.
@@ -371,19 +371,26 @@ impl Runtime {
     /// Ends one second after `patience` at the latest, whatever hooks and clients do. [`Error::InHook`] from a hook.
     pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
         self.may_wait()?;
+        let patience = patience.min(PATIENCE_MAX);
+        let until = Instant::now() + patience + HOOK_PATIENCE;
+        let mut report = self.begin_drain(monotonic_ns() + patience.as_nanos() as u64).wait(until);
+        report.in_flight = self.stats().in_flight;
+        Ok(report)
+    }
+
+    /// Shuts the door, and tells the reactors to end what is inside by `deadline_ns` of their clock.
+    pub(crate) fn begin_drain(&self, deadline_ns: u64) -> Arc<DrainJob> {
         let shared = self.shared();
         shared.closed.store(true, SeqCst);
         for client in shared.clients.each() {
             // Whether it was the last one out is found by the reactor, which looks at the counts.
             let _ = client.in_flight.close();
         }
-        let job = Arc::new(DrainJob::new(patience, self.reactors()));
+        let job = Arc::new(DrainJob::new(deadline_ns, self.reactors()));
         for port in &shared.reactors {
             port.post(Command::Drain(Arc::clone(&job)));
         }
-        let mut report = job.wait(HOOK_PATIENCE);
-        report.in_flight = self.stats().in_flight;
-        Ok(report)
+        job
     }
 
     /// Drains, then ends the reactor threads and closes every connection. Waits for hooks to return.

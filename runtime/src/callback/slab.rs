@@ -224,7 +224,7 @@ impl CallbackSlab {
     }
 
     /// Lets `gate` decide which allocations succeed.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulator"))]
     pub(crate) fn with_growth_gate(mut self, gate: GrowthGate) -> Self {
         self.growth_gate = Some(gate);
         self

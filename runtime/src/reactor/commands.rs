@@ -13,7 +13,6 @@ use crate::transport::Transport;
 use ringback_rpc::backchannel::{self, Backchannel, ClientState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 impl<I: Io> Reactor<I> {
     pub(super) fn run_command(&mut self, command: Command) {
@@ -232,8 +231,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn begin_drain(&mut self, job: Arc<DrainJob>) {
-        let left = job.deadline.saturating_duration_since(Instant::now());
-        let deadline_ns = self.home.now_ns + left.as_nanos() as u64;
+        let deadline_ns = job.deadline_ns;
         match &mut self.home.drain {
             Some(drain) if !drain.jobs.is_empty() => drain.jobs.push(job),
             _ => self.home.drain = Some(Draining { jobs: vec![job], abandoned: Vec::new(), cancelled_unsent: 0 }),

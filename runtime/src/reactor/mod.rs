@@ -23,6 +23,8 @@ mod wheel;
 use crate::callback::Chain;
 use crate::io::{ConnKey, Io, IoEvent, Wait};
 use crate::registry::{ReactorPort, Shared};
+#[cfg(feature = "simulator")]
+use crate::stats::Census;
 use crate::stats::{count, count_by};
 use connection::Lines;
 use home::Home;
@@ -98,15 +100,31 @@ impl<I: Io> Reactor<I> {
 
     /// Runs until the runtime is shut down, every run has ended and every connection is closed.
     pub fn run(mut self) -> io::Result<()> {
-        while !self.stopping || !self.lines.is_empty() || self.home.is_busy() {
+        while !self.is_over() {
             self.turn()?;
         }
         Ok(())
     }
 
+    /// Told to stop, and everything has ended.
+    pub fn is_over(&self) -> bool {
+        self.stopping && self.lines.is_empty() && !self.home.is_busy()
+    }
+
+    /// Where the session slots of the clients are whose home this is.
+    #[cfg(feature = "simulator")]
+    pub fn census(&self) -> Census {
+        self.home.census()
+    }
+
     /// One turn of the loop.
     pub fn turn(&mut self) -> io::Result<()> {
         let wait = self.park_or_go_on();
+        self.turn_after(wait)
+    }
+
+    /// The turn that waits as [`Reactor::park_or_go_on`] has answered.
+    pub fn turn_after(&mut self, wait: Wait) -> io::Result<()> {
         let mut events = std::mem::take(&mut self.events);
         let result = self.io.turn(wait, &mut events);
         self.port().parking.unpark();
@@ -132,7 +150,7 @@ impl<I: Io> Reactor<I> {
 
     /// How long the turn may wait. Parks the reactor if there is nothing left to do: from then on whoever hands something
     /// over must wake it.
-    fn park_or_go_on(&mut self) -> Wait {
+    pub fn park_or_go_on(&mut self) -> Wait {
         // What was refused is not tried before its time: until then it is nothing to do.
         let ring_at = (!self.ring.is_empty()).then(|| self.memory.at_ns());
         let refused_at = (!self.refused.is_empty()).then(|| self.sending.at_ns());

@@ -1,0 +1,91 @@
+//! The opening for the simulator in `fuzz/`: reactors over any [`Io`], turned by hand in one thread.
+//!
+//! Behind the cargo feature `simulator`, and **not part of the public API**: it may change or go in any release. The
+//! rest of the crate is the same code with and without the feature.
+
+pub use crate::io::{ConnKey, Io, IoCounters, IoEvent, RecvBuf, SendBuf, Wait, Wake};
+
+use crate::callback::CallbackSlab;
+use crate::drain::DrainJob;
+use crate::io::{BackendKind, BackendReport};
+use crate::reactor::Reactor;
+use crate::registry::Shared;
+use crate::{BuildError, Builder, Census, DrainReport, ForeChannel, Hooks, Runtime};
+use std::io;
+use std::sync::Arc;
+
+/// Asked before each allocation of the growing table of callbacks, with the number of that attempt, from 0: `false`
+/// makes it fail, as if there were no memory.
+pub type GrowthGate = Box<dyn Fn(u64) -> bool + Send + Sync>;
+
+/// A runtime whose reactors have no threads.
+pub struct Simulation<I: Io> {
+    /// As an embedder has it. What waits for reactors (`drain`, `shutdown`, `census`, `memory`) would wait for ever.
+    pub runtime: Runtime,
+    /// To be turned, in any order.
+    pub reactors: Vec<ReactorHandle<I>>,
+}
+
+impl<I: Io> Simulation<I> {
+    /// A runtime with the builder's settings and one reactor for each of `ios`; `gate` makes allocations fail.
+    pub fn new(
+        builder: Builder,
+        gate: GrowthGate,
+        hooks: Arc<dyn Hooks>,
+        fore: Arc<dyn ForeChannel>,
+        ios: Vec<I>,
+    ) -> Result<Self, BuildError> {
+        let settings = builder.reactors(ios.len()).into_settings()?;
+        let slab = CallbackSlab::new(settings.callbacks_max, ios.len()).with_growth_gate(gate);
+        let mut shared = Shared::new(settings, hooks, fore);
+        shared.slab = slab;
+        let shared = Arc::new(shared);
+        let name = ios.first().map_or("none", Io::name);
+        let report = BackendReport { kind: BackendKind::Epoll, name, reason: "simulated".to_owned() };
+        let runtime = Runtime::new(Arc::clone(&shared), report);
+        let reactor = |(index, io)| ReactorHandle(Reactor::new(index, Arc::clone(&shared), io));
+        let reactors = ios.into_iter().enumerate().map(reactor).collect();
+        Ok(Simulation { runtime, reactors })
+    }
+}
+
+/// A drain under way.
+pub struct Drain(Arc<DrainJob>);
+
+impl Drain {
+    /// Begins what [`Runtime::drain`] does, with a deadline on the clock of the back ends.
+    pub fn begin(runtime: &Runtime, deadline_ns: u64) -> Self {
+        Drain(runtime.begin_drain(deadline_ns))
+    }
+
+    /// What it left behind, once it has ended.
+    pub fn poll(&self) -> Option<DrainReport> {
+        self.0.poll()
+    }
+}
+
+/// A reactor without a thread.
+pub struct ReactorHandle<I: Io>(Reactor<I>);
+
+impl<I: Io> ReactorHandle<I> {
+    /// The first half of a turn: how long the second half may wait. Unless the answer is [`Wait::No`] the reactor is
+    /// parked from now on, and its waker is used when there is something to do.
+    pub fn park(&mut self) -> Wait {
+        self.0.park_or_go_on()
+    }
+
+    /// The second half: takes what has happened, and acts on it.
+    pub fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.0.turn_after(wait)
+    }
+
+    /// After the runtime was dropped: whether every run has ended and every connection is closed.
+    pub fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
+    /// Where the session slots are of the clients whose home this reactor is.
+    pub fn census(&self) -> Census {
+        self.0.census()
+    }
+}
