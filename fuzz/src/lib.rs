@@ -1,5 +1,6 @@
-//! Fuzz targets and their corpora.
+//! The simulator, the fuzz targets and their corpora.
 //!
+//! - [`sim`]: everything above the seam of the kernel, simulated from a seed.
 //! - [`targets`]: what a fuzzer runs, one function for each decoder that reads what a peer sends.
 //! - [`seeds`]: the committed inputs they start from.
 //!
@@ -8,4 +9,5 @@
 #![forbid(unsafe_code)]
 
 pub mod seeds;
+pub mod sim;
 pub mod targets;

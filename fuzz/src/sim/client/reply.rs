@@ -1,0 +1,74 @@
+//! The answers of simulated clients, as bytes.
+
+use super::behaviour::Refusal;
+use crate::sim::call::Payload;
+use ringback_rpc::message::{AcceptStatus, ReplyBody, ReplyHeader};
+use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::callback::{CallbackOp, CbCompoundRes, CbSequenceRes};
+use ringback_rpc::record;
+use ringback_rpc::xdr::{Encode, Writer};
+
+/// What is answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    /// Not executed at all.
+    Refused(Refusal),
+    /// CB_SEQUENCE failed.
+    Sequence(Status),
+    /// CB_SEQUENCE was executed, and what followed it.
+    Taken(CbSequenceRes, Option<OpAnswer>),
+}
+
+/// The result of the operation after CB_SEQUENCE.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpAnswer {
+    pub op: CallbackOp,
+    pub status: Status,
+    pub payload: Payload,
+}
+
+/// Longest answer: no operation of the simulation has long results.
+const REPLY_BYTES: usize = 256;
+
+/// The record with its mark.
+pub(crate) fn encode(xid: u32, answer: Answer) -> Vec<u8> {
+    let mut bytes = vec![0; REPLY_BYTES];
+    let mut w = Writer::new(&mut bytes);
+    let written = record::begin(&mut w).and_then(|mark| {
+        write(xid, answer, &mut w)?;
+        record::end(&mut w, mark)
+    });
+    let len = w.position();
+    assert!(written.is_ok(), "an answer of {len} bytes: {written:?}");
+    bytes.truncate(len);
+    bytes
+}
+
+fn write(xid: u32, answer: Answer, w: &mut Writer<'_>) -> ringback_rpc::xdr::Result<()> {
+    match answer {
+        Answer::Refused(Refusal::Denied(why)) => ReplyHeader { xid, body: ReplyBody::Denied(why) }.encode(w),
+        Answer::Refused(Refusal::NotExecuted(status)) => ReplyHeader::accepted(xid, status).encode(w),
+        Answer::Refused(Refusal::NoResults(status)) => compound(xid, status, 0, w),
+        Answer::Sequence(status) => {
+            compound(xid, status, 1, w)?;
+            w.u32(CallbackOp::Sequence as u32)?;
+            status.encode(w)
+        }
+        Answer::Taken(sequence, op) => {
+            let status = op.map_or(Status::NFS4_OK, |op| op.status);
+            compound(xid, status, 1 + u32::from(op.is_some()), w)?;
+            w.u32(CallbackOp::Sequence as u32)?;
+            Status::NFS4_OK.encode(w)?;
+            sequence.encode(w)?;
+            let Some(op) = op else { return Ok(()) };
+            w.u32(op.op as u32)?;
+            op.status.encode(w)?;
+            op.payload.write(0, w)
+        }
+    }
+}
+
+fn compound(xid: u32, status: Status, count: u32, w: &mut Writer<'_>) -> ringback_rpc::xdr::Result<()> {
+    ReplyHeader::accepted(xid, AcceptStatus::Success).encode(w)?;
+    CbCompoundRes { status, tag: &[], count }.encode(w)
+}

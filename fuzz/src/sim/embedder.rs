@@ -1,0 +1,225 @@
+//! The file server of the simulation: its hooks, its fore-channel handler, and everything that it asks of the runtime,
+//! each answer held against the reference model.
+
+use super::journal::{Journal, Rule};
+use super::plant::Planted;
+use super::reference::Reference;
+use ringback::{
+    Call, CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Event, ForeChannel, Hooks, InsertError, Outcome,
+    Prepare, Run, Runtime, SessionKey,
+};
+use ringback_rpc::xdr::{Result, Writer, XdrError, XdrErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How the embedder's code behaves, of a thousand calls each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manners {
+    /// `prepare` refuses.
+    pub refuse: u64,
+    /// `encode` fails.
+    pub encode_fails: u64,
+    /// `done` asks for another transmission, where it may.
+    pub again: u64,
+    /// A hook calls `try_run` or `remove`.
+    pub meddle: u64,
+}
+
+/// See the [module](self).
+pub(crate) struct Embedder {
+    journal: Journal,
+    reference: Mutex<Reference>,
+    runtime: Mutex<Option<Runtime>>,
+    manners: Mutex<Manners>,
+    planted: Planted,
+    /// Sessions whose parameters or bindings were refused.
+    pub refused: Mutex<Vec<SessionKey>>,
+    /// Allocations that failed.
+    pub starved: Arc<std::sync::atomic::AtomicU64>,
+}
+
+/// What a hook does besides its work.
+enum Wish {
+    TryRun(usize),
+    Remove(usize),
+}
+
+impl Embedder {
+    pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, planted: Planted) -> Self {
+        let (runtime, refused, starved) = Default::default();
+        let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
+        Embedder { journal, reference, runtime, manners, planted, refused, starved }
+    }
+
+    /// The model. Not to be held while the runtime is called, which calls the hooks.
+    pub(crate) fn reference(&self) -> MutexGuard<'_, Reference> {
+        self.reference.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_runtime(&self, runtime: Option<Runtime>) {
+        *self.runtime.lock().unwrap_or_else(PoisonError::into_inner) = runtime;
+    }
+
+    pub(crate) fn runtime(&self) -> Option<Runtime> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn manners(&self) -> Manners {
+        *self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the embedder does nothing out of the ordinary.
+    pub(crate) fn calm_down(&self) {
+        *self.manners.lock().unwrap_or_else(PoisonError::into_inner) = Manners::default();
+    }
+
+    pub(crate) fn try_run(&self, cookie: usize) {
+        let Some(runtime) = self.runtime() else { return };
+        let (key, expected) = {
+            let reference = self.reference();
+            (reference.callbacks[cookie].key, reference.expect_try_run(cookie))
+        };
+        let answer = runtime.try_run(key);
+        self.journal.note(|| format!("try_run of callback {cookie}: {answer:?}"), cookie as u64);
+        self.reference().tried(cookie, expected, answer);
+    }
+
+    pub(crate) fn remove(&self, cookie: usize) {
+        let Some(runtime) = self.runtime() else { return };
+        let (key, expected) = {
+            let reference = self.reference();
+            (reference.callbacks[cookie].key, reference.expect_remove(cookie))
+        };
+        let answer = runtime.remove(key);
+        self.journal.note(|| format!("remove of callback {cookie}: {answer:?}"), cookie as u64);
+        self.reference().removed(cookie, expected, answer);
+    }
+
+    /// A key that was never given out.
+    pub(crate) fn try_stranger(&self, bits: u64) {
+        let Some(runtime) = self.runtime() else { return };
+        let key = CallbackKey::from_bits(bits);
+        if self.reference().callbacks.iter().all(|c| c.key != key) {
+            let (run, remove) = (runtime.try_run(key), runtime.remove(key));
+            let stale = run == ringback::TryRun::Stale && remove == ringback::Remove::Stale;
+            self.journal.check(Rule::Answer, stale, || format!("{key:?} was never given out: {run:?} {remove:?}"));
+        }
+    }
+
+    /// Inserts a callback of the client, who is `owner` in the model; gives its cookie.
+    pub(crate) fn insert(&self, client: ClientId, owner: usize, op: CallbackOp, filling: usize) -> Option<usize> {
+        let runtime = self.runtime()?;
+        let (cookie, full, gone, max) = {
+            let reference = self.reference();
+            let max = reference.callbacks_max;
+            (reference.callbacks.len(), reference.existing() == max, reference.owners[owner].removed, max)
+        };
+        let starved = self.starved.load(std::sync::atomic::Ordering::Relaxed);
+        let answer = runtime.insert(client, op, cookie as u64);
+        let starves = self.starved.load(std::sync::atomic::Ordering::Relaxed) > starved;
+        self.journal.note(|| format!("insert of callback {cookie} ({op}): {answer:?}"), cookie as u64);
+        let expected = match answer {
+            Ok(_) => !full && !gone,
+            Err(InsertError::NoSuchClient) => gone,
+            Err(InsertError::Full { limit }) => full && limit == max,
+            Err(InsertError::OutOfMemory) => starves && !gone,
+            Err(_) => false,
+        };
+        self.journal.check(Rule::Answer, expected, || {
+            format!("insert answers {answer:?}; full: {full}, client gone: {gone}, no memory: {starves}")
+        });
+        let key = answer.ok()?;
+        self.reference().inserted(key, owner, op, filling);
+        Some(cookie)
+    }
+
+    /// In a hook: sometimes calls the runtime.
+    fn meddle(&self, run: Option<&Run>) {
+        let per_mille = self.manners().meddle;
+        let wish = {
+            let mut reference = self.reference();
+            let count = reference.callbacks.len();
+            let choices = &mut reference.choices;
+            if count == 0 || !choices.per_mille(per_mille) {
+                return;
+            }
+            let own = run.filter(|_| choices.below(2) == 0).map(|run| run.cookie as usize);
+            let cookie = own.unwrap_or_else(|| choices.index(count));
+            if choices.below(4) > 0 { Wish::TryRun(cookie) } else { Wish::Remove(cookie) }
+        };
+        match wish {
+            Wish::TryRun(cookie) => self.try_run(cookie),
+            Wish::Remove(cookie) => self.remove(cookie),
+        }
+    }
+}
+
+impl Hooks for Embedder {
+    fn acquire(&self, cookie: u64) {
+        self.reference().acquired(cookie);
+    }
+
+    fn prepare(&self, run: &Run) -> Prepare {
+        let refuse = self.reference().choices.per_mille(self.manners().refuse);
+        self.reference().prepare(run, refuse);
+        self.meddle(Some(run));
+        if refuse { Prepare::Refuse } else { Prepare::Send }
+    }
+
+    fn encode(&self, run: &Run, args: &mut Writer<'_>) -> Result<()> {
+        let fails = self.reference().choices.per_mille(self.manners().encode_fails);
+        let (payload, filling) = self.reference().encode(run);
+        self.meddle(Some(run));
+        if fails {
+            return Err(XdrError { what: "a failing encoder", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } });
+        }
+        payload.write(filling, args)?;
+        self.reference().encoded(run);
+        Ok(())
+    }
+
+    fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
+        if !self.planted.swallows_done() {
+            self.reference().done(run, outcome);
+        }
+        self.meddle(Some(run));
+        let again_ns = {
+            let mut reference = self.reference();
+            let again = reference.choices.per_mille(self.manners().again);
+            again.then(|| reference.choices.log_between(1, 10_000_000_000))
+        };
+        self.reference().done_returns(run, again_ns.is_some() && outcome.may_requeue());
+        again_ns.map_or(Done::Finish, Done::RequeueAfter)
+    }
+
+    fn release(&self, run: &Run) {
+        if self.planted.swallows_release() {
+            return;
+        }
+        self.reference().release(run);
+        self.meddle(Some(run));
+        self.reference().release_returns(run);
+    }
+
+    fn drop_reference(&self, cookie: u64) {
+        self.reference().reference_dropped(cookie);
+        self.meddle(None);
+    }
+
+    fn event(&self, event: &Event) {
+        self.journal.note(|| format!("  event: {event:?}"), 30);
+        if let Event::SessionRefused { session, .. } = event {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);
+        }
+        self.meddle(None);
+    }
+}
+
+impl ForeChannel for Embedder {
+    fn call(&self, call: Call<'_>) {
+        drop(call);
+    }
+
+    fn closed(&self, connection: ConnectionId) {
+        self.journal.note(|| format!("  closed: {connection:?}"), 31);
+    }
+}

@@ -1,0 +1,124 @@
+//! The simulator: the production code above the seam [`ringback::simulator::Io`], in one thread, on a virtual clock,
+//! over a simulated network and against simulated clients; every decision comes from one seed.
+//!
+//! - `choices`: the seed. `scenario`: the parameters drawn from it. `transition`: what may happen next.
+//! - `world`: who takes the next step, and when time passes. `io`, `net`: the back end and the network below it.
+//! - `client`: the simulated clients. `embedder`: the file server, its hooks and everything that it asks of the runtime.
+//! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`: the checkers of what is sent, and of how
+//!   much is done for it. `journal`: what they found.
+//! - `plant`: faults on purpose, which the checkers must find.
+//!
+//! A run of it: clients come, callbacks are inserted and run, and things happen until the scenario has had enough. In
+//! half of the scenarios all becomes well again, and then every run must end by itself and every session slot must be
+//! found free. In all of them the runtime is drained, which must end by its deadline, and stopped.
+
+mod call;
+mod choices;
+mod client;
+mod embedder;
+mod io;
+mod journal;
+mod net;
+mod plant;
+mod reference;
+mod scenario;
+mod transition;
+mod wire;
+mod work;
+mod world;
+
+pub use journal::{Failure, Rule};
+pub use plant::Plant;
+
+use journal::Journal;
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use world::World;
+
+/// What to simulate besides the seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Prints everything that happens on stderr.
+    pub trace: bool,
+    /// A fault on purpose.
+    pub plant: Plant,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { trace: false, plant: Plant::Nothing }
+    }
+}
+
+/// What became of a simulation.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What went wrong; at the first failure the simulation ends.
+    pub failures: Vec<Failure>,
+    /// Callback runs, those that were asked for again included.
+    pub runs: u64,
+    /// Callback records sent.
+    pub records: u64,
+    /// Turns of the reactors.
+    pub turns: u64,
+    /// Nanoseconds of virtual time.
+    pub simulated_ns: u64,
+    /// A digest of the whole history: the same seed gives the same one.
+    pub digest: u64,
+}
+
+/// Plays the simulation of a seed.
+pub fn run(seed: u64, options: &Options) -> Report {
+    let journal: Rc<RefCell<Option<Journal>>> = Rc::default();
+    let kept = Rc::clone(&journal);
+    let played = panic::catch_unwind(AssertUnwindSafe(|| {
+        let world = World::new(seed, options.plant, |now_ns| {
+            let journal = Journal::new(now_ns, options.trace);
+            *kept.borrow_mut() = Some(journal.clone());
+            journal
+        });
+        let mut report = Report::default();
+        if let Some(mut world) = world {
+            world.play();
+            let counts = world.embedder.reference().counts;
+            report.runs = counts.accepted + counts.rearmed;
+            report.records = world.wire.records;
+            report.turns = world.turns;
+            report.simulated_ns = world.journal.now_ns() - world.scenario.start_ns;
+        }
+        report
+    }));
+    let journal = journal.borrow();
+    let mut report = played.unwrap_or_else(|payload| {
+        let what = panic_text(&*payload);
+        if let Some(journal) = &*journal {
+            journal.fail(Rule::Panic, what);
+        }
+        Report::default()
+    });
+    if let Some(journal) = &*journal {
+        report.failures = journal.take_failures();
+        report.digest = journal.digest();
+    }
+    report
+}
+
+thread_local! {
+    /// Where this thread panicked last.
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A panic of the code under test is a failure like any other, and is reported as one: nothing is printed when it
+/// happens. For programs that do nothing else; it changes the panic hook of the process.
+pub fn keep_panics_quiet() {
+    panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |place| format!(", at {place}"));
+        PANICKED_AT.set(place);
+    }));
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    format!("{}{}", text.unwrap_or("a panic without a text"), PANICKED_AT.take())
+}

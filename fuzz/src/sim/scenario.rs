@@ -1,0 +1,109 @@
+//! The parameters of one simulation, all drawn from its seed.
+
+use super::choices::Choices;
+use super::embedder::Manners;
+use super::net::{Faults, Quality, Split};
+use super::transition::Action;
+
+const MS: u64 = 1_000_000;
+const S: u64 = 1000 * MS;
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub reactors: usize,
+    pub clients: usize,
+    pub slots_max: u64,
+    /// Accepted runs after which nothing new happens.
+    pub runs_max: u64,
+    pub actions_max: u64,
+    pub callbacks_max: u32,
+    pub lease_ns: u64,
+    pub run_deadline_ns: u64,
+    pub rpc_timeout_ns: u64,
+    pub start_ns: u64,
+    /// What a turn of a reactor takes at most.
+    pub turn_cost_ns: u64,
+    /// Mean time between two actions.
+    pub gap_ns: u64,
+    pub latency_ns_max: u64,
+    pub filling_max: u64,
+    /// Clients may break the protocol.
+    pub may_lie: bool,
+    /// How likely each [`Action`] is.
+    pub weights: Vec<u64>,
+    pub manners: Manners,
+    pub faults: Faults,
+    /// Allocations that fail, of a thousand.
+    pub starve: u64,
+    /// At the end all is well again, and every run must end without a drain.
+    pub heal: bool,
+    pub drain_patience_ns: u64,
+}
+
+impl Scenario {
+    pub(crate) fn draw(choices: &mut Choices) -> Scenario {
+        let lease_ns = choices.pick(&[1, 2, 5, 20, 90]) * S;
+        let run_deadline_ns = choices.pick(&[lease_ns / 4, lease_ns, lease_ns, 3 * lease_ns]);
+        let rpc_timeout_ns = choices.pick(&[50 * MS, S, (lease_ns / 10).max(S), (lease_ns / 10).max(S)]);
+        let clients = choices.pick(&[1, 1, 2, 3, 5, 8]);
+        // Near the place where a clock of 32 bits and microseconds wraps, or anywhere.
+        let start_ns = choices.pick(&[0, (1 << 32) * 1000 - lease_ns, choices.clone().below(1 << 50)]);
+        let callbacks_max = choices.log_between(1, 4000) as u32;
+        let rare =
+            |choices: &mut Choices, max: u64| if choices.below(3) == 0 { choices.log_between(1, max) } else { 0 };
+        Scenario {
+            reactors: choices.pick(&[1, 1, 2]),
+            clients,
+            slots_max: choices.pick(&[1, 2, 4, 16, 64]),
+            runs_max: choices.log_between(20, 4000),
+            actions_max: choices.log_between(20, 2000),
+            callbacks_max,
+            lease_ns,
+            run_deadline_ns,
+            rpc_timeout_ns,
+            start_ns,
+            turn_cost_ns: choices.pick(&[0, 1000, 200_000]),
+            gap_ns: choices.log_between(1000, S),
+            latency_ns_max: choices.log_between(1, 2 * S),
+            filling_max: choices.pick(&[0, 100, 100, 600, 5000]),
+            may_lie: choices.below(3) == 0,
+            weights: Action::ALL.iter().map(|(_, weight)| weight * choices.pick(&[0, 1, 1, 2, 5])).collect(),
+            manners: Manners {
+                refuse: rare(choices, 300),
+                encode_fails: rare(choices, 100),
+                again: rare(choices, 500),
+                meddle: rare(choices, 300),
+            },
+            faults: Faults {
+                send_refused: rare(choices, 500),
+                every_nth: if choices.below(4) == 0 { choices.between(2, 200) } else { 0 },
+                attach_failed: rare(choices, 100),
+                send_partial: rare(choices, 500),
+                ..Faults::none()
+            },
+            starve: rare(choices, 900),
+            heal: choices.below(2) == 0,
+            drain_patience_ns: choices.pick(&[0, MS, S, lease_ns, 10 * lease_ns]),
+        }
+    }
+
+    /// How a new line carries bytes.
+    pub(crate) fn quality(&self, choices: &mut Choices) -> Quality {
+        Quality {
+            latency_ns: choices.log_between(1, self.latency_ns_max),
+            jitter_ns: choices.below(self.latency_ns_max),
+            split: match choices.below(8) {
+                0 => Split::Every,
+                1..=3 => Split::Whole,
+                _ => Split::Anywhere,
+            },
+            window_bytes: choices.log_between(1, 1 << 18) as usize,
+        }
+    }
+
+    /// A line without a fault.
+    pub(crate) fn perfect() -> Quality {
+        Quality { latency_ns: 1000, jitter_ns: 0, split: Split::Whole, window_bytes: 1 << 20 }
+    }
+}

@@ -1,0 +1,282 @@
+//! The checker that listens in on what reactors send: sequence ids, resends, and nothing stale.
+
+use super::call::Call;
+use super::client::{Client, Principal, Written};
+use super::journal::{Journal, Rule};
+use super::net::{LineId, Net};
+use super::reference::Reference;
+use ringback_rpc::message::{self, MessageType};
+use ringback_rpc::record::RecordReader;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// What a session's calls may not do any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ban {
+    /// New calls with parameters before this version.
+    Before(usize),
+    /// Any call.
+    All,
+}
+
+/// Something that the embedder asked for, and how far it has got: what was encoded before may still go out.
+#[derive(Debug)]
+struct Effect {
+    ban: Ban,
+    /// The turn in which the home reactor took it up.
+    home_turn: Option<u64>,
+    /// Lines that carry nothing any more that was encoded before that.
+    clean: BTreeSet<LineId>,
+}
+
+/// A sequence id in use.
+#[derive(Debug)]
+struct Use {
+    id: u32,
+    principal: Principal,
+    /// Calls under it, with their bytes.
+    calls: Vec<(u32, Vec<u8>)>,
+    /// Of those, the ones that the client has answered.
+    answered: BTreeSet<u32>,
+    /// The operation, if one was sent.
+    op: Option<Vec<u8>>,
+    /// It went as a lone CB_SEQUENCE too.
+    lone: bool,
+}
+
+#[derive(Debug)]
+struct Watched {
+    client: usize,
+    home: usize,
+    principals: Vec<Principal>,
+    effects: Vec<Effect>,
+    slots: BTreeMap<u32, Use>,
+}
+
+struct Tap {
+    reader: RecordReader,
+    xids: HashSet<u32>,
+}
+
+/// See the [module](self).
+pub(crate) struct Wire {
+    journal: Journal,
+    taps: HashMap<LineId, Tap>,
+    sessions: BTreeMap<[u8; 16], Watched>,
+    /// Sessions with an effect that is not everywhere yet.
+    unsettled: BTreeSet<[u8; 16]>,
+    /// Callback records seen.
+    pub records: u64,
+}
+
+impl Wire {
+    pub(crate) fn new(journal: Journal) -> Self {
+        let (taps, sessions, unsettled) = Default::default();
+        Wire { journal, taps, sessions, unsettled, records: 0 }
+    }
+
+    // --- what the embedder does ----------------------------------------------------------------------------------
+
+    pub(crate) fn session_added(&mut self, id: [u8; 16], client: usize, home: usize, principal: Principal) {
+        let watched =
+            Watched { client, home, principals: vec![principal], effects: Vec::new(), slots: BTreeMap::new() };
+        self.sessions.insert(id, watched);
+    }
+
+    pub(crate) fn controlled(&mut self, id: [u8; 16], principal: Principal) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.principals.push(principal);
+            let ban = Ban::Before(session.principals.len() - 1);
+            session.effects.push(Effect { ban, home_turn: None, clean: BTreeSet::new() });
+            self.unsettled.insert(id);
+        }
+    }
+
+    pub(crate) fn session_removed(&mut self, id: [u8; 16]) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.effects.push(Effect { ban: Ban::All, home_turn: None, clean: BTreeSet::new() });
+            self.unsettled.insert(id);
+        }
+    }
+
+    /// A reactor has turned: what the embedder asked for before has reached that far.
+    pub(crate) fn turned(&mut self, reactor: usize, turn: u64, net: &Net, lines: &[LineId]) {
+        for id in &self.unsettled {
+            let Some(session) = self.sessions.get_mut(id) else { continue };
+            for effect in &mut session.effects {
+                if effect.home_turn.is_none() && reactor == session.home {
+                    effect.home_turn = Some(turn);
+                }
+                if effect.home_turn.is_some() {
+                    effect.clean.extend(lines.iter().filter(|line| net.is_quiet(**line)));
+                }
+            }
+        }
+    }
+
+    /// A client has answered a call.
+    pub(crate) fn answered(&mut self, answer: &Written) {
+        if let Some(used) = self.sessions.get_mut(&answer.session).and_then(|s| s.slots.get_mut(&answer.slot)) {
+            used.answered.insert(answer.xid);
+        }
+    }
+
+    /// New parameters of a session were refused, and it is not said which: no more is known about them.
+    pub(crate) fn refused(&mut self, id: &[u8; 16]) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.effects.retain(|e| e.ban == Ban::All);
+        }
+    }
+
+    // --- what goes out -------------------------------------------------------------------------------------------
+
+    /// Bytes that a reactor has sent on a line.
+    pub(crate) fn sent(&mut self, line: LineId, bytes: &[u8], clients: &[Client], reference: &Reference) {
+        let mut tap =
+            self.taps.remove(&line).unwrap_or_else(|| Tap { reader: RecordReader::new(1 << 24), xids: HashSet::new() });
+        let mut rest = bytes;
+        loop {
+            match tap.reader.next(&mut rest) {
+                Ok(Some(record)) => self.record(line, &record, &mut tap.xids, clients, reference),
+                Ok(None) => break,
+                Err(e) => {
+                    self.journal.fail(Rule::Wire, format!("line {line} carries no sequence of records: {e}"));
+                    break;
+                }
+            }
+        }
+        self.taps.insert(line, tap);
+    }
+
+    fn record(
+        &mut self,
+        line: LineId,
+        record: &[u8],
+        xids: &mut HashSet<u32>,
+        clients: &[Client],
+        reference: &Reference,
+    ) {
+        if !matches!(message::peek(record), Ok((_, MessageType::Call))) {
+            return;
+        }
+        self.records += 1;
+        let call = match Call::read(record) {
+            Ok(call) => call,
+            Err(e) => return self.journal.fail(Rule::Wire, format!("line {line}: {e}: {record:02x?}")),
+        };
+        self.journal.check(Rule::SameBytes, xids.insert(call.header.xid), || {
+            format!("xid {:#x} twice on line {line}", call.header.xid)
+        });
+        let Some(session) = self.sessions.get_mut(&call.session()) else {
+            return self.journal.fail(Rule::Stale, format!("line {line}: a session that never was: {call:?}"));
+        };
+        let look = Look { journal: &self.journal, line, call: &call, record };
+        look.at(session, clients, reference);
+    }
+}
+
+/// One look at one record.
+struct Look<'a> {
+    journal: &'a Journal,
+    line: LineId,
+    call: &'a Call<'a>,
+    record: &'a [u8],
+}
+
+impl Look<'_> {
+    fn fail(&self, rule: Rule, what: &str) {
+        self.journal.fail(rule, format!("line {}: {what}: {:?}", self.line, self.call));
+    }
+
+    fn at(&self, session: &mut Watched, clients: &[Client], reference: &Reference) {
+        let (program, credential) = self.call.principal();
+        let stamp = credential.body.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let principal = Principal { program, stamp };
+        let seen = clients[session.client].sessions.iter().find(|s| s.id == self.call.session());
+        let (id, slot) = (self.call.sequence.sequence_id, self.call.sequence.slot_id);
+        let used = session.slots.get(&slot);
+        if used.is_some_and(|used| used.is_newer_than(self.call.header.xid)) {
+            // It waited behind others on its line, while the slot went on elsewhere.
+            return self.check_stale(session, principal, false, reference);
+        }
+        let before = used.map(|used| used.id);
+        let fresh = before != Some(id);
+        if fresh {
+            // Only an executed call moves the id on.
+            let tainted = seen.is_none_or(|s| s.tainted);
+            let expected = before.map_or(1, |id| id.wrapping_add(1));
+            let executed = before.is_none_or(|id| seen.and_then(|s| s.last(slot)) == Some(id));
+            if id != expected || !(executed || tainted) {
+                self.fail(Rule::SequenceIds, &format!("slot {slot} goes on from {before:?} (executed: {executed})"));
+            }
+        }
+        self.check_stale(session, principal, fresh, reference);
+        let used = session.slots.entry(slot).or_insert_with(|| Use::new(id, principal));
+        if fresh {
+            *used = Use::new(id, principal);
+        }
+        self.check_use(used, principal);
+    }
+
+    /// Nothing new goes out with parameters that were replaced, and nothing at all on a session that is removed.
+    fn check_stale(&self, session: &Watched, principal: Principal, fresh: bool, reference: &Reference) {
+        let Some(version) = session.principals.iter().rposition(|p| *p == principal) else {
+            return self.fail(Rule::Stale, "a program or credential that nobody asked for");
+        };
+        let in_force = session.effects.iter().filter(|e| e.clean.contains(&self.line));
+        let Some(effect) = in_force.max_by_key(|e| e.ban) else { return };
+        match effect.ban {
+            Ban::All => self.fail(Rule::Stale, "the session was removed"),
+            Ban::Before(least) if fresh && version < least => {
+                let Some(op) = self.call.op else { return };
+                // It may be a resend of something that left on a line which was lost before its kernel took it.
+                let encoded = reference.first_encoded(op.payload);
+                if encoded.is_none_or(|turn| Some(turn) >= effect.home_turn) {
+                    self.fail(Rule::Stale, &format!("version {version} where {least} is in force"));
+                }
+            }
+            Ban::Before(_) => {}
+        }
+    }
+
+    /// One sequence id is one request, and one xid is the same bytes.
+    fn check_use(&self, used: &mut Use, principal: Principal) {
+        let xid = self.call.header.xid;
+        let op = self.call.op.map(|op| op.bytes.to_vec());
+        if let Some((_, bytes)) = used.calls.iter().find(|(before, _)| *before == xid) {
+            if bytes != self.record {
+                self.fail(Rule::SameBytes, &format!("xid {xid:#x} was {bytes:02x?} before, is {:02x?}", self.record));
+            }
+            return;
+        }
+        let all_answered = used.calls.iter().all(|(xid, _)| used.answered.contains(xid));
+        if principal != used.principal && !all_answered {
+            self.fail(Rule::SameBytes, "another principal under the same sequence id");
+        }
+        match op {
+            None => used.lone = true,
+            Some(_) if used.lone => self.fail(Rule::SequenceIds, "an operation after a lone CB_SEQUENCE"),
+            Some(op) => {
+                if used.op.as_ref().is_some_and(|before| *before != op) && !all_answered {
+                    self.fail(Rule::SequenceIds, "two requests under one sequence id");
+                }
+                used.op = Some(op);
+            }
+        }
+        used.principal = principal;
+        used.calls.push((xid, self.record.to_vec()));
+    }
+}
+
+impl Use {
+    /// Whether a call that was made after the one with this xid, which was not seen before, was seen already. Calls of a
+    /// client are numbered in the upper 20 bits of their xids.
+    fn is_newer_than(&self, xid: u32) -> bool {
+        let known = self.calls.iter().any(|(seen, _)| *seen == xid);
+        let behind = |seen: u32| (seen >> 12).wrapping_sub(xid >> 12) & 0xf_ffff;
+        !known && self.calls.iter().any(|(seen, _)| (1..1 << 19).contains(&behind(*seen)))
+    }
+
+    fn new(id: u32, principal: Principal) -> Use {
+        Use { id, principal, calls: Vec::new(), answered: BTreeSet::new(), op: None, lone: false }
+    }
+}

@@ -1,0 +1,479 @@
+//! The world of one simulation: reactors, clients and lines, stepped one at a time in one thread on a virtual clock.
+
+use super::choices::Choices;
+use super::client::behaviour::Behaviour;
+use super::client::{Client, Deeds};
+use super::embedder::Embedder;
+use super::io::{Bell, SimIo};
+use super::journal::{Journal, Rule};
+use super::net::{Faults, LineId, Net};
+use super::plant::{Plant, Planted};
+use super::reference::Reference;
+use super::scenario::Scenario;
+use super::wire::Wire;
+use super::work::Work;
+use ringback::simulator::{Drain, ReactorHandle, Simulation, Wait};
+use ringback::{Builder, Census, ClientState, ConnectionId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+const S: u64 = 1_000_000_000;
+
+/// A reactor, and where it is in its turn.
+struct Desk {
+    handle: ReactorHandle<SimIo>,
+    bell: Arc<Bell>,
+    /// `None`: not asleep.
+    parked: Option<Wait>,
+}
+
+/// Who can do something now.
+#[derive(Clone, Copy, Debug)]
+enum Actor {
+    Reactor(usize),
+    Client(usize),
+    Action,
+}
+
+/// See the [module](self).
+pub(crate) struct World {
+    pub journal: Journal,
+    pub choices: Choices,
+    pub scenario: Scenario,
+    pub net: Rc<RefCell<Net>>,
+    pub embedder: Arc<Embedder>,
+    pub clients: Vec<Client>,
+    pub connections: HashMap<LineId, ConnectionId>,
+    pub wire: Wire,
+    /// Principals given out so far.
+    pub principals: u32,
+    pub turns: u64,
+    pub steps: u64,
+    work: Work,
+    desks: Vec<Desk>,
+    plant: Plant,
+    /// When the next action is due; `None`: nothing happens any more.
+    action_ns: Option<u64>,
+    actions: u64,
+    /// Allocations do not fail any more.
+    fed: Arc<AtomicBool>,
+    deeds: Deeds,
+}
+
+impl World {
+    /// The world of a seed. `None`: the settings were refused, which is a failure.
+    pub(crate) fn new(seed: u64, plant: Plant, journal: impl FnOnce(u64) -> Journal) -> Option<World> {
+        let mut choices = Choices::new(seed);
+        let scenario = Scenario::draw(&mut choices);
+        let journal = journal(scenario.start_ns);
+        journal.trace(|| format!("seed {seed}: {scenario:?}"));
+        let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
+        let net = Rc::new(RefCell::new(net));
+        let reference =
+            Reference::new(journal.clone(), scenario.callbacks_max, scenario.run_deadline_ns, choices.fork());
+        let embedder = Embedder::new(journal.clone(), reference, scenario.manners, Planted::new(plant));
+        let embedder = Arc::new(embedder);
+        let mut bells = Vec::new();
+        let mut ios = Vec::new();
+        for reactor in 0..scenario.reactors {
+            let bell = Arc::new(Bell::new(plant == Plant::MuffleBell));
+            let io = SimIo::new(reactor, Rc::clone(&net), Arc::clone(&bell), journal.clone(), choices.fork(), plant);
+            bells.push(bell);
+            ios.push(io);
+        }
+        let fed = Arc::new(AtomicBool::new(false));
+        let gate = gate(&mut choices, &scenario, &embedder, &fed);
+        let hooks = Arc::clone(&embedder);
+        let simulation = match Simulation::new(builder(&scenario), gate, hooks, Arc::clone(&embedder) as _, ios) {
+            Ok(simulation) => simulation,
+            Err(e) => {
+                journal.fail(Rule::Answer, format!("{e}: {scenario:?}"));
+                return None;
+            }
+        };
+        embedder.set_runtime(Some(simulation.runtime));
+        let desks = simulation.reactors.into_iter().zip(bells);
+        let wire = Wire::new(journal.clone());
+        let work = Work::new(journal.clone(), scenario.reactors);
+        let (clients, connections, deeds) = Default::default();
+        let (principals, turns, steps, actions) = (0, 0, 0, 0);
+        Some(World {
+            action_ns: Some(journal.now_ns()),
+            journal,
+            choices,
+            scenario,
+            net,
+            embedder,
+            clients,
+            connections,
+            wire,
+            principals,
+            turns,
+            steps,
+            work,
+            desks: desks.map(|(handle, bell)| Desk { handle, bell, parked: None }).collect(),
+            plant,
+            actions,
+            fed,
+            deeds,
+        })
+    }
+
+    /// The whole story.
+    pub(crate) fn play(&mut self) {
+        for _ in 0..self.scenario.clients {
+            if let Some(client) = self.add_client() {
+                let count = self.choices.log_between(1, 256);
+                self.insert(client, count);
+            }
+        }
+        self.run_until(u64::MAX, |world| world.action_ns.is_none());
+        if self.scenario.heal && !self.journal.has_failed() {
+            self.heal();
+        }
+        if !self.journal.has_failed() {
+            self.drain();
+        }
+        if !self.journal.has_failed() {
+            self.stop();
+        }
+    }
+
+    // --- one step after the other --------------------------------------------------------------------------------
+
+    /// Goes on until `is_over`, or until the clock is past `until_ns`. Whether it is over.
+    fn run_until(&mut self, until_ns: u64, is_over: impl Fn(&mut World) -> bool) -> bool {
+        loop {
+            if is_over(self) {
+                return true;
+            }
+            if self.journal.has_failed() || self.journal.now_ns() > until_ns || !self.step(until_ns) {
+                return false;
+            }
+        }
+    }
+
+    /// One step of somebody who can do something, or else time passes. `false`: nothing will ever happen.
+    fn step(&mut self, until_ns: u64) -> bool {
+        self.steps += 1;
+        let ready = self.ready();
+        match self.choices.any(&ready) {
+            Some(Actor::Reactor(at)) => self.turn(*at),
+            Some(Actor::Client(at)) => self.client(*at),
+            Some(Actor::Action) => self.action(),
+            None => {
+                let next_ns = self.next_due_ns().filter(|at| *at <= until_ns);
+                let limit_ns = || (until_ns < u64::MAX).then(|| until_ns + 1);
+                let Some(next_ns) = next_ns.or_else(limit_ns) else { return false };
+                // A clock never shows exactly the time that one waits for.
+                let late_ns = self.choices.below(self.scenario.turn_cost_ns + 1);
+                self.journal.set_now_ns(next_ns.max(self.journal.now_ns()) + late_ns);
+            }
+        }
+        true
+    }
+
+    fn ready(&mut self) -> Vec<Actor> {
+        let now_ns = self.journal.now_ns();
+        let net = self.net.borrow();
+        let mut ready = Vec::new();
+        for (at, desk) in self.desks.iter().enumerate() {
+            let woken = match desk.parked {
+                None | Some(Wait::No) => true,
+                Some(Wait::Until(until)) => until <= now_ns,
+                Some(Wait::Forever) => false,
+            };
+            if woken || desk.bell.is_rung() || net.is_awake(at) {
+                ready.push(Actor::Reactor(at));
+            }
+        }
+        ready.extend(self.clients.iter().filter(|c| c.is_awake(&net)).map(|c| Actor::Client(c.index)));
+        if self.action_ns.is_some_and(|at| at <= now_ns) {
+            ready.push(Actor::Action);
+        }
+        ready
+    }
+
+    fn next_due_ns(&mut self) -> Option<u64> {
+        let asleep = self.desks.iter().filter_map(|desk| match desk.parked {
+            Some(Wait::Until(until)) => Some(until),
+            _ => None,
+        });
+        let clients = self.clients.iter().filter_map(Client::next_due_ns);
+        asleep.chain(clients).chain(self.action_ns).chain(self.net.borrow_mut().next_due_ns()).min()
+    }
+
+    /// A reactor goes to sleep, or wakes and turns.
+    fn turn(&mut self, at: usize) {
+        let desk = &mut self.desks[at];
+        let wait = match desk.parked.take() {
+            Some(wait) => wait,
+            None => {
+                let wait = if self.plant == Plant::SpinReactor { Wait::No } else { desk.handle.park() };
+                if wait != Wait::No {
+                    self.journal.trace(|| format!("reactor {at}: parks: {wait:?}"));
+                    desk.parked = Some(wait);
+                    return;
+                }
+                wait
+            }
+        };
+        self.turns += 1;
+        let due = matches!(wait, Wait::Until(until) if until <= self.journal.now_ns());
+        self.work.begins(at, wait, due, desk.bell.is_rung());
+        {
+            let mut reference = self.embedder.reference();
+            (reference.turning, reference.turn) = (Some(at), self.turns);
+        }
+        let result = desk.handle.turn(wait);
+        self.embedder.reference().turning = None;
+        self.journal.check(Rule::Seam, result.is_ok(), || format!("reactor {at}: {result:?}"));
+        self.listen();
+        self.work.ends(at);
+        let spent_ns = self.choices.below(self.scenario.turn_cost_ns + 1);
+        self.journal.set_now_ns(self.journal.now_ns() + spent_ns);
+        let net = self.net.borrow();
+        let lines: Vec<LineId> = (0..net.lines.len()).filter(|line| net.reactor_of(*line) == Some(at)).collect();
+        self.wire.turned(at, self.turns, &net, &lines);
+    }
+
+    /// The checkers look at what the reactor sent.
+    fn listen(&mut self) {
+        let tapped = std::mem::take(&mut self.net.borrow_mut().tapped);
+        if !tapped.is_empty() {
+            let reference = self.embedder.reference();
+            for (line, bytes) in tapped {
+                self.wire.sent(line, &bytes, &self.clients, &reference);
+            }
+        }
+        let refused = std::mem::take(&mut *self.embedder.refused.lock().expect("nothing panics under this lock"));
+        for key in refused {
+            let session = self.clients.iter().flat_map(|c| &c.sessions).find(|s| s.key == key);
+            if let Some(session) = session {
+                self.wire.refused(&session.id);
+            }
+        }
+    }
+
+    fn client(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        client.step(&mut self.net.borrow_mut(), &mut self.deeds);
+        let mut reference = self.embedder.reference();
+        reference.owners[at].has_lied |= client.has_lied;
+        for answered in self.deeds.answered.drain(..) {
+            reference.answered(&answered);
+        }
+        for written in self.deeds.written.drain(..) {
+            self.wire.answered(&written);
+        }
+        drop(reference);
+        // What the client has read made room for the send in flight.
+        self.listen();
+    }
+
+    fn action(&mut self) {
+        self.act();
+        self.actions += 1;
+        let accepted = self.embedder.reference().counts.accepted;
+        let over = self.actions >= self.scenario.actions_max || accepted >= self.scenario.runs_max;
+        let gap_ns = self.choices.below(2 * self.scenario.gap_ns);
+        self.action_ns = (!over).then(|| self.journal.now_ns() + gap_ns);
+        self.check_counts();
+    }
+
+    /// The runtime's counters are the model's.
+    fn check_counts(&mut self) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let stats = runtime.stats();
+        let reference = self.embedder.reference();
+        let (running, counts) = (reference.running(), reference.counts);
+        let told = stats.in_flight - u64::from(self.plant == Plant::HideRun && stats.in_flight > 0);
+        let fine = told == running && stats.completed == counts.completed && stats.released == counts.released;
+        self.journal.check(Rule::InFlight, fine, || format!("{running} runs, {counts:?}; the runtime says {stats:?}"));
+    }
+
+    fn census(&self) -> Census {
+        let mut total = Census::default();
+        for desk in &self.desks {
+            let one = desk.handle.census();
+            total.slots += one.slots;
+            total.free += one.free;
+            total.with_run += one.with_run;
+            total.quarantined += one.quarantined;
+            total.retired += one.retired;
+        }
+        if self.plant == Plant::HideSlot {
+            total.free = total.free.saturating_sub(1);
+        }
+        total
+    }
+
+    // --- the end -------------------------------------------------------------------------------------------------
+
+    /// All is well again: every run must end by itself, and every session slot must be found.
+    fn heal(&mut self) {
+        self.journal.note(|| "all is well again".to_owned(), 60);
+        self.embedder.calm_down();
+        self.fed.store(true, Relaxed);
+        self.net.borrow_mut().faults = Faults::none();
+        for client in 0..self.clients.len() {
+            self.heal_client(client);
+        }
+        let deadline_ns = self.scenario.run_deadline_ns;
+        let until_ns = self.journal.now_ns() + 2 * deadline_ns + 5 * S;
+        let over = self.run_until(until_ns, |world| world.embedder.reference().running() == 0);
+        let running = self.embedder.reference().running();
+        self.journal.check(Rule::Ends, over, || format!("{running} runs have not ended, though all is well"));
+        // Slots whose call was given up are asked about until the client has told where they stand.
+        let until_ns = self.journal.now_ns() + 20 * self.scenario.rpc_timeout_ns + 60 * S;
+        self.run_until(until_ns, |world| {
+            let census = world.census();
+            census.quarantined == 0 && census.with_run == 0 && census.slots == world.slots_expected()
+        });
+        self.check_census();
+        self.check_counts();
+    }
+
+    fn heal_client(&mut self, client: usize) {
+        let lines: Vec<LineId> = self.clients[client].lines.iter().map(|(id, _)| *id).collect();
+        self.clients[client].set_behaviour(Behaviour::GOOD, &mut self.net.borrow_mut());
+        for line in lines {
+            self.net.borrow_mut().lines[line].frozen = false;
+        }
+        if self.clients[client].removed {
+            return;
+        }
+        self.announce(client, ClientState::Active);
+        for session in 0..self.clients[client].sessions.len() {
+            let spoilt = self.clients[client].sessions[session].tainted;
+            if spoilt && !self.clients[client].sessions[session].destroyed {
+                self.destroy(client, session);
+            }
+        }
+        self.remove_destroyed(client);
+        if self.clients[client].sessions.iter().all(|s| s.destroyed) {
+            self.create_session(client);
+        }
+        while self.clients[client].lines.len() >= 4 {
+            let (line, _) = self.clients[client].lines.remove(0);
+            self.net.borrow_mut().client_close(line, true);
+        }
+        if let Some(line) = self.connect(client, Scenario::perfect()) {
+            for session in 0..self.clients[client].sessions.len() {
+                self.bind(client, line, session);
+            }
+        }
+    }
+
+    /// Slots of the sessions that the server knows.
+    fn slots_expected(&self) -> u64 {
+        let sessions = self.clients.iter().filter(|c| !c.removed).flat_map(|c| &c.sessions);
+        sessions.filter(|s| !s.removed).map(|s| u64::from(s.slot_count())).sum()
+    }
+
+    fn check_census(&mut self) {
+        let (census, slots) = (self.census(), self.slots_expected());
+        let fine = census.slots == slots && census.free == slots;
+        self.journal.check(Rule::Slots, fine, || format!("all is well, and of {slots} slots: {census:?}"));
+    }
+
+    /// No more runs; what runs ends by the deadline.
+    fn drain(&mut self) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let deadline_ns = self.journal.now_ns() + self.scenario.drain_patience_ns;
+        self.journal.note(|| format!("drain until {deadline_ns}"), 61);
+        self.embedder.reference().draining = true;
+        let drain = Drain::begin(&runtime, deadline_ns);
+        let report = Mutex::new(None);
+        let over = self.run_until(deadline_ns + 2 * S, |world| {
+            let mut report = report.lock().expect("nothing panics under this lock");
+            *report = drain.poll();
+            // Requests come while it drains.
+            if world.choices.below(8) == 0 {
+                world.request_late();
+            }
+            report.is_some()
+        });
+        self.journal.check(Rule::Ends, over, || "the drain does not end".to_owned());
+        let Some(mut report) = report.into_inner().expect("nothing panics under this lock") else { return };
+        if self.plant == Plant::HideAbandoned {
+            report.abandoned.pop();
+        }
+        self.embedder.reference().drained(&report);
+        self.check_counts();
+    }
+
+    fn request_late(&mut self) {
+        let count = self.embedder.reference().callbacks.len();
+        if count > 0 {
+            let cookie = self.choices.index(count);
+            self.embedder.try_run(cookie);
+        }
+    }
+
+    /// Everything comes back.
+    fn stop(&mut self) {
+        self.embedder.calm_down();
+        self.fed.store(true, Relaxed);
+        let count = self.embedder.reference().callbacks.len();
+        for cookie in 0..count {
+            self.embedder.remove(cookie);
+        }
+        self.embedder.reference().check_rest();
+        self.check_table();
+        self.embedder.set_runtime(None);
+        self.journal.note(|| "stop".to_owned(), 62);
+        let until_ns = self.journal.now_ns() + 5 * S;
+        let over = self.run_until(until_ns, |world| world.desks.iter().all(|d| d.handle.is_over()));
+        self.journal.check(Rule::Ends, over, || "a reactor does not stop".to_owned());
+        let attached = self.net.borrow().attached_count();
+        self.journal.check(Rule::Leak, attached == 0, || format!("{attached} connections are not closed"));
+    }
+
+    /// Every entry of the table of callbacks can be used again.
+    fn check_table(&mut self) {
+        let Some(client) = self.clients.iter().rfind(|c| !c.removed).map(|c| c.index) else { return };
+        let max = self.scenario.callbacks_max;
+        let left = max - self.embedder.reference().existing();
+        if max <= 500 {
+            let before = self.embedder.reference().existing();
+            self.insert(client, u64::from(left) + 1);
+            let inserted = self.embedder.reference().existing() - before;
+            self.journal.check(Rule::Leak, inserted == left, || format!("{inserted} of {left} entries were free"));
+        }
+    }
+}
+
+fn builder(scenario: &Scenario) -> Builder {
+    Builder::new()
+        .callbacks_max(scenario.callbacks_max)
+        .clients_max(1 << 16)
+        .lease(Duration::from_nanos(scenario.lease_ns))
+        .run_deadline(Duration::from_nanos(scenario.run_deadline_ns))
+        .rpc_timeout(Duration::from_nanos(scenario.rpc_timeout_ns))
+}
+
+/// Lets allocations fail, as the scenario says.
+fn gate(
+    choices: &mut Choices,
+    scenario: &Scenario,
+    embedder: &Arc<Embedder>,
+    fed: &Arc<AtomicBool>,
+) -> ringback::simulator::GrowthGate {
+    let (choices, fed, starved) = (Mutex::new(choices.fork()), Arc::clone(fed), Arc::clone(&embedder.starved));
+    let (starve, nth) = (scenario.starve, scenario.faults.every_nth);
+    Box::new(move |attempt| {
+        let mut choices = choices.lock().expect("nothing panics under this lock");
+        let fails = choices.per_mille(starve) || (nth > 0 && (attempt + 1).is_multiple_of(nth));
+        if fails && !fed.load(Relaxed) {
+            starved.fetch_add(1, Relaxed);
+            return false;
+        }
+        true
+    })
+}
