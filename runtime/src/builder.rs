@@ -53,6 +53,7 @@ pub struct Builder {
     settings: Settings,
     rpc_timeout: Option<Duration>,
     run_deadline: Option<Duration>,
+    return_deadline: Option<Duration>,
 }
 
 impl Builder {
@@ -95,6 +96,13 @@ impl Builder {
     /// A run ends this long after its accepted `try_run`, wherever it is. Default: one lease.
     pub fn run_deadline(mut self, deadline: Duration) -> Self {
         self.run_deadline = Some(deadline);
+        self
+    }
+
+    /// What a CB_RECALL or CB_LAYOUTRECALL asks for is [overdue](crate::Event::ReturnOverdue) this long after it was first
+    /// sent. Default: one lease.
+    pub fn return_deadline(mut self, deadline: Duration) -> Self {
+        self.return_deadline = Some(deadline);
         self
     }
 
@@ -161,6 +169,7 @@ impl Builder {
     /// The settings, with what follows from others filled in.
     pub(crate) fn into_settings(mut self) -> Result<Settings, BuildError> {
         self.settings.run_deadline = self.run_deadline.unwrap_or(self.settings.lease);
+        self.settings.return_deadline = self.return_deadline.unwrap_or(self.settings.lease);
         self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
         check(&self.settings)?;
         Ok(self.settings)
@@ -200,6 +209,7 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
     in_range("unsent_bytes_max", settings.unsent_bytes_max as u64, 4096, 1 << 30)?;
     in_range("lease in seconds", settings.lease.as_secs(), 1, 1 << 20)?;
     in_range("run deadline in ms", settings.run_deadline.as_millis() as u64, 1, 1 << 21)?;
+    in_range("return deadline in ms", settings.return_deadline.as_millis() as u64, 1, 1 << 30)?;
     in_range("RPC timeout in ms", settings.rpc_timeout.as_millis() as u64, 1, 1 << 21)
 }
 

@@ -79,13 +79,13 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = cookie;
     }
 
-    /// Something happened to a client's callback path.
+    /// Something happened to a client's callback path, or did not happen in time.
     fn event(&self, event: &Event) {
         let _ = event;
     }
 }
 
-/// What the runtime tells about callback paths.
+/// What the runtime tells about callback paths, and about returns that are overdue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -116,6 +116,16 @@ pub enum Event {
     SessionLost {
         /// The session.
         session: SessionKey,
+    },
+    /// What was recalled has not come back by the return deadline, told once for each recall: whether to revoke it is the
+    /// embedder's decision.
+    ReturnOverdue {
+        /// The callback.
+        key: CallbackKey,
+        /// Its cookie.
+        cookie: u64,
+        /// The client.
+        client: ClientId,
     },
     /// A session, its new parameters or a binding could not be taken.
     SessionRefused {

@@ -1,6 +1,6 @@
 //! The handle through which an embedder uses a runtime, from any thread.
 
-use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, Removal, Remove, TryRun};
+use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, Removal, Remove, Returned, TryRun};
 use crate::command::Command;
 use crate::drain::{DrainJob, DrainReport, PATIENCE_MAX};
 use crate::fore::CallToken;
@@ -350,6 +350,14 @@ impl Runtime {
         }
     }
 
+    /// Says that what was recalled has come back, though the callback stays: no [`Event::ReturnOverdue`] will be told
+    /// about it. [`Runtime::remove`] says so too. What has not been sent yet is not taken back.
+    ///
+    /// [`Event::ReturnOverdue`]: crate::Event::ReturnOverdue
+    pub fn returned(&self, key: CallbackKey) -> Returned {
+        self.shared().slab.get(key.index).map_or(Returned::Stale, |entry| entry.word().returned(key.generation))
+    }
+
     /// Answers a fore-channel call that was [deferred](crate::Call::defer): the reply's record is the buffers one after the
     /// other (RPC header and results, no record mark), each sent without a copy.
     pub fn reply(&self, token: CallToken, buffers: Vec<Vec<u8>>) {
@@ -430,14 +438,15 @@ impl Runtime {
 
     /// Memory held for callbacks. Walks tables and waits for the reactors, as [`Runtime::census`] does.
     pub fn memory(&self) -> Result<MemoryUse, Error> {
-        let sessions = self.census()?.bytes as usize;
+        let census = self.census()?;
         let shared = self.shared();
         let slab = shared.slab.memory();
         Ok(MemoryUse {
             slab: slab.entries_bytes as usize,
             free_stacks: (slab.free_stack_bytes + slab.table_bytes) as usize,
             clients: shared.clients.bytes(),
-            sessions,
+            sessions: census.bytes as usize,
+            returns: census.returns_bytes as usize,
         })
     }
 }

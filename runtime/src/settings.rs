@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub lease: Duration,
     pub run_deadline: Duration,
     pub rpc_timeout: Duration,
+    /// From the first transmission of a recall until its return is overdue.
+    pub return_deadline: Duration,
     /// Callbacks in one CB_COMPOUND.
     pub batch_max: u32,
     /// Begins the names of the threads.
@@ -55,6 +57,7 @@ impl Default for Settings {
             lease,
             run_deadline: lease,
             rpc_timeout: rpc_timeout_default(lease),
+            return_deadline: lease,
             batch_max: 16,
             name: "ringback".to_owned(),
             io: IoConfig::default(),

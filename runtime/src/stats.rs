@@ -69,12 +69,14 @@ pub struct MemoryUse {
     pub clients: usize,
     /// Session slot tables and the records of calls in flight.
     pub sessions: usize,
+    /// The lists of returns that are awaited: 12 bytes for each recall since the oldest one of them.
+    pub returns: usize,
 }
 
 impl MemoryUse {
     /// All of it.
     pub fn total(&self) -> usize {
-        self.slab + self.free_stacks + self.clients + self.sessions
+        self.slab + self.free_stacks + self.clients + self.sessions + self.returns
     }
 }
 
@@ -94,6 +96,8 @@ pub struct Census {
     pub retired: u64,
     /// Resident bytes of the slot tables and call records.
     pub bytes: u64,
+    /// Resident bytes of the lists of returns that are awaited.
+    pub returns_bytes: u64,
 }
 
 impl Census {
@@ -105,6 +109,7 @@ impl Census {
             quarantined: self.quarantined + other.quarantined,
             retired: self.retired + other.retired,
             bytes: self.bytes + other.bytes,
+            returns_bytes: self.returns_bytes + other.returns_bytes,
         }
     }
 }

@@ -29,8 +29,12 @@
 //!   requeue. A waiter that left costs one empty look at the table.
 //! * **DYING**: the embedder removed the callback: no new run. Set by `remove`, cleared by `free`. Excludes REARM.
 //!   Without RUNNING the one caller who was told so frees the entry; with RUNNING the finisher does, after `release`.
+//! * **OWED**: a recall was sent, and what it recalls has not been returned as far as the embedder has said. Set by
+//!   `recalled`, at the first transmission; cleared by `returned`, which the embedder takes, and the reactor when the
+//!   return is overdue, so that only one of them has it; and by `remove`. Independent of the run, which may be over.
+//!   Excludes DYING.
 //!
-//! SETTLED, REQUEUE, REARM and WAKE imply RUNNING. The table of every state and transition is in
+//! SETTLED, REQUEUE, REARM and WAKE imply RUNNING; OWED does not. The table of every state and transition is in
 //! `tests/transitions.txt`, kept true by a test.
 //!
 //! # Who may touch which field
@@ -41,6 +45,7 @@
 //! | `cookie`, `client`, `op` | by `insert`, before LIVE | by the holder of RUNNING; by who was told to free, until it does; by a caller with a key, *before* a transition that then confirms the generation (else the value belongs to nobody) |
 //! | `link` | RUNNING: by the queue that holds the entry. Not LIVE: by the slab's remote free stack | the same |
 //! | `started_us`, `attempts` | by the holder of RUNNING | by the holder of RUNNING |
+//! | `return_stamp` | by the home reactor, under RUNNING, when it sets OWED | by the home reactor, *before* a `returned` that then confirms the generation |
 //!
 //! All fields are atomics with relaxed order: the word orders them. After the transition that clears RUNNING the
 //! finisher has no right to any field: what it needs later (the cookie, to give the reference back) it reads before.
@@ -138,6 +143,17 @@ pub enum Remove {
     Stale,
     /// It was removed already, and is still running or just being freed.
     AlreadyDying,
+}
+
+/// What became of the word that what was recalled has come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returned {
+    /// The return was awaited, and is not any more.
+    Noted,
+    /// No return was awaited: nothing was recalled, or its return was noted or overdue before.
+    NotAwaited,
+    /// There is no such callback any more.
+    Stale,
 }
 
 /// Why a callback was not inserted. Nothing has changed.

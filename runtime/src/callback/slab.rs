@@ -39,8 +39,7 @@ pub(crate) struct CallbackEntry {
     link: AtomicU32,
     client: AtomicU32,
     started_us: AtomicU32,
-    /// Two bytes that nobody needs yet.
-    _spare: AtomicU16,
+    return_stamp: AtomicU16,
     op: AtomicU8,
     attempts: AtomicU8,
 }
@@ -104,6 +103,16 @@ impl CallbackEntry {
     /// Sets [`attempts`](CallbackEntry::attempts).
     pub(crate) fn set_attempts(&self, attempts: u8) {
         self.attempts.store(attempts, Ordering::Relaxed);
+    }
+
+    /// The low half of the time at which what was recalled last is overdue.
+    pub(crate) fn return_stamp(&self) -> u16 {
+        self.return_stamp.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`return_stamp`](CallbackEntry::return_stamp).
+    pub(crate) fn set_return_stamp(&self, stamp: u16) {
+        self.return_stamp.store(stamp, Ordering::Relaxed);
     }
 
     /// Writes what stays for this life of the entry, and a clean run.
@@ -459,7 +468,7 @@ fn map_segment() -> Option<*mut CallbackEntry> {
         link: AtomicU32::new(LINK_END),
         client: AtomicU32::new(0),
         started_us: AtomicU32::new(0),
-        _spare: AtomicU16::new(0),
+        return_stamp: AtomicU16::new(0),
         op: AtomicU8::new(0),
         attempts: AtomicU8::new(0),
     };

@@ -3,6 +3,7 @@
 //! A transition returns the caller's duty. A transition that only the owner of the run may take panics, with the state,
 //! when there is no such run: that is a bug of this crate, and going on would lose or double a completion.
 
+use super::Returned;
 use crate::sync::{AtomicU64, Ordering};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::fmt;
@@ -18,6 +19,7 @@ bitflags::bitflags! {
         const REARM = 1 << 4;
         const WAKE = 1 << 5;
         const DYING = 1 << 6;
+        const OWED = 1 << 7;
     }
 }
 
@@ -303,14 +305,42 @@ impl StateWord {
     /// The embedder removes the callback: no new run from here on.
     pub(crate) fn remove(&self, generation: u32) -> Removal {
         self.transition(|now| {
+            let dying = now.with(Flags::DYING).without(Flags::REARM | Flags::OWED);
             if !now.is_live(generation) {
                 (None, Removal::Stale) // R8
             } else if now.has(Flags::DYING) {
                 (Some(now), Removal::AlreadyDying)
             } else if now.has(Flags::RUNNING) {
-                (Some(now.with(Flags::DYING).without(Flags::REARM)), Removal::Deferred)
+                (Some(dying), Removal::Deferred)
             } else {
-                (Some(now.with(Flags::DYING)), Removal::FreeNow)
+                (Some(dying), Removal::FreeNow)
+            }
+        })
+    }
+
+    /// A recall is about to be sent: what it recalls is owed from here on, unless the callback was removed. `true`: it
+    /// was not owed before, so the time begins to run.
+    pub(crate) fn recalled(&self) -> bool {
+        self.owner("recalled", is_undecided, |now| {
+            let begins = !now.flags().intersects(Flags::OWED | Flags::DYING);
+            (if begins { now.with(Flags::OWED) } else { now }, begins)
+        })
+    }
+
+    /// Whether what was recalled is still owed. Nobody but the home reactor, which asks, makes it so.
+    pub(crate) fn is_owed(&self, generation: u32) -> bool {
+        self.transition(|now| if now.is_live(generation) { (Some(now), now.has(Flags::OWED)) } else { (None, false) })
+    }
+
+    /// What was recalled has been returned, or is not expected any more.
+    pub(crate) fn returned(&self, generation: u32) -> Returned {
+        self.transition(|now| {
+            if !now.is_live(generation) {
+                (None, Returned::Stale) // R8
+            } else if now.has(Flags::OWED) {
+                (Some(now.without(Flags::OWED)), Returned::Noted)
+            } else {
+                (Some(now), Returned::NotAwaited)
             }
         })
     }

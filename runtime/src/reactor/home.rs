@@ -1,6 +1,7 @@
 //! The clients whose home a reactor is, and their backchannels.
 
 use super::host::ClientHost;
+use super::owed::Owed;
 use crate::callback::{CallbackKey, WaitTable};
 use crate::drain::DrainJob;
 use crate::io::ConnKey;
@@ -115,12 +116,15 @@ pub(super) struct Home {
     pub drain: Option<Draining>,
     /// Who waits for the end of a run.
     pub waits: WaitTable<Answer>,
+    /// Recalls that were sent and whose return is awaited.
+    pub owed: Owed,
     /// Runs are to end by then: the runtime is draining or stopping.
     pub drain_deadline_ns: Option<u64>,
 }
 
 impl Home {
     pub fn new(reactor: usize, shared: Arc<Shared>, now_ns: u64) -> Self {
+        let owed = Owed::new(shared.settings.return_deadline);
         Home {
             reactor,
             shared,
@@ -129,6 +133,7 @@ impl Home {
             touched: Vec::new(),
             condemned: Vec::new(),
             drain: None,
+            owed,
             waits: WaitTable::new(Err(WaitError::Closed)),
             drain_deadline_ns: None,
         }
@@ -182,6 +187,7 @@ impl Home {
             now_ns: self.now_ns,
             drain: self.drain.as_mut(),
             waits: &mut self.waits,
+            owed: &mut self.owed,
             condemned: &mut self.condemned,
         };
         Some(f(client, &mut host))
@@ -233,8 +239,10 @@ impl Home {
                 quarantined: census.slots_quarantined.into(),
                 retired: census.slots_retired.into(),
                 bytes: (size_of::<Client>() + client.backchannel.memory_bytes()) as u64,
+                returns_bytes: 0,
             });
         }
+        total.returns_bytes = self.owed.memory_bytes() as u64;
         total
     }
 

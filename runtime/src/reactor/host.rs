@@ -1,6 +1,7 @@
 //! What the backchannel core asks of its driver: the entries of the slab that are running for a client, and the hooks.
 
 use super::home::Draining;
+use super::owed::Owed;
 use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
 use crate::hooks::{Done, Event, Outcome, Prepare, Run};
@@ -22,6 +23,7 @@ pub(super) struct ClientHost<'a> {
     pub now_ns: u64,
     pub drain: Option<&'a mut Draining>,
     pub waits: &'a mut WaitTable<Answer>,
+    pub owed: &'a mut Owed,
     /// Connections that the core has given up.
     pub condemned: &'a mut Vec<ConnectionId>,
 }
@@ -141,7 +143,15 @@ impl Host for ClientHost<'_> {
     }
 
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        self.shared.hooks.encode(&self.run(token), args)
+        let run = self.run(token);
+        self.shared.hooks.encode(&run, args)?;
+        // The time until the return is overdue begins here and not with the request, which may have waited for a path
+        // for most of it.
+        if matches!(run.op, CallbackOp::Recall | CallbackOp::LayoutRecall) && self.entry(token).word().recalled() {
+            let stamp = self.owed.push(run.key, self.now_ns);
+            self.entry(token).set_return_stamp(stamp);
+        }
+        Ok(())
     }
 
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {

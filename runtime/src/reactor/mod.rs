@@ -7,12 +7,13 @@
 //! - [`home`]: the clients. [`host`]: their running callbacks.
 //! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
 //! - `commands.rs`: what other threads ask for.
-//! - [`wheel`]: the timers; `retry.rs` waits for what was refused.
+//! - [`wheel`]: the timers; `retry.rs` waits for what was refused. [`owed`]: recalls whose return is awaited.
 
 mod commands;
 pub(crate) mod connection;
 mod home;
 mod host;
+mod owed;
 mod receive;
 mod retry;
 #[cfg(test)]
@@ -160,7 +161,7 @@ impl<I: Io> Reactor<I> {
             || !self.fired.is_empty()
             || self.lines.wants_flush()
             || !self.home.touched.is_empty();
-        if busy {
+        if busy || self.home.forget_returned() {
             return Wait::No;
         }
         let port = self.port();
@@ -168,10 +169,8 @@ impl<I: Io> Reactor<I> {
             return Wait::No;
         }
         port.turn_us.store(0, Relaxed);
-        match self.wheel.next_ns().into_iter().chain(retry_at).min() {
-            Some(at) => Wait::Until(at),
-            None => Wait::Forever,
-        }
+        let due = [self.wheel.next_ns(), self.home.owed.next_ns(), retry_at];
+        due.into_iter().flatten().min().map_or(Wait::Forever, Wait::Until)
     }
 
     fn handle(&mut self, event: IoEvent) {
@@ -229,6 +228,7 @@ impl<I: Io> Reactor<I> {
         for client in self.fired.drain(..) {
             self.home.act(client, |client, host| client.backchannel.handle_timeout(now_ns, host));
         }
+        self.home.tell_overdue();
     }
 
     /// Reports to a drain when nothing is in flight any more. The core gives up what is out at the deadline.

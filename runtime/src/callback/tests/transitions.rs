@@ -11,14 +11,15 @@ const GENERATION: u32 = 5;
 /// A transition as the table lists it: its name, and how to take it with a key of some generation.
 type Transition = (&'static str, fn(&StateWord, u32) -> String);
 
-const WITH_A_KEY: [Transition; 4] = [
+const WITH_A_KEY: [Transition; 5] = [
     ("try_run, may coalesce", |word, key| show(word.try_run(key, Loss::MayCoalesce))),
     ("try_run, must not lose", |word, key| show(word.try_run(key, Loss::MustNotLose))),
     ("wait", |word, key| show(word.wait(key))),
     ("remove", |word, key| show(word.remove(key))),
+    ("returned", |word, key| show(word.returned(key))),
 ];
 
-const OF_THE_OWNER: [Transition; 8] = [
+const OF_THE_OWNER: [Transition; 9] = [
     ("abandon", |word, _| show(word.abandon())),
     ("take_requeue", |word, _| show(word.take_requeue())),
     ("requeue", |word, _| {
@@ -31,6 +32,7 @@ const OF_THE_OWNER: [Transition; 8] = [
     }),
     ("finish", |word, _| show(word.finish(true))),
     ("finish, drop rearm", |word, _| show(word.finish(false))),
+    ("recalled", |word, _| show(word.recalled())),
     ("free", |word, _| show(word.free())),
     ("activate", |word, _| show(word.activate())),
 ];
@@ -107,6 +109,7 @@ fn reachable_states_keep_what_the_flags_exclude() {
             && (flags.contains(Flags::RUNNING) || !flags.intersects(per_run))
             && !flags.contains(Flags::SETTLED | Flags::REQUEUE)
             && !flags.contains(Flags::REARM | Flags::DYING)
+            && !flags.contains(Flags::OWED | Flags::DYING)
     };
     let expected: Vec<Flags> = (0..=Flags::all().bits()).map(Flags::from_bits_retain).filter(|&f| legal(f)).collect();
     assert_eq!(reachable(), expected);

@@ -1,6 +1,7 @@
 //! The word in the scenarios that it alone decides, step by step.
 
 use super::{OP_CB_NOTIFY, OP_CB_RECALL};
+use crate::callback::Returned;
 use crate::callback::state::{Abandon, Claim, Dequeue, Finish, Flags, Freed, Loss, Removal, Snapshot, StateWord, Wait};
 
 /// A live, idle entry, and the generation of its key.
@@ -171,6 +172,26 @@ fn a_waiter_is_woken_by_the_end_of_its_run_across_a_requeue() {
     assert_eq!(word.try_run(key, Loss::MayCoalesce), Claim::Submit);
     assert!(!word.settle());
     assert_eq!(word.finish(true), Finish::Idle { wake: false }, "woken once");
+}
+
+#[test]
+fn f4_a_recall_is_owed_from_its_transmission_until_its_return() {
+    let (word, key) = running();
+    assert_eq!(word.returned(key), Returned::NotAwaited, "asked for, not sent");
+    assert!(word.recalled() && !word.recalled(), "a resend does not begin anew");
+    word.settle();
+    assert_eq!(word.finish(true), Finish::Idle { wake: false });
+    assert!(word.is_owed(key) && !word.is_owed(key + 1), "after the run, too");
+    assert_eq!(word.returned(key + 1), Returned::Stale);
+    assert_eq!((word.returned(key), word.returned(key)), (Returned::Noted, Returned::NotAwaited), "once");
+
+    assert_eq!(word.try_run(key, Loss::MayCoalesce), Claim::Submit);
+    assert!(word.recalled());
+    assert_eq!(word.remove(key), Removal::Deferred);
+    assert!(!word.is_owed(key) && !word.recalled(), "what was removed is not owed");
+    word.settle();
+    assert_eq!(word.finish(true), Finish::Free { wake: false });
+    assert_eq!(word.free(), Freed::Reusable);
 }
 
 #[test]

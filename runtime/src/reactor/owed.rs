@@ -1,0 +1,216 @@
+//! Recalls that were sent and whose return is awaited: which of them is overdue next.
+//!
+//! All wait for the same time, so they stand in the order in which they were sent, and only the first is ever looked at:
+//! a client with 400,000 delegations costs nothing while time passes. A record that is not needed any more (its
+//! delegation came back) is dropped when it comes to the front, by its time at the latest.
+//!
+//! A callback may have several records, if it was recalled again after a return. Only the last one counts: its entry
+//! bears the same stamp.
+
+use super::home::Home;
+use crate::callback::{CallbackKey, Returned};
+use crate::hooks::Event;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Records that are allocated together: 48 KiB, and the only allocation. One such block is kept for the next.
+const BLOCK_RECORDS: usize = 4096;
+
+/// Ticks in the time that a client has. Times are told in ticks, so that a stamp of 16 bits tells any two records of a
+/// callback apart that are in the list at the same time: they are at most one such time apart.
+const TICKS_PER_DEADLINE: u64 = 1 << 14;
+
+/// Records that are looked at in one turn.
+const RECORDS_PER_TURN: usize = 1024;
+
+/// One recall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    index: u32,
+    generation: u32,
+    /// The low half of the tick at which it is overdue.
+    due: u32,
+}
+
+impl Record {
+    fn key(self) -> CallbackKey {
+        CallbackKey { index: self.index, generation: self.generation }
+    }
+}
+
+/// The recalls of one reactor, in the order in which they are overdue.
+pub(super) struct Owed {
+    blocks: VecDeque<Vec<Record>>,
+    /// Records of the first block that have been taken.
+    taken: usize,
+    spare: Option<Vec<Record>>,
+    deadline_ns: u64,
+    tick_ns: u64,
+    /// When the first record is due.
+    first_ns: Option<u64>,
+    /// The tick of the last push, in full.
+    last_tick: u64,
+}
+
+impl Owed {
+    pub fn new(deadline: Duration) -> Self {
+        let deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+        Owed {
+            blocks: VecDeque::new(),
+            taken: 0,
+            spare: None,
+            deadline_ns,
+            tick_ns: (deadline_ns / TICKS_PER_DEADLINE).max(1),
+            first_ns: None,
+            last_tick: 0,
+        }
+    }
+
+    /// A recall is sent. Returns the stamp of its record.
+    pub fn push(&mut self, key: CallbackKey, now_ns: u64) -> u16 {
+        let tick = now_ns.saturating_add(self.deadline_ns).div_ceil(self.tick_ns);
+        self.last_tick = tick;
+        let block = match self.blocks.back_mut() {
+            Some(block) if block.len() < BLOCK_RECORDS => block,
+            _ => {
+                let block = self.spare.take().unwrap_or_else(|| Vec::with_capacity(BLOCK_RECORDS));
+                self.blocks.push_back_mut(block)
+            }
+        };
+        block.push(Record { index: key.index, generation: key.generation, due: tick as u32 });
+        self.first_ns.get_or_insert(tick.saturating_mul(self.tick_ns));
+        tick as u16
+    }
+
+    /// When the first record is overdue, if there is one.
+    pub fn next_ns(&self) -> Option<u64> {
+        self.first_ns
+    }
+
+    fn first(&self) -> Option<Record> {
+        self.blocks.front()?.get(self.taken).copied()
+    }
+
+    /// Takes the first record off.
+    fn drop_first(&mut self) {
+        self.taken += 1;
+        if self.blocks.front().is_some_and(|block| block.len() == self.taken)
+            && let Some(mut block) = self.blocks.pop_front()
+        {
+            block.clear();
+            self.spare = Some(block);
+            self.taken = 0;
+        }
+        self.first_ns = self.first().map(|record| self.full_tick(record.due).saturating_mul(self.tick_ns));
+    }
+
+    /// A tick of which the low half is known, and that is no later than the last one, nor by half of the range earlier.
+    fn full_tick(&self, low: u32) -> u64 {
+        self.last_tick - u64::from((self.last_tick as u32).wrapping_sub(low))
+    }
+
+    /// Takes the first record off if it is overdue.
+    fn pop_due(&mut self, now_ns: u64) -> Option<Record> {
+        if self.first_ns? > now_ns {
+            return None;
+        }
+        let record = self.first()?;
+        self.drop_first();
+        Some(record)
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        (self.blocks.len() + usize::from(self.spare.is_some())) * BLOCK_RECORDS * size_of::<Record>()
+    }
+}
+
+impl Home {
+    /// Tells what is overdue, each recall once: who clears OWED has it.
+    pub fn tell_overdue(&mut self) {
+        for _ in 0..RECORDS_PER_TURN {
+            let Some(record) = self.owed.pop_due(self.now_ns) else { return };
+            let Some(entry) = self.shared.slab.get(record.index) else { continue };
+            // Read before the transition that confirms the generation.
+            let (cookie, client) = (entry.cookie(), entry.client());
+            if entry.return_stamp() != record.due as u16 || entry.word().returned(record.generation) != Returned::Noted
+            {
+                continue;
+            }
+            // To a client that was removed nobody can be overdue.
+            if let Some(client) = self.client(client).filter(|client| !client.removed).map(|client| client.id) {
+                self.shared.hooks.event(&Event::ReturnOverdue { key: record.key(), cookie, client });
+            }
+        }
+    }
+
+    /// Forgets records at the front that are not needed any more, when there is nothing else to do. `true`: there may be
+    /// more of them.
+    pub fn forget_returned(&mut self) -> bool {
+        for _ in 0..RECORDS_PER_TURN {
+            let Some(record) = self.owed.first() else { return false };
+            let needed = self.shared.slab.get(record.index).is_some_and(|entry| {
+                entry.return_stamp() == record.due as u16 && entry.word().is_owed(record.generation)
+            });
+            if needed {
+                return false;
+            }
+            self.owed.drop_first();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn key(index: u32) -> CallbackKey {
+        CallbackKey { index, generation: 1 }
+    }
+
+    #[test]
+    fn f15_records_are_overdue_in_order_never_early_and_one_tick_late_at_most() {
+        let mut owed = Owed::new(Duration::from_secs(90));
+        let start = 5_000_000 * MS;
+        for n in 0..10_000u64 {
+            owed.push(key(n as u32), start + n * MS);
+        }
+        assert_eq!(owed.memory_bytes(), 3 * 4096 * 12);
+        let tick = 90_000 * MS / TICKS_PER_DEADLINE;
+        for n in 0..10_000u64 {
+            let due = start + n * MS + 90_000 * MS;
+            assert_eq!(owed.pop_due(due - 1), None, "{n} is early");
+            assert!(owed.next_ns().is_some_and(|next| next >= due && next <= due + tick), "{n}");
+            assert_eq!(owed.pop_due(due + tick).map(Record::key), Some(key(n as u32)));
+        }
+        assert_eq!((owed.next_ns(), owed.memory_bytes()), (None, 4096 * 12), "one block is kept");
+        assert_eq!(owed.pop_due(u64::MAX), None);
+    }
+
+    #[test]
+    fn any_two_records_of_a_callback_that_are_listed_together_bear_different_stamps() {
+        for deadline in [Duration::from_millis(1), Duration::from_secs(90), Duration::from_secs(1 << 20)] {
+            let mut owed = Owed::new(deadline);
+            let start = 77 * MS;
+            let first = owed.push(key(0), start);
+            for part in 1..=64 {
+                let later = start + owed.deadline_ns / 64 * part;
+                assert_ne!(owed.push(key(0), later), first, "{deadline:?} after {part}/64");
+            }
+        }
+    }
+
+    #[test]
+    fn the_clock_may_run_for_years() {
+        let mut owed = Owed::new(Duration::from_millis(1));
+        // 2^32 ticks of 61 ns pass within minutes.
+        for round in 1..100u64 {
+            let now = round * 50_000 * MS;
+            owed.push(key(0), now);
+            assert_eq!(owed.pop_due(now), None);
+            assert_eq!(owed.pop_due(now + 2 * MS).map(Record::key), Some(key(0)));
+        }
+    }
+}
