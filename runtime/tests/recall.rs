@@ -8,6 +8,7 @@ use common::*;
 use ringback::{Backend, Builder, Done, Hooks, Outcome, Remove, Run, Runtime, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::xdr::{self, Writer};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,47 @@ fn f7_calls_survive_their_connection() {
         assert_clean(&runtime, &hooks, 0..100);
         assert_eq!(runtime.census().unwrap().free, 4);
         assert_eq!((runtime.stats().callbacks_sent, runtime.stats().resent), (100, 4));
+    }
+}
+
+/// TCP may cut a reply anywhere, in the record mark too.
+#[test]
+fn t28_a_reply_split_at_every_byte() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(backend, 1, &hooks);
+        let (server, mut stream) = pair();
+        let connection = runtime.add_connection(server).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 1)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let (mut slots, mut cookie, mut received) = (SlotIds::default(), 0, 0);
+        loop {
+            let key = insert_all(&runtime, client, cookie..cookie + 1)[0];
+            assert_eq!(runtime.try_run(key), TryRun::Submitted);
+            let call = read_record(&mut stream).unwrap();
+            let (_, reply) = answer_recall(&call, &mut slots, Status::NFS4_OK);
+            let mark = reply.len() as u32 | ringback_rpc::record::LAST_FRAGMENT;
+            let bytes = [&mark.to_be_bytes()[..], &reply].concat();
+            let (first, rest) = bytes.split_at(1 + cookie as usize);
+            stream.write_all(first).unwrap();
+            // Each part is a receive of its own; in the last round there is no rest.
+            received += first.len() as u64;
+            eventually("the first part is there", || runtime.stats().received_bytes == received);
+            received += rest.len() as u64;
+            if !rest.is_empty() {
+                assert_eq!(hooks.of(cookie).released, 0, "not answered yet");
+                stream.write_all(rest).unwrap();
+            }
+            eventually("it is answered", || runtime.stats().in_flight == 0);
+            cookie += 1;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        assert!(cookie > 80, "{cookie} splits");
+        assert_clean(&runtime, &hooks, 0..cookie);
+        runtime.shutdown(Duration::from_secs(5)).unwrap();
     }
 }
 

@@ -1,0 +1,11 @@
+//! The whole runtime against clients that the test plays itself, record by record, over transports in the same process.
+//! Tests are named by the scenario that they show; the table is docs/src/scenarios.md.
+
+#![cfg(not(loom))]
+#![forbid(unsafe_code)]
+
+mod bench;
+mod clients;
+mod many;
+mod paths;
+mod runs;

@@ -1,0 +1,72 @@
+//! Many clients at once.
+
+use crate::bench::*;
+use ringback::{Backend, Builder, CallbackOp, Outbound, Transport, TryRun};
+use ringback_rpc::nfs4::Status;
+use ringback_rpc::record::RecordReader;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+const READERS: u64 = 10_000;
+
+/// One of many connections; all of them lead to the same thread.
+struct Shared(u64, Sender<(u64, Vec<u8>)>);
+
+impl Transport for Shared {
+    fn send(&mut self, outbound: Outbound) {
+        let _ = self.1.send((self.0, outbound.bytes().to_vec()));
+        outbound.complete(Ok(()));
+    }
+    fn close(&mut self) {}
+}
+
+#[test]
+fn t25_of_ten_thousand_readers_of_one_file_a_dead_one_delays_nobody() {
+    const DEAD: u64 = 4321;
+    let bench = Bench::with(Builder::new().reactors(2).backend(Backend::Epoll));
+    let (sender, sends) = channel();
+    let mut connections = Vec::new();
+    let mut keys = Vec::new();
+    for reader in 0..READERS {
+        let connection = bench.runtime.add_transport(Box::new(Shared(reader, sender.clone()))).unwrap();
+        let client = bench.runtime.add_client(Some(connection)).unwrap();
+        let session = bench.runtime.add_session(client, session_config(1, 4)).unwrap();
+        bench.runtime.bind(connection, session).unwrap();
+        connections.push(connection);
+        keys.push(bench.insert(client, CallbackOp::Recall, reader));
+    }
+    let answered = Arc::new(AtomicU64::new(0));
+    let (runtime, count) = (bench.runtime.clone(), Arc::clone(&answered));
+    let clients = std::thread::spawn(move || {
+        for (reader, bytes) in sends {
+            let mut records = RecordReader::new(1 << 20);
+            let mut input = &bytes[..];
+            while let Some(record) = records.next(&mut input).unwrap() {
+                let call = Called::parse(&record);
+                assert_eq!(call.cookie(), reader);
+                if reader != DEAD {
+                    runtime.receive(connections[reader as usize], call.status(Status::NFS4_OK));
+                    count.fetch_add(1, SeqCst);
+                }
+            }
+        }
+    });
+    // The writer's OPEN: one conflict, ten thousand recalls, the dead one's among the first half.
+    let begun = Instant::now();
+    keys.iter().for_each(|key| assert_eq!(bench.runtime.try_run(*key), TryRun::Submitted));
+    bench.until("all but one have answered", |b| b.runtime.stats().in_flight == 1);
+    assert!(begun.elapsed() < Duration::from_secs(9), "before any timeout, {:?}", begun.elapsed());
+    assert_eq!(answered.load(SeqCst), READERS - 1);
+    for reader in (0..READERS).filter(|reader| *reader != DEAD) {
+        bench.assert_ended_once(reader, "Replied");
+    }
+    let report = bench.runtime.drain(Duration::from_millis(50)).unwrap();
+    assert_eq!((&report.abandoned[..], report.in_flight), (&[keys[DEAD as usize]][..], 0));
+    bench.assert_ended_once(DEAD, "Cancelled { sent: true }");
+    bench.runtime.shutdown(Duration::ZERO).unwrap();
+    drop(sender);
+    drop(bench);
+    clients.join().unwrap();
+}
