@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Records a small storm on loopback and has tshark, which shares no code with this project, decode it: every callback call
-# must be a well-formed CB_COMPOUND {CB_SEQUENCE, CB_RECALL}, and be answered by exactly one well-formed reply with NFS4_OK;
-# there must be as many as the storm and its swarm say.
+# must be a well-formed CB_COMPOUND {CB_SEQUENCE, CB_RECALL, ...}, and be answered by exactly one well-formed reply with
+# NFS4_OK; there must be as many calls and as many CB_RECALLs as the storm and its swarm say.
 #
 #   bench/capture.sh [STORM]      STORM: the storm command, built if not given
 #
-# Environment: DELEGATIONS (200), CLIENTS (4), PORT (20490), BACKEND (auto), KEEP (a folder for the capture and the results).
+# Environment: DELEGATIONS (200), CLIENTS (4), CB_OPERATIONS (2: one CB_RECALL in each call), PORT (20490), BACKEND (auto), KEEP
+# (a folder for the capture and the results).
 # Exit status: 0 right, 1 wrong, 77 skipped because something is missing here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-DELEGATIONS=${DELEGATIONS:-200} CLIENTS=${CLIENTS:-4} PORT=${PORT:-20490} BACKEND=${BACKEND:-auto}
+DELEGATIONS=${DELEGATIONS:-200} CLIENTS=${CLIENTS:-4} CB_OPERATIONS=${CB_OPERATIONS:-2} PORT=${PORT:-20490} BACKEND=${BACKEND:-auto}
 # The number that tshark knows the callback program by (RFC 8881 leaves it to each client).
 CB_PROGRAM=1073741824
 LIMIT_S=60
@@ -76,7 +77,7 @@ server=$!
 started+=("$server")
 wait_for "server half" listens
 timeout "$LIMIT_S" "$STORM" --connect "127.0.0.1:$PORT" --trigger none --delegations "$DELEGATIONS" \
-    --clients "$CLIENTS" --json "$folder/swarm.json" >"$folder/swarm.log" 2>&1 ||
+    --clients "$CLIENTS" --cb-operations "$CB_OPERATIONS" --json "$folder/swarm.json" >"$folder/swarm.log" 2>&1 ||
     { cat "$folder/swarm.log" >&2; fail "the swarm half failed"; }
 wait "$server" || { cat "$folder/server.log" >&2; fail "the server half failed"; }
 
@@ -133,7 +134,9 @@ answered=$(jq -r .outcomes.ok "$folder/server.json")
 n=$DELEGATIONS
 [[ $received == "$n" && $completed == "$n" && $answered == "$n" ]] ||
     fail "of $n recalls the swarm received $received; the runtime completed $completed, $answered with NFS4_OK"
-want="calls=$n replies=$n doubled=0 stray=0 unanswered=0 sequence=$((2 * n)) recall=$((2 * n)) other=0 fore="
+calls=$(jq -r .swarm.callbacks "$folder/swarm.json")
+if ((CB_OPERATIONS == 2 ? calls != n : calls >= n)); then fail "$calls calls of up to $CB_OPERATIONS operations for $n recalls"; fi
+want="calls=$calls replies=$calls doubled=0 stray=0 unanswered=0 sequence=$((2 * calls)) recall=$((2 * n)) other=0 fore="
 [[ $summary == "$want"* ]] || fail "tshark sees"$'\n'"  $summary"$'\n'"instead of"$'\n'"  $want..."
-echo "capture: $n callbacks, each CB_SEQUENCE and CB_RECALL, each answered once; ${summary##*fore=} RPCs on the fore channel;"
+echo "capture: $calls calls of CB_SEQUENCE and CB_RECALL, $n recalls, each answered once; ${summary##*fore=} RPCs on the fore channel;"
 echo "capture: nothing malformed, by $(tshark --version 2>/dev/null | head -n 1)"

@@ -120,6 +120,33 @@ fn callbacks_survive_that_every_connection_is_cut() {
     }
 }
 
+/// Clients that allow more than two operations get several recalls in one call.
+#[test]
+fn t31_batches_lose_nothing_on_either_back_end() {
+    for backend in BACKENDS {
+        let Some((v, output)) = small(backend, &["--cb-operations", "16", "--session-slots", "4"]) else { continue };
+        assert_balanced(&v, &output);
+        assert_eq!((number(&v, "/swarm/recalled"), number(&v, "/swarm/returned")), (DELEGATIONS, DELEGATIONS));
+        let calls = number(&v, "/swarm/callbacks");
+        assert!((DELEGATIONS / 15..DELEGATIONS / 2).contains(&calls), "{calls} calls");
+        let per_callback = v["calls_per_callback"].as_f64().unwrap();
+        assert_eq!((per_callback * DELEGATIONS as f64).round() as u64, calls);
+    }
+}
+
+#[test]
+fn batches_survive_cuts_and_clients_that_delay() {
+    for more in [
+        &["--cb-operations", "16", "--cut-connections", "3", "--session-slots", "8"][..],
+        &["--cb-operations", "8", "--delay-clients", "1", "--deadline", "2", "--lease", "10"],
+        &["--cb-operations", "8", "--dead-clients", "1", "--deadline", "2", "--lease", "10"],
+    ] {
+        let Some((v, output)) = small("auto", more) else { return };
+        assert_balanced(&v, &output);
+        assert_eq!(number(&v, "/swarm/missed_live"), 0);
+    }
+}
+
 #[test]
 fn an_open_loop_keeps_its_rate_and_a_window_its_bound() {
     let began = Instant::now();

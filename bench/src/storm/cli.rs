@@ -9,6 +9,8 @@ use std::time::Duration;
 pub const CLIENTS_MAX: u32 = 20_000;
 /// Most session slots a client may ask for: what the slot table of the runtime holds.
 pub const SESSION_SLOTS_MAX: u32 = crate::swarm::SESSION_SLOTS_MAX;
+/// Fewest and most operations in a callback that a client may allow.
+pub use crate::swarm::{CALLBACK_OPERATIONS_MAX, CALLBACK_OPERATIONS_MIN};
 /// Most delegations: within what a 32-bit slab index can name and the longest deadline can wait for.
 pub const DELEGATIONS_MAX: u64 = 100_000_000;
 /// Longest lease and deadline, of which the runtime's timers take no more.
@@ -77,6 +79,9 @@ pub struct Args {
     /// Backchannel session slots of each client
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub session_slots: u32,
+    /// Operations in one callback that each client allows, CB_SEQUENCE among them; Linux clients allow 2
+    #[arg(long, value_name = "N", default_value_t = CALLBACK_OPERATIONS_MIN)]
+    pub cb_operations: u32,
     /// Reactor threads of the server half [default: half of the CPUs, at least 1; all of them with --listen]
     #[arg(long, value_name = "N")]
     pub reactors: Option<u32>,
@@ -161,6 +166,8 @@ pub struct Options {
     pub clients: u32,
     /// Backchannel session slots of each client.
     pub session_slots: u32,
+    /// Operations in one callback that each client allows.
+    pub cb_operations: u32,
     /// Reactor threads.
     pub reactors: u32,
     /// Back end.
@@ -244,6 +251,7 @@ impl Args {
             delegations: self.delegations,
             clients: self.clients,
             session_slots: self.session_slots,
+            cb_operations: self.cb_operations,
             reactors: self.reactors.unwrap_or(cores.clamp(1, REACTORS_MAX)),
             backend: self.backend.unwrap_or_default(),
             rate: self.rate,
@@ -267,6 +275,8 @@ impl Args {
         in_range("--delegations", self.delegations, 1, DELEGATIONS_MAX)?;
         in_range("--clients", self.clients.into(), 1, CLIENTS_MAX.into())?;
         in_range("--session-slots", self.session_slots.into(), 1, SESSION_SLOTS_MAX.into())?;
+        let (fewest, most) = (CALLBACK_OPERATIONS_MIN.into(), CALLBACK_OPERATIONS_MAX.into());
+        in_range("--cb-operations", self.cb_operations.into(), fewest, most)?;
         in_range("--reactors", self.reactors.unwrap_or(1).into(), 1, REACTORS_MAX.into())?;
         in_range("--rate", self.rate.unwrap_or(1), 1, 1_000_000_000)?;
         in_range("--window", self.window.unwrap_or(1), 1, DELEGATIONS_MAX)?;
@@ -413,6 +423,8 @@ mod tests {
             (&["--clients", "0"][..], "--clients", "at least 1"),
             (&["--delegations", "0"], "--delegations", "at least 1"),
             (&["--session-slots", "100000"], "--session-slots", "at most 1024"),
+            (&["--cb-operations", "1"], "--cb-operations", "at least 2"),
+            (&["--cb-operations", "257"], "--cb-operations", "at most 256"),
             (&["--reactors", "0"], "--reactors", "at least 1"),
             (&["--rate", "0"], "--rate", "at least 1"),
             (&["--window", "0"], "--window", "at least 1"),

@@ -46,6 +46,8 @@ pub struct Setup {
     pub delegations: u64,
     /// Backchannel session slots of each client.
     pub session_slots: u32,
+    /// Operations in one callback that each client allows.
+    pub cb_operations: u32,
     /// Clients that stop reading.
     pub dead_clients: u32,
     /// Clients that answer slowly.
@@ -135,6 +137,7 @@ mod tests {
             dead_clients: 1,
             slow_clients: 0,
             delay_clients: 1,
+            cb_operations: 16,
             cut_connections: 3,
             return_all: true,
             seed: u64::MAX,

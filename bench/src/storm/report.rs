@@ -123,6 +123,7 @@ fn cost(t: &mut Table, s: &ServerResults) {
             per(s.cpu.system_ns)
         ),
     );
+    t.row("CB_COMPOUNDs", format_args!("{:>12.4}", per(s.work.calls)));
     t.row("system calls", format_args!("{:>12.4}", per(s.work.syscalls)));
     t.row("SENDs", format_args!("{:>12.4}", per(s.work.sends)));
     t.row("wake-ups", format_args!("{:>12.6}", per(s.work.wakes)));

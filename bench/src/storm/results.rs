@@ -81,6 +81,8 @@ pub struct ReactorWork {
     pub receives: u64,
     /// Wake-ups.
     pub wakes: u64,
+    /// CB_COMPOUNDs sent, resends apart.
+    pub calls: u64,
 }
 
 impl ReactorWork {
@@ -92,6 +94,7 @@ impl ReactorWork {
             sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
             receives: self.receives.saturating_sub(earlier.receives),
             wakes: self.wakes.saturating_sub(earlier.wakes),
+            calls: self.calls.saturating_sub(earlier.calls),
         }
     }
 }
@@ -210,6 +213,8 @@ pub struct SwarmTally {
     pub kept_live: u64,
     /// Answers NFS4ERR_DELAY.
     pub delayed: u64,
+    /// CB_COMPOUNDs executed, of one CB_RECALL or more.
+    pub callbacks: u64,
     /// Resends that the slot tables recognised.
     pub resends: u64,
     /// Connections that were cut on purpose.

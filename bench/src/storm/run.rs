@@ -131,6 +131,7 @@ impl<'a> Run<'a> {
             dead_clients: o.dead_clients,
             slow_clients: o.slow_clients,
             delay_clients: o.delay_clients,
+            cb_operations: o.cb_operations,
             cut_connections: o.cut_connections,
             return_all: o.return_all,
             seed: o.seed,

@@ -147,6 +147,7 @@ impl ServerHalf {
                 sent_bytes: stats.sent_bytes,
                 receives: stats.receives,
                 wakes: stats.wakes,
+                calls: stats.calls_sent,
             },
         }
     }

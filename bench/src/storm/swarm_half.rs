@@ -167,6 +167,7 @@ fn config_of(setup: &Setup) -> SwarmConfig {
     let mut config = SwarmConfig::new(setup.server);
     config.clients = setup.clients;
     config.session_slots = setup.session_slots;
+    config.callback_operations = setup.cb_operations;
     config.seed = setup.seed;
     config.return_delegations = setup.return_all;
     config.dead_clients = setup.dead_clients;
@@ -202,6 +203,7 @@ fn tally_of(t: &Tally) -> SwarmTally {
         returned: total.delegreturns_ok,
         kept_live: live.iter().map(|r| r.distinct.saturating_sub(r.delegreturns_ok)).sum(),
         delayed: total.delayed,
+        callbacks: t.callbacks,
         resends: t.replays,
         cuts: t.cuts,
         connections_lost: t.connections_lost,

@@ -14,12 +14,13 @@ use ringback_rpc::nfs4::{OTHER_SIZE, SessionId, Status, TAG_BYTES_MAX};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::collections::VecDeque;
 
-/// Operations in one callback that the client takes: CB_SEQUENCE and one more, as the Linux client does.
-pub(crate) const OPERATIONS_MAX: u32 = 2;
 /// Longest callback that the client takes: a page, as the Linux client does.
 pub(crate) const REQUEST_BYTES_MAX: u32 = 4096;
-/// Longest reply: the RPC header, a tag of any length, and a result for CB_SEQUENCE and one for another operation.
-pub(crate) const REPLY_BYTES_MAX: usize = TAG_BYTES_MAX + 256;
+/// Longest reply to a callback of so many operations: the RPC header, a tag of any length, the result of CB_SEQUENCE, and
+/// operation and status of each other one.
+pub(crate) const fn reply_bytes_max(operations: u32) -> usize {
+    TAG_BYTES_MAX + 256 + 8 * operations as usize
+}
 
 /// What a callback works on; the rest of the client.
 pub(crate) struct Host<'a> {
@@ -42,14 +43,14 @@ pub(crate) struct Host<'a> {
     pub(crate) recalls_seen: &'a mut u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct BackSlot {
     /// Of the last callback; `None` before the first.
     sequence_id: Option<u32>,
     /// Its answer is still held back.
     executing: bool,
-    /// The delegation whose recall it executed.
-    recalled: Option<[u8; OTHER_SIZE]>,
+    /// The delegations whose recalls it executed.
+    recalled: Vec<[u8; OTHER_SIZE]>,
 }
 
 /// An answer that is held back.
@@ -65,6 +66,8 @@ struct Held {
 pub(crate) struct BackChannel {
     session_id: SessionId,
     program: u32,
+    /// Most operations in one callback, CB_SEQUENCE included.
+    operations_max: u32,
     slots: Vec<BackSlot>,
     /// In order, as the delay is always the same.
     held: VecDeque<Held>,
@@ -73,9 +76,9 @@ pub(crate) struct BackChannel {
 }
 
 impl BackChannel {
-    pub(crate) fn new(session_id: SessionId, program: u32, slots: u32) -> Self {
+    pub(crate) fn new(session_id: SessionId, program: u32, slots: u32, operations_max: u32) -> Self {
         let slots = vec![BackSlot::default(); slots.max(1) as usize];
-        BackChannel { session_id, program, slots, held: VecDeque::new(), current: None }
+        BackChannel { session_id, program, operations_max, slots, held: VecDeque::new(), current: None }
     }
 
     /// Answers a CALL record, at once or later.
@@ -118,20 +121,20 @@ impl BackChannel {
             return;
         };
         if let Some(refusal) = self.refusal(&call, host) {
-            reply(out, |w| refusal.encode(w));
+            reply(out, self.operations_max, |w| refusal.encode(w));
             return;
         }
         if call.procedure == CB_NULL {
             host.tally.probes += 1;
-            reply(out, |w| ReplyHeader::success(call.xid).encode(w));
+            reply(out, self.operations_max, |w| ReplyHeader::success(call.xid).encode(w));
             return;
         }
         let Ok(head) = CbCompoundArgs::decode(&mut r) else {
             host.tally.malformed += 1;
-            reply(out, |w| ReplyHeader::accepted(call.xid, AcceptStatus::GarbageArgs).encode(w));
+            reply(out, self.operations_max, |w| ReplyHeader::accepted(call.xid, AcceptStatus::GarbageArgs).encode(w));
             return;
         };
-        reply(out, |w| {
+        reply(out, self.operations_max, |w| {
             ReplyHeader::success(call.xid).encode(w)?;
             let status = w.reserve_u32()?;
             w.opaque(head.tag)?;
@@ -236,8 +239,9 @@ impl BackChannel {
                 let index = args.slot_id as usize;
                 let slot = &mut self.slots[index];
                 slot.sequence_id = Some(args.sequence_id);
-                slot.recalled = None;
+                slot.recalled.clear();
                 self.current = Some(index);
+                host.tally.callbacks += 1;
             }
             Err(Status::NFS4ERR_RETRY_UNCACHED_REP | Status::NFS4ERR_SEQ_FALSE_RETRY) => host.tally.replays += 1,
             Err(Status::NFS4ERR_SEQ_MISORDERED) => host.tally.misordered += 1,
@@ -261,12 +265,12 @@ impl BackChannel {
         if too_long {
             return Err(Status::NFS4ERR_REQ_TOO_BIG);
         }
-        if head.count > OPERATIONS_MAX {
+        if head.count > self.operations_max {
             return Err(Status::NFS4ERR_TOO_MANY_OPS);
         }
         let slot = self.slots.get(args.slot_id as usize).ok_or(Status::NFS4ERR_BADSLOT)?;
         if slot.sequence_id == Some(args.sequence_id) {
-            return Err(self.retry(args, slot.executing, slot.recalled, host));
+            return Err(Self::retry(args, slot, host));
         }
         if args.sequence_id != slot.sequence_id.map_or(1, |last| last.wrapping_add(1)) {
             return Err(Status::NFS4ERR_SEQ_MISORDERED);
@@ -285,22 +289,14 @@ impl BackChannel {
     }
 
     /// The answer to a sequence id that its session slot has seen already.
-    fn retry(
-        &self,
-        args: &CbSequenceArgs<'_>,
-        executing: bool,
-        recalled: Option<[u8; OTHER_SIZE]>,
-        host: &mut Host<'_>,
-    ) -> Status {
-        if executing {
+    fn retry(args: &CbSequenceArgs<'_>, slot: &BackSlot, host: &mut Host<'_>) -> Status {
+        if slot.executing {
             return Status::NFS4ERR_DELAY;
         }
         if args.cache_this {
             return Status::NFS4ERR_SEQ_FALSE_RETRY;
         }
-        if let Some(other) = recalled {
-            host.delegations.reply_lost(&other);
-        }
+        slot.recalled.iter().for_each(|other| host.delegations.reply_lost(other));
         Status::NFS4ERR_RETRY_UNCACHED_REP
     }
 
@@ -333,7 +329,7 @@ impl BackChannel {
         let found = host.delegations.recall(&recall.stateid, counts);
         // NFS4ERR_BAD_STATEID is a result as well: if it is lost, the server may ask again.
         if let Some(slot) = self.current {
-            self.slots[slot].recalled = Some(recall.stateid.other);
+            self.slots[slot].recalled.push(recall.stateid.other);
         }
         if matches!(found, Recalled::Gone | Recalled::Unknown) {
             return Status::NFS4ERR_BAD_STATEID;
@@ -349,7 +345,7 @@ impl BackChannel {
 }
 
 /// Writes a reply, which always fits: its parts have limits.
-fn reply(out: &mut Outgoing, write: impl FnOnce(&mut Writer<'_>) -> xdr::Result<()>) {
-    let written = out.record(REPLY_BYTES_MAX, write);
+fn reply(out: &mut Outgoing, operations_max: u32, write: impl FnOnce(&mut Writer<'_>) -> xdr::Result<()>) {
+    let written = out.record(reply_bytes_max(operations_max), write);
     debug_assert!(written.is_ok(), "{written:?}");
 }

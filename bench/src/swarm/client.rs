@@ -1,6 +1,6 @@
 //! One client's protocol state, sans-IO: records and the time come in, records go out.
 
-use super::callback::{self, BackChannel, Host};
+use super::callback::{BackChannel, Host};
 use super::config::{Behaviour, SwarmConfig};
 use super::fore::{Caller, File, ForeChannel, Work};
 use super::opens::Opens;
@@ -352,6 +352,3 @@ fn credential(index: u32, config: &SwarmConfig) -> Vec<u8> {
     debug_assert_eq!(written, Some(Ok(())));
     w.written().to_vec()
 }
-
-/// What a client asks for on its backchannel.
-pub(crate) const BACK_RESPONSE_BYTES_MAX: u32 = callback::REPLY_BYTES_MAX as u32;

@@ -6,6 +6,11 @@ use std::time::Duration;
 /// Most session slots that a client may ask for. The slot's number takes this many values of an xid's low bits.
 pub const SESSION_SLOTS_MAX: u32 = 1024;
 
+/// Least operations in a callback that a client may allow: CB_SEQUENCE and one more, as the Linux client does.
+pub const CALLBACK_OPERATIONS_MIN: u32 = 2;
+/// Most operations in a callback that a client may allow. A page, its largest callback, holds fewer CB_RECALLs.
+pub const CALLBACK_OPERATIONS_MAX: u32 = 256;
+
 /// How a client takes the recall phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Behaviour {
@@ -41,6 +46,8 @@ pub struct SwarmConfig {
     pub create: bool,
     /// Whether a recalled delegation is returned by DELEGRETURN. If not, the recall is answered and that is all.
     pub return_delegations: bool,
+    /// Most operations in one callback, CB_SEQUENCE among them (ca_maxoperations of the backchannel).
+    pub callback_operations: u32,
     /// Clients that are [`Behaviour::Dead`].
     pub dead_clients: u32,
     /// Clients that are [`Behaviour::Slow`].
@@ -77,6 +84,7 @@ impl SwarmConfig {
             directory: Vec::new(),
             create: true,
             return_delegations: true,
+            callback_operations: CALLBACK_OPERATIONS_MIN,
             dead_clients: 0,
             slow_clients: 0,
             delay_clients: 0,
@@ -99,6 +107,12 @@ impl SwarmConfig {
         }
         if self.session_slots == 0 || self.session_slots > SESSION_SLOTS_MAX {
             return Some(format!("session slots must be 1 to {SESSION_SLOTS_MAX}, not {}", self.session_slots));
+        }
+        if !(CALLBACK_OPERATIONS_MIN..=CALLBACK_OPERATIONS_MAX).contains(&self.callback_operations) {
+            return Some(format!(
+                "operations in a callback must be {CALLBACK_OPERATIONS_MIN} to {CALLBACK_OPERATIONS_MAX}, not {}",
+                self.callback_operations
+            ));
         }
         if bad > u64::from(self.clients) {
             return Some(format!("{bad} dead, slow and delay clients do not fit into {} clients", self.clients));
@@ -175,6 +189,9 @@ mod tests {
         let shares: Vec<_> = (0..6).map(|i| config.share(i, 14)).collect();
         assert_eq!(shares, [3, 3, 2, 2, 2, 2]);
         assert_eq!(config.problem(), None);
+        config.callback_operations = 1;
+        assert!(config.problem().unwrap().contains("2 to 256"));
+        config.callback_operations = 2;
         config.delay_clients = 9;
         assert!(config.problem().unwrap().contains("do not fit"));
     }

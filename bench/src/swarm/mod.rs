@@ -26,7 +26,7 @@ mod tally;
 mod tests;
 mod work;
 
-pub use config::{Behaviour, SESSION_SLOTS_MAX, SwarmConfig};
+pub use config::{Behaviour, CALLBACK_OPERATIONS_MAX, CALLBACK_OPERATIONS_MIN, SESSION_SLOTS_MAX, SwarmConfig};
 pub use tally::{Recalls, Tally};
 
 use engine::Engine;

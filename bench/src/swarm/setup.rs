@@ -1,7 +1,7 @@
 //! How a client gets its client id, its session and the directory, and how it leaves.
 
-use super::callback::{BackChannel, OPERATIONS_MAX, REQUEST_BYTES_MAX};
-use super::client::{BACK_RESPONSE_BYTES_MAX, Client, DELAY_NS, Results, Stage, Turn};
+use super::callback::{BackChannel, REQUEST_BYTES_MAX, reply_bytes_max};
+use super::client::{Client, DELAY_NS, Results, Stage, Turn};
 use super::config::SwarmConfig;
 use super::fore::{CALL_BYTES_MAX, ForeChannel, Work};
 use ringback_rpc::message::AuthSys;
@@ -155,7 +155,9 @@ impl Client {
         }
         let slots = turn.config.session_slots;
         self.fore = ForeChannel::new(ok.session_id, slots.min(ok.fore_channel.requests_max));
-        self.back = BackChannel::new(ok.session_id, self.id.program, slots.min(ok.back_channel.requests_max));
+        let back = &ok.back_channel;
+        let operations = turn.config.callback_operations.min(back.operations_max);
+        self.back = BackChannel::new(ok.session_id, self.id.program, slots.min(back.requests_max), operations);
         self.begin(Step::Reclaim, turn);
     }
 
@@ -237,9 +239,9 @@ fn create_session(id: &Identity, config: &SwarmConfig, credential: &[u8], w: &mu
     };
     let back_channel = ChannelAttrs {
         request_bytes_max: REQUEST_BYTES_MAX,
-        response_bytes_max: BACK_RESPONSE_BYTES_MAX,
+        response_bytes_max: reply_bytes_max(config.callback_operations) as u32,
         response_bytes_max_cached: 0,
-        operations_max: OPERATIONS_MAX,
+        operations_max: config.callback_operations,
         ..fore_channel
     };
     OpArgs::CreateSession(CreateSessionArgs {

@@ -55,6 +55,8 @@ pub struct Tally {
     pub not_granted: u64,
     /// Stateids that the server granted a second time while the first was held.
     pub granted_twice: u64,
+    /// CB_COMPOUNDs that took their session slot, with one operation or more.
+    pub callbacks: u64,
     /// CB_SEQUENCEs that repeated the last sequence id of their session slot, whatever the answer.
     pub replays: u64,
     /// CB_SEQUENCEs answered NFS4ERR_SEQ_MISORDERED.

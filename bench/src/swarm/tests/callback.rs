@@ -30,7 +30,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let mut bench = Bench {
-            back: BackChannel::new(SESSION, PROGRAM, 4),
+            back: BackChannel::new(SESSION, PROGRAM, 4, 2),
             fore: ForeChannel::new(SESSION, 4),
             delegations: Delegations::default(),
             returns: ReturnQueue::default(),
@@ -200,6 +200,27 @@ fn the_shape_of_a_compound_is_checked() {
     assert_eq!(statuses(&bench.call(&third)), [OK, Status::NFS4ERR_OP_ILLEGAL]);
     assert_eq!(bench.recall(sequence(0, 4), 99), [OK, Status::NFS4ERR_BAD_STATEID]);
     assert_eq!((bench.tally.malformed, bench.tally.total().unknown_stateid), (0, 1));
+}
+
+#[test]
+fn t31_a_batch_is_executed_up_to_the_first_that_fails() {
+    let mut bench = Bench::new();
+    bench.back = BackChannel::new(SESSION, PROGRAM, 4, 6);
+    let batch = |sequence_id: u32, stateids: &[u8]| {
+        let mut operations = vec![CbArgs::Sequence(sequence(0, sequence_id))];
+        let fh = FileHandle::new(b"fh").unwrap();
+        operations.extend(
+            stateids.iter().map(|n| CbArgs::Recall(CbRecallArgs { stateid: stateid(*n), truncate: false, fh })),
+        );
+        compound(1, &operations)
+    };
+    assert_eq!(statuses(&bench.call(&batch(1, &[0, 1, 99, 2, 3]))), [OK, OK, OK, Status::NFS4ERR_BAD_STATEID]);
+    assert_eq!(statuses(&bench.call(&batch(2, &[2, 3, 4, 5, 6, 7]))), [Status::NFS4ERR_TOO_MANY_OPS]);
+    assert_eq!(statuses(&bench.call(&batch(2, &[2, 3, 4, 5, 6]))), [OK; 6]);
+    assert_eq!(statuses(&bench.call(&batch(2, &[2, 3, 4, 5, 6]))), [OK, Status::NFS4ERR_RETRY_UNCACHED_REP]);
+    assert_eq!(statuses(&bench.call(&batch(3, &[2, 3, 4, 5, 6]))), [OK; 6]);
+    let total = bench.tally.total();
+    assert_eq!((total.distinct, total.repeated, total.doubled, bench.tally.callbacks), (7, 5, 0, 3));
 }
 
 #[test]
