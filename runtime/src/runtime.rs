@@ -258,7 +258,8 @@ impl Runtime {
     }
 
     /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls of the session that have not been sent
-    /// yet; calls that are sent again keep theirs.
+    /// yet; calls that are sent again keep theirs. Calls with four earlier pairs may be out; with more, new calls on the
+    /// session wait until those with one of them are settled.
     pub fn backchannel_ctl(&self, session: SessionKey, program: u32, security: Security) -> Result<(), Error> {
         let credential = security.into_credential()?;
         self.post_home(session.client, Command::Control { session, program, credential })

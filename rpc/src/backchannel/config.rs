@@ -141,9 +141,6 @@ pub enum AddError {
     /// Minor version 0 has no sessions; versions above 2 are not known.
     #[error("minor version {0} has no backchannel")]
     MinorVersion(u32),
-    /// Calls with earlier parameters are still outstanding; the client may ask again (NFS4ERR_DELAY).
-    #[error("calls with earlier parameters are still outstanding")]
-    Busy,
 }
 
 /// What the core counts. All only grow.

@@ -59,6 +59,7 @@ impl Backchannel {
             slots: RequesterSlots::new(params.slots),
             versions,
             current: 0,
+            pending: None,
             request_bytes_max,
             batch_limit: batch_limit(self.config.batch_max, params),
             bound: 0,
@@ -72,6 +73,7 @@ impl Backchannel {
             refused: None,
             dead: false,
             lost: false,
+            draining: false,
         };
         if index == self.sessions.len() {
             self.sessions.push(None);
@@ -82,7 +84,8 @@ impl Backchannel {
     }
 
     /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls that are not sent yet. A call that
-    /// was sent keeps its bytes.
+    /// was sent keeps its bytes. If calls with too many earlier parameters are still out, new ones wait until the calls
+    /// of one of them are settled: none goes out with parameters that were replaced.
     pub fn control(
         &mut self,
         key: SessionKey,
@@ -94,19 +97,18 @@ impl Backchannel {
         let Some(session) = &mut self.sessions[index] else { return Err(AddError::NoSuchSession) };
         let head = encode_head(program, credential, session.minor_version, session.id);
         check_size(&head, session.request_bytes_max)?;
-        let version = Version { head, calls: 0 };
-        let current = match session.versions.iter().position(|v| v.calls == 0) {
+        session.pending = None;
+        match session.versions.iter().position(|v| v.calls == 0) {
             Some(unused) => {
-                session.versions[unused] = version;
-                unused
+                session.versions[unused].head = head;
+                session.current = unused as u8;
             }
             None if session.versions.len() < VERSIONS_MAX => {
-                session.versions.push(version);
-                session.versions.len() - 1
+                session.current = session.versions.len() as u8;
+                session.versions.push(Version { head, calls: 0 });
             }
-            None => return Err(AddError::Busy),
-        };
-        session.current = current as u8;
+            None => session.pending = Some(head),
+        }
         session.refused = None;
         self.update_path(host);
         Ok(())
@@ -130,8 +132,7 @@ impl Backchannel {
             }
         }
         while let Some(token) = session.own.pop(host) {
-            let sent = host.note(token) & NOTE_SENT != 0;
-            self.finish(token, &Outcome::Cancelled { sent }, host);
+            self.end_unsent(token, host);
         }
         self.update_path(host);
         true
@@ -148,11 +149,12 @@ impl Backchannel {
         self.queues.push_fresh(token, deadline_ns, host);
     }
 
-    /// A run that belongs to a session was accepted: CB_RECALL_SLOT. If there is no such session it ends as
-    /// [`Outcome::Cancelled`].
+    /// A run that belongs to a session was accepted: CB_RECALL_SLOT. If there is no such session, or it is being drained,
+    /// it ends as [`Outcome::Cancelled`].
     pub fn enqueue_on(&mut self, token: Token, session: SessionKey, host: &mut impl Host) {
         self.runs += 1;
-        match (self.session_index(session), self.ending(false)) {
+        let index = self.session_index(session).filter(|i| self.sessions[*i].as_ref().is_some_and(|s| !s.draining));
+        match (index, self.ending(false)) {
             (Some(_), Some(outcome)) => self.finish(token, &outcome, host),
             (Some(index), None) => self.push_own(index, token, host),
             (None, _) => self.finish(token, &Outcome::Cancelled { sent: false }, host),
@@ -170,8 +172,7 @@ impl Backchannel {
             found = found || session.own.remove(token, host);
         }
         if found {
-            let sent = host.note(token) & NOTE_SENT != 0;
-            self.finish(token, &Outcome::Cancelled { sent }, host);
+            self.end_unsent(token, host);
         }
         found
     }
@@ -184,6 +185,49 @@ impl Backchannel {
         if deadline_ns <= now_ns {
             self.give_up_all(now_ns, &Outcome::Cancelled { sent: true }, host);
         }
+    }
+
+    /// Sends nothing new on a session any more: what waits goes to the client's other sessions, but for CB_RECALL_SLOT,
+    /// which ends as [`Outcome::Cancelled`]. What is out may still be answered, see
+    /// [`session_runs`](Self::session_runs), until [`give_up_session`](Self::give_up_session). `false`: no such session.
+    pub fn drain_session(&mut self, key: SessionKey, host: &mut impl Host) -> bool {
+        let Some(index) = self.session_index(key) else { return false };
+        if let Some(session) = &mut self.sessions[index] {
+            session.draining = true;
+        }
+        self.end_own(index, host);
+        self.update_path(host);
+        true
+    }
+
+    /// Runs that cannot leave this session: those in its calls, and CB_RECALL_SLOT. Walks its calls.
+    pub fn session_runs(&self, key: SessionKey) -> u64 {
+        let Some(session) = self.live_sessions().find(|s| s.key == key) else { return 0 };
+        let out = session.call_range().map(|index| u64::from(self.calls.get(index).members.count_ones())).sum::<u64>();
+        out + u64::from(session.own.len())
+    }
+
+    /// Ends the [runs](Self::session_runs) of a session as [`Outcome::Cancelled`].
+    pub fn give_up_session(&mut self, now_ns: u64, key: SessionKey, host: &mut impl Host) {
+        let Some(index) = self.session_index(key) else { return };
+        let range = self.sessions[index].as_ref().map_or(0..0, Session::call_range);
+        for call in range {
+            self.give_up(now_ns, call, &Outcome::Cancelled { sent: true }, host);
+        }
+        self.end_own(index, host);
+    }
+
+    /// Ends what must not leave a session and cannot be sent on it.
+    fn end_own<H: Host>(&mut self, index: usize, host: &mut H) {
+        while let Some(token) = self.sessions[index].as_mut().and_then(|s| s.own.pop(host)) {
+            self.end_unsent(token, host);
+        }
+    }
+
+    /// Cancels a run that is not out now, though it may have been.
+    fn end_unsent<H: Host>(&mut self, token: Token, host: &mut H) {
+        let sent = host.note(token) & NOTE_SENT != 0;
+        self.finish(token, &Outcome::Cancelled { sent }, host);
     }
 
     /// The embedder says how the client is. In courtesy or expired, all its callbacks end, those that are out too.

@@ -36,6 +36,9 @@ pub(super) struct Session {
     pub slots: RequesterSlots,
     pub versions: Vec<Version>,
     pub current: u8,
+    /// Parameters that have replaced the current ones and wait for a place among the versions. Until they have one,
+    /// nothing new is sent.
+    pub pending: Option<Box<[u8]>>,
     pub request_bytes_max: usize,
     /// Most runs in one call; lowered when the client finds a batch too large.
     pub batch_limit: u8,
@@ -57,18 +60,21 @@ pub(super) struct Session {
     pub dead: bool,
     /// Every bound connection said NFS4ERR_BADSESSION.
     pub lost: bool,
+    /// It is being drained: nothing new is sent on it.
+    pub draining: bool,
 }
 
 impl Session {
     /// Memory held beyond the session itself.
     pub fn memory_bytes(&self) -> usize {
-        let heads = self.versions.iter().map(|v| v.head.len()).sum::<usize>();
+        let heads =
+            self.versions.iter().map(|v| v.head.len()).chain(self.pending.as_deref().map(<[u8]>::len)).sum::<usize>();
         self.slots.memory_bytes() + self.versions.capacity() * size_of::<Version>() + heads
     }
 
     /// Whether new calls may be sent.
     pub fn is_usable(&self) -> bool {
-        self.bound != 0 && !self.dead && !self.lost
+        self.bound != 0 && !self.dead && !self.lost && !self.draining
     }
 
     pub fn call_index(&self, slot: SlotId) -> usize {
@@ -205,6 +211,13 @@ impl Backchannel {
     pub(super) fn another_is_better(&self, index: usize) -> bool {
         let others = self.sessions.iter().enumerate().filter(|(i, _)| *i != index);
         others.filter_map(|(_, s)| s.as_ref()).any(|s| s.is_usable() && s.refused.is_none())
+    }
+
+    /// Whether a new call may go out on this session as far as the session itself is concerned.
+    pub(super) fn takes_new(&self, index: usize) -> bool {
+        self.sessions[index].as_ref().is_some_and(|s| {
+            !s.draining && s.pending.is_none() && !(s.refused.is_some() && self.another_is_better(index))
+        })
     }
 
     /// The client breaks the protocol on this session.

@@ -253,7 +253,7 @@ impl Backchannel {
         let at = usize::from(call.session);
         let Some(session) = &mut self.sessions[at] else { return };
         // A verdict on parameters that were replaced since says nothing about the new ones.
-        let current = call.version == session.current;
+        let current = call.version == session.current && session.pending.is_none();
         let first = current && session.refused.is_none();
         if current {
             session.refused = Some(fault);
@@ -407,7 +407,14 @@ impl Backchannel {
     fn unpin(&mut self, index: usize) {
         let call = *self.calls.get(index);
         if let Some(session) = &mut self.sessions[usize::from(call.session)] {
-            session.versions[usize::from(call.version)].calls -= 1;
+            let version = &mut session.versions[usize::from(call.version)];
+            version.calls -= 1;
+            if version.calls == 0
+                && let Some(head) = session.pending.take()
+            {
+                version.head = head;
+                session.current = call.version;
+            }
         }
         self.set_state(index, State::Free);
         self.calls.free(index);

@@ -311,6 +311,9 @@ impl Backchannel {
 
     /// A run that must not leave its session goes back to the session's own queue, which is held for a backoff.
     pub(super) fn delay_own<H: Host>(&mut self, now_ns: u64, session: usize, token: Token, why: Requeue, host: &mut H) {
+        if self.sessions[session].as_ref().is_some_and(|s| s.draining) {
+            return self.finish(token, &Outcome::Cancelled { sent: true }, host);
+        }
         if !self.put_back(now_ns, token, why, host) {
             return;
         }

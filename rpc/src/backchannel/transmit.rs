@@ -87,7 +87,7 @@ impl Backchannel {
                     && (s.ready_count > 0
                         || ((waiting || (!s.own.is_empty() && s.own_hold_ns == 0))
                             && s.slots.lowest_free().is_some()
-                            && !(s.refused.is_some() && self.another_is_better(index))))
+                            && self.takes_new(index)))
             })
         })
     }
@@ -133,7 +133,7 @@ impl Backchannel {
             return Transmit::Idle;
         }
         let Some(slot) = session.slots.lowest_free() else { return Transmit::Idle };
-        if session.refused.is_some() && self.another_is_better(index) {
+        if !self.takes_new(index) {
             return Transmit::Idle;
         }
         let fixed = session.versions[usize::from(session.current)].head.len() + CALL_WORDS_BYTES;

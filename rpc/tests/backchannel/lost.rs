@@ -143,25 +143,52 @@ fn f19_a_resend_keeps_its_bytes_whatever_the_parameters_are_now() {
     w.assert_clean();
 }
 
+/// Calls with as many earlier parameters are out as are kept: nothing goes out with replaced ones meanwhile (T20).
 #[test]
-fn parameters_are_kept_while_calls_need_them() {
+fn f6_new_callbacks_wait_for_room_for_their_parameters() {
     let mut w = World::new(8);
+    let mut out = Vec::new();
     for i in 0..4 {
         w.recall();
-        let program = 100 + i;
-        let sent = w.send();
-        assert_eq!(sent.program, if i == 0 { PROGRAM } else { program - 1 });
-        let result = w.core.control(S1, program, &sys(i), &mut w.host);
-        assert_eq!(result.is_ok(), i < 3, "four versions at most");
+        out.push(w.send());
+        assert_eq!(out[i].program, if i == 0 { PROGRAM } else { 99 + i as u32 });
+        w.core.control(S1, 100 + i as u32, &sys(i as u32), &mut w.host).unwrap();
     }
+    let waiting = [w.recall(), w.recall()];
+    w.quiet();
+    w.core.control(S1, 200, &sys(9), &mut w.host).unwrap();
+    w.quiet();
     w.disconnect(C1);
     w.bind(S1, C2);
     let again = w.sends();
     assert_eq!(again.iter().map(|s| s.program).collect::<Vec<_>>(), [PROGRAM, 100, 101, 102]);
-    w.answer_ok(&again[0]);
-    w.core.control(S1, 103, &sys(4), &mut w.host).unwrap();
-    w.recall();
-    assert_eq!(w.send().program, 103);
+    w.answer_ok(&again[2]);
+    let new = w.sends();
+    assert_eq!(new.iter().map(|s| (s.program, s.token())).collect::<Vec<_>>(), [(200, waiting[0]), (200, waiting[1])]);
+    for sent in [&again[0], &again[1], &again[3], &new[0], &new[1]] {
+        w.answer_ok(sent);
+    }
+    w.assert_clean();
+}
+
+/// The client refuses what it has replaced: that says nothing about the parameters that wait.
+#[test]
+fn f6_a_verdict_on_replaced_parameters_does_not_hold_the_new_ones() {
+    let mut w = World::new(8);
+    let mut out = Vec::new();
+    for i in 0..4 {
+        w.recall();
+        out.push(w.send());
+        w.core.control(S1, 100 + i, &sys(i), &mut w.host).unwrap();
+    }
+    w.answer(&out[3], &out[3].empty(Status::NFS4ERR_MINOR_VERS_MISMATCH));
+    assert_eq!(w.core.path_state(), PathState::Up);
+    let again = w.send();
+    assert_eq!((again.program, again.token()), (103, out[3].token()));
+    for sent in [&again, &out[0], &out[1], &out[2]] {
+        w.answer_ok(sent);
+    }
+    w.assert_clean();
 }
 
 #[test]

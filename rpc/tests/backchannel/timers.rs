@@ -170,3 +170,45 @@ fn delays_spread_and_end_together_with_the_deadline() {
     assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::Other(Outcome::TimedOut { sent: true })]));
     w.assert_clean();
 }
+
+/// A session is drained: nothing new goes out on it, what is out may be answered, the rest goes elsewhere.
+#[test]
+fn t12_a_drained_session_takes_nothing_new_and_is_given_up_at_last() {
+    let mut w = World::new(2);
+    let [answered, silent] = [w.recall(), w.recall()];
+    let sent = w.sends();
+    let (unsent, own) = (w.recall(), w.run_on(S1));
+    assert!(w.core.drain_session(S1, &mut w.host) && !w.core.drain_session(S2, &mut w.host));
+    assert_eq!(w.ended(own), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    assert_eq!((w.core.session_runs(S1), w.core.path_state()), (2, PathState::Down));
+    w.answer_ok(&sent[0]);
+    w.quiet();
+    let late = w.run_on(S1);
+    assert_eq!(w.ended(late), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    w.add_session(S2, 1);
+    w.bind(S2, C2);
+    let moved = w.send();
+    assert_eq!((moved.token(), moved.session), (unsent, session_id(S2)));
+    w.answer_ok(&moved);
+    assert_eq!(w.core.session_runs(S1), 1);
+    w.core.give_up_session(w.now_ns, S1, &mut w.host);
+    assert_eq!(
+        (w.ended(answered), w.ended(silent)),
+        (&[Ended::ok()][..], &[Ended::Other(Outcome::Cancelled { sent: true })][..])
+    );
+    assert_eq!((w.core.session_runs(S1), w.core.census().slots_quarantined), (0, 1));
+    w.answer_ok(&sent[1]);
+    w.assert_clean();
+}
+
+/// CB_RECALL_SLOT that is answered NFS4ERR_DELAY cannot be sent again on a session that is drained.
+#[test]
+fn a_drained_session_sends_nothing_of_its_own_again() {
+    let mut w = World::new(2);
+    let own = w.run_on(S1);
+    let sent = w.send();
+    w.core.drain_session(S1, &mut w.host);
+    w.answer(&sent, &sent.op_status(Status::NFS4ERR_DELAY, 2));
+    assert_eq!(w.ended(own), [Ended::Other(Outcome::Cancelled { sent: true })]);
+    w.assert_clean();
+}

@@ -6,6 +6,7 @@
 
 mod bench;
 mod clients;
+mod control;
 mod many;
 mod paths;
 mod runs;
