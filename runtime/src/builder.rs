@@ -6,7 +6,7 @@ use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, Io
 use crate::reactor::Reactor;
 use crate::registry::Shared;
 use crate::runtime::Runtime;
-use crate::settings::{Settings, rpc_timeout_default};
+use crate::settings::{DEADLINE_MAX, Settings, rpc_timeout_default, run_deadline_default};
 use ringback_rpc::backchannel::BATCH_MAX;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -93,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// A run ends this long after its accepted `try_run`, wherever it is. Default: one lease.
+    /// A run ends this long after its accepted `try_run`, wherever it is; at most 35 minutes. Default: one lease.
     pub fn run_deadline(mut self, deadline: Duration) -> Self {
         self.run_deadline = Some(deadline);
         self
@@ -107,6 +107,7 @@ impl Builder {
     }
 
     /// A call without a reply for this long makes its connection suspect. Default: a tenth of the lease, at least 1 s.
+    /// At most 35 minutes.
     pub fn rpc_timeout(mut self, timeout: Duration) -> Self {
         self.rpc_timeout = Some(timeout);
         self
@@ -168,7 +169,7 @@ impl Builder {
 
     /// The settings, with what follows from others filled in.
     pub(crate) fn into_settings(mut self) -> Result<Settings, BuildError> {
-        self.settings.run_deadline = self.run_deadline.unwrap_or(self.settings.lease);
+        self.settings.run_deadline = self.run_deadline.unwrap_or_else(|| run_deadline_default(self.settings.lease));
         self.settings.return_deadline = self.return_deadline.unwrap_or(self.settings.lease);
         self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
         check(&self.settings)?;
@@ -208,9 +209,14 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
     in_range("calls_unanswered_max", settings.calls_unanswered_max as u64, 1, 1 << 20)?;
     in_range("unsent_bytes_max", settings.unsent_bytes_max as u64, 4096, 1 << 30)?;
     in_range("lease in seconds", settings.lease.as_secs(), 1, 1 << 20)?;
-    in_range("run deadline in ms", settings.run_deadline.as_millis() as u64, 1, 1 << 21)?;
-    in_range("return deadline in ms", settings.return_deadline.as_millis() as u64, 1, 1 << 30)?;
-    in_range("RPC timeout in ms", settings.rpc_timeout.as_millis() as u64, 1, 1 << 21)
+    let deadline_ms_max = DEADLINE_MAX.as_millis() as u64;
+    in_range("run deadline in ms", millis(settings.run_deadline), 1, deadline_ms_max)?;
+    in_range("return deadline in ms", millis(settings.return_deadline), 1, 1 << 30)?;
+    in_range("RPC timeout in ms", millis(settings.rpc_timeout), 1, deadline_ms_max)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Starts a reactor's thread; the back end is made on it (an io_uring belongs to the thread that made it), so whether

@@ -7,6 +7,7 @@ use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::Census;
 use crate::transport::Transport;
 use ringback_rpc::backchannel::{ClientState, Credential, SessionParams};
+use ringback_rpc::record::MARK_BYTES;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -34,10 +35,11 @@ pub(crate) enum Command {
         buf: SendBuf,
         result: io::Result<()>,
     },
-    /// A fore-channel reply, each buffer sent without a copy.
+    /// A fore-channel reply: its record mark and its bytes.
     Reply {
         connection: ConnectionId,
-        buffers: Vec<SendBuf>,
+        mark: [u8; MARK_BYTES],
+        buffers: Vec<Vec<u8>>,
     },
     /// First half of binding: the connection learns whose backchannel it carries, then tells the client's home.
     Bind {
@@ -48,6 +50,12 @@ pub(crate) enum Command {
     Carry {
         connection: ConnectionId,
         records: Vec<u8>,
+        client: ClientId,
+    },
+
+    /// A client is forgotten by its home: the connection carries nothing for it any more.
+    Release {
+        connection: ConnectionId,
         client: ClientId,
     },
 
@@ -87,7 +95,13 @@ pub(crate) enum Command {
         connection: ConnectionId,
         client: ClientId,
     },
-    /// What a [`Command::Carry`] brought has been sent.
+    /// Receiving from a connection of another reactor pauses for calls that wait for the embedder, or goes on.
+    Hold {
+        connection: ConnectionId,
+        client: ClientId,
+        held: bool,
+    },
+    /// What a [`Command::Carry`] brought is not in the way of more any longer.
     CarryDone {
         connection: ConnectionId,
         client: ClientId,

@@ -287,7 +287,7 @@ impl ClientTable {
     /// The client, if it is registered.
     pub fn live(&self, id: ClientId) -> Option<&ClientShared> {
         let client = self.get(id.index)?;
-        (client.generation() == id.generation && client.live.load(Acquire)).then_some(client)
+        (client.live.load(SeqCst) && client.generation() == id.generation).then_some(client)
     }
 
     /// Every client that is registered or still has runs in flight.
@@ -300,7 +300,7 @@ impl ClientTable {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = |i: &u32| {
             self.get(*i)
-                .is_some_and(|c| c.entries.load(Acquire) == 0 && c.in_flight.count() == 0 && !c.live.load(Acquire))
+                .is_some_and(|c| c.entries.load(SeqCst) == 0 && c.in_flight.count() == 0 && !c.live.load(Acquire))
         };
         let index = match admission.removed.iter().position(idle) {
             Some(at) => admission.removed.swap_remove(at),
@@ -321,7 +321,7 @@ impl ClientTable {
             client.hide_session(serial);
         }
         client.in_flight.reopen();
-        client.live.store(true, Release);
+        client.live.store(true, SeqCst);
         Some(ClientId { index, generation })
     }
 

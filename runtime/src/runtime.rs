@@ -4,7 +4,7 @@ use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, R
 use crate::command::Command;
 use crate::drain::{DrainJob, DrainReport, PATIENCE_MAX};
 use crate::fore::CallToken;
-use crate::io::{BackendReport, SendBuf, monotonic_ns};
+use crate::io::{BackendReport, monotonic_ns};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ClientShared, Shared};
 use crate::session::{Security, SessionConfig};
@@ -202,7 +202,7 @@ impl Runtime {
     /// `try_run` on its callbacks answers [`TryRun::Closed`]. The callbacks themselves are still to be removed.
     pub fn remove_client(&self, client: ClientId) -> Result<(), Error> {
         let known = self.client(client)?;
-        if known.live.swap(false, AcqRel) {
+        if known.live.swap(false, SeqCst) {
             let _ = known.in_flight.close();
             self.shared().reactors[known.home()].post(Command::RemoveClient(client));
         }
@@ -270,8 +270,18 @@ impl Runtime {
     pub fn insert(&self, client: ClientId, op: CallbackOp, cookie: u64) -> Result<CallbackKey, InsertError> {
         let shared = self.shared();
         let known = shared.clients.live(client).ok_or(InsertError::NoSuchClient)?;
-        known.entries.fetch_add(1, AcqRel);
-        shared.slab.insert(known.home(), client.index, op as u8, cookie).inspect_err(|_| {
+        if matches!(op, CallbackOp::Sequence | CallbackOp::Illegal) {
+            return Err(InsertError::NotACallback);
+        }
+        known.entries.fetch_add(1, SeqCst);
+        // Looked at again now that the count keeps the place: in between the client may have gone and the next one come,
+        // and the entry would have named that one. Sequentially consistent, like their partners `remove_client` and
+        // `ClientTable::add`: either the client is seen to be gone here, or the count is seen there.
+        let inserted = match shared.clients.live(client) {
+            Some(_) => shared.slab.insert(known.home(), client.index, op as u8, cookie),
+            None => Err(InsertError::NoSuchClient),
+        };
+        inserted.inspect_err(|_| {
             known.entries.fetch_sub(1, AcqRel);
         })
     }
@@ -360,18 +370,14 @@ impl Runtime {
     }
 
     /// Answers a fore-channel call that was [deferred](crate::Call::defer): the reply's record is the buffers one after the
-    /// other (RPC header and results, no record mark), each sent without a copy.
+    /// other (RPC header and results, no record mark). Small ones are copied behind what waits to be sent, so that they
+    /// leave together; large ones are sent without a copy.
     pub fn reply(&self, token: CallToken, buffers: Vec<Vec<u8>>) {
         let connection = token.connection;
         let len: usize = buffers.iter().map(Vec::len).sum();
         // A reply of 2 GiB would need several fragments; no client takes one.
         let Some(mark) = ringback_rpc::record::mark(len) else { return self.close_connection(connection) };
-        let buffers = std::iter::once(mark.to_vec())
-            .chain(buffers)
-            .filter(|b| !b.is_empty())
-            .map(|b| SendBuf::shared(Box::new(b)))
-            .collect();
-        self.shared().port_of(connection).post(Command::Reply { connection, buffers });
+        self.shared().port_of(connection).post(Command::Reply { connection, mark, buffers });
     }
 
     /// Ends all callbacks: no new run is accepted, runs not sent yet end at once as cancelled, sent ones may be answered

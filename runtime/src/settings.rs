@@ -68,6 +68,18 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Bytes waiting on one connection with which no more callbacks are encoded for it: two buffers, one that is being
+    /// sent and one that fills. Callbacks alone never make receiving pause.
+    pub fn callback_staged_bytes_max(&self) -> usize {
+        (2 * STAGING_BYTES).min(self.unsent_bytes_max / 2)
+    }
+
+    /// How often the home reactor of a client is told that a connection elsewhere is alive: well within the time after
+    /// which it would take it for dead.
+    pub fn heard_period_ns(&self) -> u64 {
+        (self.rpc_timeout.as_nanos() as u64 / 4).min(250_000_000)
+    }
+
     /// The settings of one client's backchannel. Each client has its own jitter and begins at its own xid, so that two
     /// incarnations of a client are not taken for one another by a late reply.
     pub fn backchannel_config(&self, client: ClientId) -> Config {
@@ -85,7 +97,16 @@ impl Settings {
     }
 }
 
+/// The longest run deadline, and RPC timeout. The entries hold the start of a run in microseconds of 32 bits, which wrap
+/// after 71 minutes: a run must have ended by then.
+pub(crate) const DEADLINE_MAX: Duration = Duration::from_secs(35 * 60);
+
 /// A tenth of the lease, at least one second.
 pub(crate) fn rpc_timeout_default(lease: Duration) -> Duration {
-    (lease / 10).max(Duration::from_secs(1))
+    (lease / 10).clamp(Duration::from_secs(1), DEADLINE_MAX)
+}
+
+/// One lease.
+pub(crate) fn run_deadline_default(lease: Duration) -> Duration {
+    lease.min(DEADLINE_MAX)
 }

@@ -18,7 +18,17 @@ pub trait Transport: Send + 'static {
     /// dropped.
     fn send(&mut self, outbound: Outbound);
 
-    /// The runtime is done with the connection.
+    /// The connection has as many calls or bytes to answer as it may have
+    /// ([`calls_unanswered_max`](crate::Builder::calls_unanswered_max),
+    /// [`unsent_bytes_max`](crate::Builder::unsent_bytes_max)): hand in nothing more until [`Transport::resume`], so that
+    /// the peer is held back. What is handed in all the same is taken, and nothing bounds it.
+    fn pause(&mut self) {}
+
+    /// Half of what made it pause is gone.
+    fn resume(&mut self) {}
+
+    /// The runtime is done with the connection. Nothing may be sent on it afterwards, nor may what has been begun be sent
+    /// on another one: the same calls may go out on another connection right after this (RFC 8881 section 2.10.6.2).
     fn close(&mut self);
 }
 

@@ -6,11 +6,12 @@ use super::home::{Draining, Link, Place, conn_token};
 use crate::command::Command;
 use crate::drain::DrainJob;
 use crate::hooks::Event;
-use crate::io::{ConnKey, Io, SendBuf};
+use crate::io::{ConnKey, Io};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::count;
 use crate::transport::Transport;
 use ringback_rpc::backchannel::{self, Backchannel, ClientState};
+use ringback_rpc::record::MARK_BYTES;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -33,18 +34,19 @@ impl<I: Io> Reactor<I> {
                     self.sent(key, buf, result.map(|()| len));
                 }
             }
-            Command::Reply { connection, buffers } => self.reply(connection, buffers),
+            Command::Reply { connection, mark, buffers } => self.reply(connection, mark, buffers),
             Command::Bind { connection, session } => self.bind(connection, session),
             Command::Carry { connection, records, client } => self.carry(connection, records, client),
             Command::Carried { connection, client, record } => self.carried(connection, client, &record),
             Command::CarryDone { connection, client } => {
                 self.home.act_on(client, |client, _| {
-                    let link = client.links.iter_mut().find(|l| l.connection == connection);
-                    if let Some(Link { place: Place::Remote { batches_out }, .. }) = link {
+                    if let Some(Link { place: Place::Remote { batches_out }, .. }) = client.link_mut(connection) {
                         *batches_out -= 1;
                     }
                 });
             }
+            Command::Release { connection, client } => self.release(connection, client),
+            Command::Hold { connection, client, held } => self.hold(connection, client, held),
             Command::Heard { connection, client } => {
                 let now_ns = self.home.now_ns;
                 self.home.act_on(client, |client, _| client.backchannel.heard(now_ns, conn_token(connection)));
@@ -94,6 +96,10 @@ impl<I: Io> Reactor<I> {
                     Ok(())
                 });
                 if let Some(Err(error)) = added {
+                    // Shown when it was registered; its place is another one's now.
+                    if let Some(known) = self.home.shared.clients.live(session.client) {
+                        known.hide_session(session.serial);
+                    }
                     self.home.shared.hooks.event(&Event::SessionRefused { session, error });
                 }
             }
@@ -133,13 +139,11 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    fn reply(&mut self, connection: ConnectionId, buffers: Vec<SendBuf>) {
+    fn reply(&mut self, connection: ConnectionId, mark: [u8; MARK_BYTES], buffers: Vec<Vec<u8>>) {
         let Some(key) = self.lines.key_of(connection) else { return };
         if let Some((connection, pool)) = self.lines.get(key) {
             connection.calls_unanswered = connection.calls_unanswered.saturating_sub(1);
-            for buf in buffers {
-                connection.out.push(buf, pool);
-            }
+            connection.out.push_record(mark, buffers, pool);
         }
         self.lines.queue_flush(key);
         self.relieve(key);
@@ -160,19 +164,47 @@ impl<I: Io> Reactor<I> {
         } else {
             self.home.shared.reactors[bound.home].post(Command::Bound { connection, session });
         }
+        self.tell_held(key, Some(session.client));
     }
 
     fn bound(&mut self, connection: ConnectionId, place: Place, session: SessionKey) {
         let now_ns = self.home.now_ns;
         let bound = self.home.act_on(session.client, |client, host| {
-            if client.links.iter().all(|l| l.connection != connection) {
-                client.links.push(Link { connection, place });
+            if client.link_mut(connection).is_none() {
+                client.links.push(Link { connection, place, held: false });
             }
             client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host)
         });
-        if let Some(Err(error)) = bound {
-            self.home.shared.hooks.event(&Event::SessionRefused { session, error });
+        match bound {
+            Some(Ok(())) => {}
+            Some(Err(error)) => self.home.shared.hooks.event(&Event::SessionRefused { session, error }),
+            // It has been forgotten since the connection learnt about it.
+            None => self.part(connection, session.client),
         }
+    }
+
+    /// A connection is to carry nothing for a client any more.
+    fn part(&mut self, connection: ConnectionId, client: ClientId) {
+        if connection.reactor() == self.home.reactor {
+            self.release(connection, client);
+        } else {
+            self.home.shared.port_of(connection).post(Command::Release { connection, client });
+        }
+    }
+
+    fn release(&mut self, connection: ConnectionId, client: ClientId) {
+        let Some(key) = self.lines.key_of(connection) else { return };
+        if let Some((connection, _)) = self.lines.get(key) {
+            connection.bound.retain(|b| b.client != client);
+        }
+    }
+
+    pub(super) fn hold(&mut self, connection: ConnectionId, client: ClientId, held: bool) {
+        self.home.act_on(client, |client, _| {
+            if let Some(link) = client.link_mut(connection) {
+                link.held = held;
+            }
+        });
     }
 
     fn unbound(&mut self, connection: ConnectionId, client: ClientId) {
@@ -187,7 +219,7 @@ impl<I: Io> Reactor<I> {
         let Some(home) = self.home.shared.clients.get(client.index).map(|c| c.home()) else { return };
         let Some(key) = self.lines.key_of(connection) else { return };
         if let Some((connection, pool)) = self.lines.get(key) {
-            connection.out.push(SendBuf::shared(Box::new(records)), pool);
+            connection.out.push(records, pool);
             connection.carried.push(Bound { client, home });
         }
         self.lines.queue_flush(key);
@@ -220,13 +252,26 @@ impl<I: Io> Reactor<I> {
     /// Connections that the core judged dead. They must be shut down before the same calls go out on another one (RFC
     /// 8881 section 2.10.6.2).
     pub(super) fn close_condemned(&mut self) {
-        while let Some(connection) = self.home.condemned.pop() {
-            if connection.reactor() != self.home.reactor {
-                self.home.shared.port_of(connection).post(Command::CloseConnection(connection));
-            } else if let Some(key) = self.lines.key_of(connection) {
-                count(&self.port().stats.connections_condemned);
-                self.close(key);
+        while let Some((client, connection)) = self.home.condemned.pop() {
+            count(&self.port().stats.connections_condemned);
+            if connection.reactor() == self.home.reactor {
+                if let Some(key) = self.lines.key_of(connection) {
+                    self.close(key);
+                }
+                continue;
             }
+            let port = self.home.shared.port_of(connection);
+            port.post(Command::CloseConnection(connection));
+            if port.has_ended() {
+                self.unbound(connection, client);
+                continue;
+            }
+            // Until the other reactor says that it is unbound, which it does when it has closed it.
+            self.home.act_on(client, |client, _| {
+                if let Some(link) = client.link_mut(connection) {
+                    link.place = Place::Condemned;
+                }
+            });
         }
     }
 
@@ -253,6 +298,9 @@ impl<I: Io> Reactor<I> {
         self.wheel.disarm(index);
         if let Some(client) = self.home.clients.get_mut(index as usize).and_then(Option::take) {
             self.ring.retain(|i| *i != index);
+            for link in &client.links {
+                self.part(link.connection, client.id);
+            }
             self.home.shared.clients.removed(client.id);
         }
     }

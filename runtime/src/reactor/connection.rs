@@ -45,7 +45,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, key: ConnKey, record_bytes_max: usize, transport: Option<Box<dyn Transport>>) -> Self {
+    fn new(id: ConnectionId, key: ConnKey, record_bytes_max: usize, transport: Option<Box<dyn Transport>>) -> Self {
         Connection {
             id,
             key,
@@ -175,6 +175,13 @@ impl Lines {
     }
 }
 
+/// Staging buffers that a reactor keeps for later, 32 MiB: as many connections as have a send under way in ordinary
+/// times. What a burst over more connections needed goes back to the allocator.
+const POOL_BUFFERS_MAX: usize = 512;
+
+/// Embedder's bytes up to this size are copied behind what waits already: a send of its own costs more.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+
 /// Staging buffers that are not in use, kept for the next turn.
 #[derive(Default)]
 pub(crate) struct Pool {
@@ -196,7 +203,7 @@ impl Pool {
 
     /// Keeps a staging buffer; one of another size was made for a single large record and is dropped.
     pub fn give(&mut self, buf: Vec<u8>) {
-        if buf.len() == STAGING_BYTES {
+        if buf.len() == STAGING_BYTES && self.kept.len() < POOL_BUFFERS_MAX {
             self.kept.push(buf);
         }
     }
@@ -228,11 +235,6 @@ impl Outgoing {
         self.queued_bytes + self.tail_filled
     }
 
-    /// Everything that was written has been sent.
-    pub fn is_empty(&self) -> bool {
-        !self.sending && self.unsent_bytes() == 0
-    }
-
     /// Room for at least `bytes_min` bytes, behind what was written before. `None`: there is no memory for it, and
     /// nothing has changed.
     pub fn space(&mut self, bytes_min: usize, pool: &mut Pool) -> Option<&mut [u8]> {
@@ -249,6 +251,48 @@ impl Outgoing {
         self.tail_filled += count;
     }
 
+    /// Gives the staging buffer back if nothing was written to it.
+    pub fn release(&mut self, pool: &mut Pool) {
+        if self.tail_filled == 0 {
+            pool.give(std::mem::take(&mut self.tail));
+        }
+    }
+
+    /// Lets `write` write at most `bytes_max` bytes behind what was written before; it says how many. How much room it
+    /// asks for does not matter for what is sent together, nor for the memory that waits: a buffer is sealed only when
+    /// what was really written does not fit.
+    pub fn write(
+        &mut self,
+        bytes_max: usize,
+        pool: &mut Pool,
+        write: impl FnOnce(&mut [u8]) -> xdr::Result<usize>,
+    ) -> xdr::Result<()> {
+        let room = self.tail.len() - self.tail_filled;
+        if bytes_max <= room {
+            self.tail_filled += write(&mut self.tail[self.tail_filled..][..bytes_max])?;
+            return Ok(());
+        }
+        let fresh = if bytes_max <= STAGING_BYTES { pool.take() } else { zeroed(bytes_max) };
+        let no_memory = XdrErrorKind::NoSpace { needed: bytes_max, left: 0 };
+        let mut fresh = fresh.ok_or(XdrError { what: "staging buffer", offset: 0, kind: no_memory })?;
+        let written = match write(&mut fresh[..bytes_max]) {
+            Ok(written) => written,
+            Err(error) => {
+                pool.give(fresh);
+                return Err(error);
+            }
+        };
+        if written <= room {
+            self.tail[self.tail_filled..][..written].copy_from_slice(&fresh[..written]);
+            self.tail_filled += written;
+            pool.give(fresh);
+        } else {
+            self.seal(pool);
+            (self.tail, self.tail_filled) = (fresh, written);
+        }
+        Ok(())
+    }
+
     fn seal(&mut self, pool: &mut Pool) {
         let tail = std::mem::take(&mut self.tail);
         let filled = std::mem::take(&mut self.tail_filled);
@@ -260,11 +304,31 @@ impl Outgoing {
         }
     }
 
-    /// Bytes of an embedder, behind what was written before, without a copy.
-    pub fn push(&mut self, buf: SendBuf, pool: &mut Pool) {
-        self.seal(pool);
-        self.queued_bytes += buf.unsent().len();
-        self.queue.push_back(buf);
+    /// Bytes of an embedder, behind what was written before; without a copy if they are many.
+    pub fn push(&mut self, bytes: Vec<u8>, pool: &mut Pool) {
+        if bytes.len() > COPY_BYTES_MAX || !self.copy(&bytes, pool) {
+            self.seal(pool);
+            self.queued_bytes += bytes.len();
+            self.queue.push_back(SendBuf::shared(Box::new(bytes)));
+        }
+    }
+
+    /// Copies a few bytes behind what was written before. `false`: there is no memory to copy them to.
+    fn copy(&mut self, bytes: &[u8], pool: &mut Pool) -> bool {
+        let Some(space) = self.space(bytes.len(), pool) else { return false };
+        space[..bytes.len()].copy_from_slice(bytes);
+        self.commit(bytes.len());
+        true
+    }
+
+    /// A record of an embedder that consists of these pieces, behind its mark.
+    pub fn push_record(&mut self, mark: [u8; record::MARK_BYTES], pieces: Vec<Vec<u8>>, pool: &mut Pool) {
+        if !self.copy(&mark, pool) {
+            self.push(mark.to_vec(), pool);
+        }
+        for bytes in pieces {
+            self.push(bytes, pool);
+        }
     }
 
     /// A buffer that the transport did not take, or not wholly: first in line again.
@@ -315,16 +379,13 @@ impl ReplySink for ReplyTo<'_> {
         bytes_max: usize,
         write: &mut dyn FnMut(&mut Writer<'_>) -> xdr::Result<()>,
     ) -> xdr::Result<()> {
-        let bytes = bytes_max + record::MARK_BYTES;
-        let no_memory =
-            || XdrError { what: "staging buffer", offset: 0, kind: XdrErrorKind::NoSpace { needed: bytes, left: 0 } };
-        let space = self.out.space(bytes, self.pool).ok_or_else(no_memory)?;
-        let mut w = Writer::new(&mut space[..bytes]);
-        let mark = record::begin(&mut w)?;
-        write(&mut w)?;
-        record::end(&mut w, mark)?;
-        let written = w.position();
-        self.out.commit(written);
+        self.out.write(bytes_max + record::MARK_BYTES, self.pool, |space| {
+            let mut w = Writer::new(space);
+            let mark = record::begin(&mut w)?;
+            write(&mut w)?;
+            record::end(&mut w, mark)?;
+            Ok(w.position())
+        })?;
         self.fate = Fate::Answered;
         Ok(())
     }
@@ -347,17 +408,64 @@ mod tests {
     fn bytes_leave_in_the_order_in_which_they_were_written() {
         let (mut out, mut pool) = (Outgoing::default(), Pool::default());
         write(&mut out, &mut pool, b"one");
-        out.push(SendBuf::shared(Box::new(b"two".to_vec())), &mut pool);
+        let large = vec![2; COPY_BYTES_MAX + 1];
+        out.push(large.clone(), &mut pool);
+        out.push(b"two".to_vec(), &mut pool);
         write(&mut out, &mut pool, b"three");
         write(&mut out, &mut pool, b"four");
-        assert_eq!(out.unsent_bytes(), 15);
+        assert_eq!(out.unsent_bytes(), 15 + large.len());
         let mut all = Vec::new();
         let mut sends = 0;
         while let Some(buf) = out.next(&mut pool) {
             all.extend_from_slice(buf.unsent());
             sends += 1;
         }
-        assert_eq!((all.as_slice(), sends, out.unsent_bytes()), (&b"onetwothreefour"[..], 3, 0));
+        let expected = [b"one", &large[..], b"twothreefour"].concat();
+        assert!(all == expected);
+        assert_eq!((sends, out.unsent_bytes()), (3, 0));
+    }
+
+    /// However much room a reply asks for: replies leave together, and a peer that does not read holds little more memory
+    /// than bytes.
+    #[test]
+    fn room_that_was_asked_for_in_vain_costs_nothing() {
+        let (mut out, mut pool) = (Outgoing::default(), Pool::default());
+        for n in 0..1000 {
+            let bytes_max = [60_000, STAGING_BYTES, 1 << 20][n % 3];
+            out.write(bytes_max, &mut pool, |space| {
+                assert_eq!(space.len(), bytes_max);
+                space[..100].fill(n as u8);
+                Ok(100)
+            })
+            .unwrap();
+            out.write(bytes_max, &mut pool, |space| Writer::new(space).raw(&vec![0; 1 << 21]).map(|()| 0)).unwrap_err();
+            out.push(vec![n as u8; 100], &mut pool);
+        }
+        let held: usize = out.queue.iter().map(|b| b.unsent().len().max(STAGING_BYTES)).sum();
+        assert!(held < 1 << 20, "{held} bytes are held for {}", out.unsent_bytes());
+        let mut all = Vec::new();
+        while let Some(buf) = out.next(&mut pool) {
+            all.extend_from_slice(buf.unsent());
+        }
+        let expected: Vec<u8> = (0..1000).flat_map(|n| [n as u8; 200]).collect();
+        assert!(all == expected);
+    }
+
+    #[test]
+    fn the_pool_forgets_a_burst() {
+        let mut pool = Pool::default();
+        let mut outs: Vec<Outgoing> = (0..3 * POOL_BUFFERS_MAX).map(|_| Outgoing::default()).collect();
+        for out in &mut outs {
+            write(out, &mut pool, b"reply");
+        }
+        for out in &mut outs {
+            out.clear(&mut pool);
+        }
+        assert_eq!(pool.kept.len(), POOL_BUFFERS_MAX);
+        // Looking for room and writing nothing keeps no buffer either.
+        outs[0].space(1, &mut pool).unwrap();
+        outs[0].release(&mut pool);
+        assert_eq!((pool.kept.len(), outs[0].tail.len()), (POOL_BUFFERS_MAX, 0));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::stats::{Census, ReactorStats, count, count_by, set};
 use crate::wait::{Answer, WaitError};
 use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// One client.
 pub(super) struct Client {
@@ -32,6 +33,9 @@ pub(super) struct Client {
 pub(super) struct Link {
     pub connection: ConnectionId,
     pub place: Place,
+    /// Not read from at present because calls wait for the embedder: that a reply does not come over it says nothing
+    /// about the client.
+    pub held: bool,
 }
 
 /// Where the connection is driven.
@@ -44,12 +48,32 @@ pub(super) enum Place {
         /// Batches handed over and not sent yet.
         batches_out: usize,
     },
+    /// On another reactor, which has been told to close it and has not said yet that it has.
+    Condemned,
 }
 
 impl Client {
     /// Whether a connection of the client has something to send and is not waiting for room.
     pub fn wants_transmit(&self) -> bool {
-        self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
+        !self.awaits_close() && self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
+    }
+
+    /// Whether a connection that was given up is perhaps still open: what was sent on it must not be sent on another one
+    /// before it has been closed (RFC 8881 section 2.10.6.2).
+    pub fn awaits_close(&self) -> bool {
+        self.links.iter().any(|l| matches!(l.place, Place::Condemned))
+    }
+
+    pub fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|l| l.connection == connection)
+    }
+
+    /// Lets the core do what is due.
+    pub fn handle_timeout(&mut self, now_ns: u64, host: &mut ClientHost<'_>) {
+        for link in self.links.iter().filter(|l| l.held) {
+            self.backchannel.heard(now_ns, conn_token(link.connection));
+        }
+        self.backchannel.handle_timeout(now_ns, host);
     }
 
     /// Adds what the core has counted since the last look to the reactor's counters.
@@ -112,7 +136,7 @@ pub(super) struct Home {
     /// Clients to look at before the turn ends.
     pub touched: Vec<u32>,
     /// Connections that the core has given up.
-    pub condemned: Vec<ConnectionId>,
+    pub condemned: Vec<(ClientId, ConnectionId)>,
     pub drain: Option<Draining>,
     /// Who waits for the end of a run.
     pub waits: WaitTable<Answer>,
@@ -248,6 +272,12 @@ impl Home {
 
     /// Whether a run of a client of this reactor is not completed.
     pub fn is_busy(&self) -> bool {
+        // A run that was taken up and not released is counted by this reactor alone; only when there is none, those that
+        // were accepted and have not arrived yet are looked for, which walks the table of clients.
+        let stats = &self.port().stats;
+        if stats.started.load(Relaxed) != stats.released.load(Relaxed) {
+            return true;
+        }
         self.shared.clients.each().any(|c| c.home() == self.reactor && c.in_flight.count() > 0)
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct ClientHost<'a> {
     pub waits: &'a mut WaitTable<Answer>,
     pub owed: &'a mut Owed,
     /// Connections that the core has given up.
-    pub condemned: &'a mut Vec<ConnectionId>,
+    pub condemned: &'a mut Vec<(ClientId, ConnectionId)>,
 }
 
 impl ClientHost<'_> {
@@ -183,7 +183,7 @@ impl Host for ClientHost<'_> {
         let told = match event {
             backchannel::Event::Path(state) => Event::PathState { client, state },
             backchannel::Event::CloseConnection(conn) => {
-                self.condemned.push(ConnectionId::from_bits(conn.0));
+                self.condemned.push((client, ConnectionId::from_bits(conn.0)));
                 return;
             }
             backchannel::Event::Unbound { session: key, conn } => {

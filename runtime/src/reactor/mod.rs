@@ -198,7 +198,10 @@ impl<I: Io> Reactor<I> {
         if self.submitted.is_empty() {
             self.submitted = port.inbox.take_all(&shared.slab);
         }
-        while let Some(command) = port.commands.pop() {
+        // Those that are here now: what they cause to be posted is for the next turn, and producers that do not stop must
+        // not keep the reactor from its connections.
+        for _ in 0..port.commands.len() {
+            let Some(command) = port.commands.pop() else { break };
             self.run_command(command);
         }
         let now_us = turn_us(self.home.now_ns);
@@ -226,7 +229,7 @@ impl<I: Io> Reactor<I> {
         let now_ns = self.home.now_ns;
         self.wheel.expire(now_ns, &mut self.fired);
         for client in self.fired.drain(..) {
-            self.home.act(client, |client, host| client.backchannel.handle_timeout(now_ns, host));
+            self.home.act(client, |client, host| client.handle_timeout(now_ns, host));
         }
         self.home.tell_overdue();
     }

@@ -13,10 +13,6 @@ use ringback_rpc::backchannel::Handled;
 use ringback_rpc::message::{self, MessageType};
 use ringback_rpc::record::{Record, RecordError};
 
-/// How often the home reactor of a client is told that a connection elsewhere is alive. Well below the shortest RPC
-/// timeout, 1 s.
-const HEARD_PERIOD_NS: u64 = 250_000_000;
-
 impl<I: Io> Reactor<I> {
     /// Bytes of a socket.
     pub(super) fn received(&mut self, key: ConnKey, buf: &RecvBuf) {
@@ -38,7 +34,7 @@ impl<I: Io> Reactor<I> {
     fn heard(&mut self, key: ConnKey) {
         let now_ns = self.home.now_ns;
         let Some((connection, _)) = self.lines.get(key) else { return };
-        let due = now_ns >= connection.heard_told_ns + HEARD_PERIOD_NS;
+        let due = now_ns >= connection.heard_told_ns + self.home.shared.settings.heard_period_ns();
         for bound in &connection.bound {
             if bound.home == self.home.reactor {
                 if let Some(client) = self.home.client(bound.client.index) {
@@ -55,14 +51,10 @@ impl<I: Io> Reactor<I> {
     /// What [`feed`] left over waits until there is room. A stream that is no sequence of records cannot be understood
     /// from there on: its connection is closed.
     fn fed(&mut self, key: ConnKey, rest: Result<Vec<u8>, RecordError>) {
-        let settings = &self.home.shared.settings;
         match (rest, self.lines.get(key)) {
             (Ok(rest), Some((connection, _))) => {
                 connection.backlog = rest;
-                if connection.is_full(settings) && !connection.paused {
-                    connection.paused = true;
-                    self.io.pause(key);
-                }
+                self.pause_if_full(key);
                 self.lines.queue_flush(key);
             }
             (Err(_), _) => {
@@ -70,6 +62,40 @@ impl<I: Io> Reactor<I> {
                 self.close(key);
             }
             (Ok(_), None) => {}
+        }
+    }
+
+    fn pause_if_full(&mut self, key: ConnKey) {
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        if connection.paused || !connection.is_full(&self.home.shared.settings) {
+            return;
+        }
+        connection.paused = true;
+        match &mut connection.transport {
+            Some(transport) => transport.pause(),
+            None => self.io.pause(key),
+        }
+        self.tell_held(key, None);
+    }
+
+    /// Tells the clients of a connection, or one of them, whether it is the embedder, who has calls to answer, that keeps
+    /// their replies from being read. A peer that does not read what it asked for has no such excuse.
+    pub(super) fn tell_held(&mut self, key: ConnKey, only: Option<ClientId>) {
+        let calls_max = self.home.shared.settings.calls_unanswered_max;
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        let held = connection.paused && connection.calls_unanswered >= calls_max;
+        if only.is_some() && !held {
+            return;
+        }
+        let id = connection.id;
+        let bound = connection.bound.clone();
+        for bound in bound.into_iter().filter(|b| only.is_none_or(|only| only == b.client)) {
+            if bound.home == self.home.reactor {
+                self.hold(id, bound.client, held);
+            } else {
+                let command = Command::Hold { connection: id, client: bound.client, held };
+                self.home.shared.reactors[bound.home].post(command);
+            }
         }
     }
 
@@ -88,16 +114,22 @@ impl<I: Io> Reactor<I> {
             && !connection.is_full(settings)
         {
             connection.paused = false;
-            self.io.resume(key);
+            match &mut connection.transport {
+                Some(transport) => transport.resume(),
+                None => self.io.resume(key),
+            }
+            self.tell_held(key, None);
         }
     }
 
     /// One record of an embedder's transport.
     pub(super) fn receive_record(&mut self, connection: ConnectionId, bytes: Vec<u8>) {
         let Some(key) = self.lines.key_of(connection) else { return };
+        self.heard(key);
         if let Some((connection, pool)) = self.lines.get(key) {
             dispatch(connection, Record::Owned(bytes), pool, &mut self.home);
         }
+        self.pause_if_full(key);
         self.lines.queue_flush(key);
     }
 
@@ -139,6 +171,7 @@ fn call(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: 
     let token = CallToken { connection: connection.id, serial: connection.call_serial };
     let mut out = ReplyTo { out: &mut connection.out, pool, fate: Fate::Dropped };
     home.shared.fore.call(Call { token, record, out: &mut out });
+    out.out.release(out.pool);
     if out.fate == Fate::Deferred {
         connection.calls_unanswered += 1;
     }
@@ -151,6 +184,8 @@ fn replied(connection: &Connection, record: &[u8], home: &mut Home) -> Handled {
         if bound.home == home.reactor {
             match reply(home, connection.id, bound.client, record) {
                 Handled::UnknownXid => {}
+                // By its number it may be an old one of this client, and as well a new one of the next.
+                Handled::Late => handled = Handled::Late,
                 known => return known,
             }
         } else {

@@ -14,10 +14,6 @@ use ringback_rpc::backchannel::Transmit;
 use std::io;
 use std::sync::Arc;
 
-/// Staged bytes of one connection beyond which no callback is encoded for it before a send has completed: two buffers,
-/// one that is being sent and one that fills.
-const CALLBACK_STAGED_BYTES_MAX: usize = 2 * STAGING_BYTES;
-
 /// Batches of callback records under way to a connection of another reactor.
 const REMOTE_BATCHES_MAX: usize = 2;
 
@@ -131,7 +127,9 @@ impl<I: Io> Reactor<I> {
         self.lines.queue_flush(key);
         let Some((connection, _)) = self.lines.get(key) else { return };
         let id = connection.id;
-        if connection.out.is_empty() {
+        // As soon as a client of this reactor could write on. Were it when everything has left, then replies to other
+        // calls, which come all the time, could keep it from ever happening.
+        if connection.out.unsent_bytes() < self.home.shared.settings.callback_staged_bytes_max() {
             for carried in connection.carried.drain(..) {
                 let command = Command::CarryDone { connection: id, client: carried.client };
                 self.home.shared.reactors[carried.home].post(command);
@@ -155,17 +153,23 @@ fn serve(
     share: usize,
 ) -> (Turn, usize) {
     let mut written = 0;
+    if client.awaits_close() {
+        return (Turn::Over, written);
+    }
     for at in 0..client.links.len() {
         if written >= share {
             break;
         }
         let link = client.links[at];
         let (turn, more) = match link.place {
-            Place::Local(key) => serve_local(client, host, lines, link.connection, key, share - written),
+            Place::Local(key) => {
+                let staged_bytes_max = shared.settings.callback_staged_bytes_max();
+                serve_local(client, host, lines, (link.connection, key), staged_bytes_max, share - written)
+            }
             Place::Remote { batches_out } if batches_out < REMOTE_BATCHES_MAX => {
                 serve_remote(client, host, lines, shared, at, share - written)
             }
-            Place::Remote { .. } => (Turn::Over, 0),
+            Place::Remote { .. } | Place::Condemned => (Turn::Over, 0),
         };
         written += more;
         if turn == Turn::Starved {
@@ -179,8 +183,8 @@ fn serve_local(
     client: &mut Client,
     host: &mut ClientHost<'_>,
     lines: &mut Lines,
-    id: ConnectionId,
-    key: ConnKey,
+    (id, key): (ConnectionId, ConnKey),
+    staged_bytes_max: usize,
     share: usize,
 ) -> (Turn, usize) {
     let Some((connection, pool)) = lines.get(key) else { return (Turn::Over, 0) };
@@ -189,7 +193,7 @@ fn serve_local(
         return (turn, written); // asked first, so that no buffer is taken for nothing
     }
     let mut space_bytes = CALLBACK_SPACE_BYTES;
-    while written < share && connection.out.unsent_bytes() < CALLBACK_STAGED_BYTES_MAX {
+    while written < share && connection.out.unsent_bytes() < staged_bytes_max {
         let Some(space) = connection.out.space(space_bytes, pool) else {
             turn = Turn::Starved;
             break;
@@ -206,6 +210,7 @@ fn serve_local(
             Transmit::NoSpace | Transmit::Idle => break,
         }
     }
+    connection.out.release(pool);
     lines.queue_flush(key);
     (turn, written)
 }

@@ -2,6 +2,7 @@
 //! other end of a socket, in the same thread. Nothing runs beside it, so that turns can be counted.
 
 mod failures;
+mod stepped;
 
 use super::Reactor;
 use crate::callback::{CallbackKey, CallbackSlab, InsertError};

@@ -1,0 +1,202 @@
+//! Reactors that are stepped by hand, so that what happens between two of them can be put in any order.
+
+use crate::hooks::{Done, Hooks, Outcome, Run};
+use crate::io::{BackendKind, BackendReport, Epoll, Io, IoConfig};
+use crate::reactor::Reactor;
+use crate::registry::Shared;
+use crate::settings::Settings;
+use crate::{Call, CallbackOp, ClientId, ConnectionId, ForeChannel, Outbound, Runtime, Security, SessionConfig};
+use crate::{SessionKey, Transport, TryRun};
+use ringback_rpc::xdr::{self, Writer};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+/// An embedder that hands each call back in as if it had been received again.
+#[derive(Default)]
+struct Echo {
+    runtime: OnceLock<Runtime>,
+    calls: Mutex<u64>,
+}
+
+impl Hooks for Echo {
+    fn encode(&self, _: &Run, _: &mut Writer<'_>) -> xdr::Result<()> {
+        Ok(())
+    }
+
+    fn done(&self, _: &Run, _: &Outcome<'_>) -> Done {
+        Done::Finish
+    }
+}
+
+impl ForeChannel for Echo {
+    fn call(&self, call: Call<'_>) {
+        *self.calls.lock().unwrap() += 1;
+        self.runtime.get().unwrap().receive(call.connection(), call.record().to_vec());
+    }
+}
+
+/// A runtime without threads.
+struct Stepped {
+    runtime: Runtime,
+    reactors: Vec<Reactor<Epoll>>,
+    embedder: Arc<Echo>,
+}
+
+impl Stepped {
+    fn new(count: usize, tune: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings { reactors: count, ..Settings::default() };
+        tune(&mut settings);
+        let embedder = Arc::new(Echo::default());
+        let shared = Arc::new(Shared::new(settings, Arc::clone(&embedder) as _, Arc::clone(&embedder) as _));
+        let make = |index| Reactor::new(index, Arc::clone(&shared), Epoll::new(&IoConfig::default()).unwrap());
+        let reactors = (0..count).map(make).collect();
+        let report = BackendReport { kind: BackendKind::Epoll, name: "epoll", reason: String::new() };
+        let runtime = Runtime::new(shared, report);
+        Stepped { runtime, reactors, embedder }
+    }
+
+    /// One turn, which does not wait.
+    fn turn(&mut self, reactor: usize) {
+        self.reactors[reactor].io.waker().wake();
+        self.reactors[reactor].turn().unwrap();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..6 {
+            for reactor in 0..self.reactors.len() {
+                self.turn(reactor);
+            }
+        }
+    }
+
+    /// A transport on the reactor that is next in turn.
+    fn transport(&mut self) -> (ConnectionId, Arc<Far>) {
+        let far = Arc::new(Far::default());
+        (self.runtime.add_transport(Box::new(Near(Arc::clone(&far)))).unwrap(), far)
+    }
+
+    fn client(&mut self, near: ConnectionId) -> (ClientId, SessionKey) {
+        let client = self.runtime.add_client(Some(near)).unwrap();
+        let session = SessionConfig {
+            session_id: [1; 16],
+            program: 0x4000_0000,
+            security: Security::None,
+            slots: 4,
+            request_bytes_max: 4096,
+            response_bytes_max: 4096,
+            operations_max: 2,
+            minor_version: 1,
+        };
+        (client, self.runtime.add_session(client, session).unwrap())
+    }
+
+    fn try_run(&mut self, client: ClientId) {
+        let key = self.runtime.insert(client, CallbackOp::Recall, 0).unwrap();
+        assert_eq!(self.runtime.try_run(key), TryRun::Submitted);
+    }
+
+    /// Clients that a connection knows.
+    fn bound(&mut self, connection: ConnectionId) -> usize {
+        let lines = &mut self.reactors[connection.reactor()].lines;
+        let key = lines.key_of(connection).unwrap();
+        lines.get(key).unwrap().0.bound.len()
+    }
+}
+
+/// What a transport was given.
+#[derive(Default)]
+struct Far {
+    sent: Mutex<Vec<u8>>,
+    closed: AtomicBool,
+}
+
+struct Near(Arc<Far>);
+
+impl Transport for Near {
+    fn send(&mut self, outbound: Outbound) {
+        self.0.sent.lock().unwrap().extend_from_slice(outbound.bytes());
+    }
+
+    fn close(&mut self) {
+        self.0.closed.store(true, SeqCst);
+    }
+}
+
+/// Clients come and go on a connection that stays (a host that creates and destroys client IDs).
+#[test]
+fn a_connection_forgets_clients_that_are_gone() {
+    let mut stepped = Stepped::new(2, |_| ());
+    let (here, _) = stepped.transport();
+    let (there, _) = stepped.transport();
+    assert_ne!(here.reactor(), there.reactor());
+    for _ in 0..20 {
+        let (client, session) = stepped.client(here);
+        stepped.runtime.bind(here, session).unwrap();
+        stepped.runtime.bind(there, session).unwrap();
+        stepped.settle();
+        assert_eq!((stepped.bound(here), stepped.bound(there)), (1, 1));
+        stepped.runtime.remove_client(client).unwrap();
+        stepped.settle();
+        assert_eq!((stepped.bound(here), stepped.bound(there)), (0, 0));
+    }
+}
+
+/// RFC 8881 section 2.10.6.2: no retry while the connection that it was sent on is up.
+#[test]
+fn a_call_is_sent_again_only_when_its_connection_is_closed() {
+    let mut stepped = Stepped::new(2, |settings| settings.rpc_timeout = Duration::from_millis(20));
+    let (here, far_here) = stepped.transport();
+    let (there, far_there) = stepped.transport();
+    let (client, session) = stepped.client(here);
+    stepped.runtime.bind(there, session).unwrap();
+    stepped.settle();
+    stepped.try_run(client);
+    stepped.settle();
+    let sent = far_there.sent.lock().unwrap().clone();
+    assert!(!sent.is_empty());
+    stepped.runtime.bind(here, session).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    for _ in 0..5 {
+        stepped.turn(here.reactor());
+    }
+    assert_eq!(stepped.runtime.stats().connections_condemned, 1);
+    assert!(!far_there.closed.load(SeqCst), "its reactor has not had its turn");
+    assert_eq!(far_here.sent.lock().unwrap().len(), 0);
+    // Nor is anything new sent meanwhile: a new call could overtake in the client's eyes what is in doubt.
+    stepped.try_run(client);
+    stepped.turn(here.reactor());
+    assert_eq!(far_here.sent.lock().unwrap().len(), 0);
+    stepped.settle();
+    assert!(far_there.closed.load(SeqCst));
+    let again = far_here.sent.lock().unwrap().clone();
+    assert!(again.starts_with(&sent), "the identical call goes first");
+    assert_eq!(again.len(), 2 * sent.len());
+}
+
+/// What a command causes to be posted is for the next turn.
+#[test]
+fn a_turn_ends_however_many_commands_come() {
+    let mut stepped = Stepped::new(1, |_| ());
+    stepped.embedder.runtime.set(stepped.runtime.clone()).unwrap();
+    let (connection, _) = stepped.transport();
+    // xid, CALL.
+    stepped.runtime.receive(connection, vec![0; 8]);
+    for turn in 0..10 {
+        stepped.turn(0);
+        assert_eq!(*stepped.embedder.calls.lock().unwrap(), turn + 1);
+    }
+}
+
+/// A transport whose registration crossed the shutdown is closed, and does not keep the reactor.
+#[test]
+fn a_transport_that_comes_too_late_is_closed() {
+    let mut stepped = Stepped::new(1, |_| ());
+    let (_, early) = stepped.transport();
+    stepped.turn(0);
+    stepped.reactors[0].port().post(crate::command::Command::Stop);
+    let (_, late) = stepped.transport();
+    let reactor = stepped.reactors.remove(0);
+    reactor.run().unwrap();
+    assert!(early.closed.load(SeqCst) && late.closed.load(SeqCst));
+}
