@@ -26,6 +26,11 @@ pub(crate) struct Links {
 impl Links {
     /// In no list.
     pub(crate) const ALONE: Links = Links { next: NONE, prev: NONE };
+
+    /// The next object of the list.
+    pub(crate) const fn next(self) -> u32 {
+        self.next
+    }
 }
 
 /// Which list of an object is meant: where its links are.

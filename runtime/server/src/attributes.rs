@@ -1,15 +1,19 @@
-//! File attributes (RFC 8881 section 5): the ones that must be there, and those that every client asks for.
+//! Attributes that a client asks for (RFC 8881 section 5): the ones that must be there, and those that clients use.
 
 use crate::Inner;
-use crate::files::{File, Object};
-use crate::opens::How;
-use ringback_rpc::nfs4::{Bitmap4, Fattr, FileHandle, Fsid4, NfsTime4, Status, Verifier4, attr};
-use ringback_rpc::xdr::{self, Encode, Reader, Writer};
+use crate::arena::Id;
+use crate::data::FILE_BYTES_MAX;
+use crate::file::{Body, File, Kind};
+use crate::name::NAME_BYTES_MAX;
+use crate::set_attributes::SETTABLE;
+use crate::tree::LINKS_MAX;
+use ringback_rpc::nfs4::{Bitmap4, FileHandle, Fsid4, NfsTime4, Status, attr};
+use ringback_rpc::xdr::{self, Encode, Writer};
 
 /// More bytes than all values of [`SUPPORTED`] together take.
-pub(crate) const VALUES_BYTES_MAX: usize = 512;
+pub(crate) const VALUES_BYTES_MAX: usize = 768;
 
-const SUPPORTED: Bitmap4 = Bitmap4::of(&[
+pub(crate) const SUPPORTED: Bitmap4 = Bitmap4::of(&[
     attr::SUPPORTED_ATTRS,
     attr::TYPE,
     attr::FH_EXPIRE_TYPE,
@@ -22,148 +26,182 @@ const SUPPORTED: Bitmap4 = Bitmap4::of(&[
     attr::UNIQUE_HANDLES,
     attr::LEASE_TIME,
     attr::RDATTR_ERROR,
+    attr::CANSETTIME,
+    attr::CASE_INSENSITIVE,
+    attr::CASE_PRESERVING,
+    attr::CHOWN_RESTRICTED,
     attr::FILEHANDLE,
     attr::FILEID,
+    attr::FILES_AVAIL,
+    attr::FILES_FREE,
+    attr::FILES_TOTAL,
+    attr::HOMOGENEOUS,
+    attr::MAXFILESIZE,
+    attr::MAXLINK,
+    attr::MAXNAME,
+    attr::MAXREAD,
+    attr::MAXWRITE,
     attr::MODE,
+    attr::NO_TRUNC,
     attr::NUMLINKS,
     attr::OWNER,
     attr::OWNER_GROUP,
+    attr::RAWDEV,
+    attr::SPACE_AVAIL,
+    attr::SPACE_FREE,
+    attr::SPACE_TOTAL,
     attr::SPACE_USED,
     attr::TIME_ACCESS,
+    attr::TIME_ACCESS_SET,
+    attr::TIME_CREATE,
+    attr::TIME_DELTA,
     attr::TIME_METADATA,
     attr::TIME_MODIFY,
+    attr::TIME_MODIFY_SET,
     attr::MOUNTED_ON_FILEID,
     attr::SUPPATTR_EXCLCREAT,
 ]);
 
-/// What OPEN may set when it creates a file.
-pub(crate) const SETTABLE: Bitmap4 = Bitmap4::of(&[attr::SIZE, attr::MODE]);
-
-/// `nfs_ftype4` (RFC 8881 section 3.2).
-const NF4REG: u32 = 1;
-const NF4DIR: u32 = 2;
+/// What is set and never asked for (RFC 8881 section 5.5).
+const WRITE_ONLY: Bitmap4 = Bitmap4::of(&[attr::TIME_ACCESS_SET, attr::TIME_MODIFY_SET]);
 /// Nothing expires a filehandle (RFC 8881 section 4.2.3).
 const FH4_PERSISTENT: u32 = 0;
-/// The mode of a file whose create does not say, and of the root directory.
-const FILE_MODE: u16 = 0o644;
-const ROOT_MODE: u16 = 0o777;
-/// The root's file id; a file's is made of its index and generation, and is larger.
-const ROOT_FILEID: u64 = 1;
+/// What a request or reply has besides the data of a WRITE or READ: headers, SEQUENCE, a filehandle, attributes.
+const OVERHEAD_BYTES: u32 = 4096;
 
-/// What differs from object to object.
-struct Facts {
-    kind: u32,
-    change: u64,
-    fileid: u64,
-    mode: u16,
+/// The attributes of one file at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    id: Id,
+    pub(crate) kind: u32,
+    pub(crate) change: u64,
+    pub(crate) size: u64,
+    space: u64,
+    pub(crate) mode: u16,
     links: u32,
-    created_s: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    device: (u32, u32),
+    accessed: NfsTime4,
+    pub(crate) modified: NfsTime4,
+    changed: NfsTime4,
+    created: NfsTime4,
+}
+
+impl Facts {
+    pub(crate) fn of(id: Id, file: &File) -> Facts {
+        let created = file.created();
+        let mut facts = Facts {
+            id,
+            kind: file.file_type(),
+            change: file.change,
+            size: file.size(),
+            space: 0,
+            mode: file.mode,
+            links: file.links(),
+            uid: 0,
+            gid: 0,
+            device: (0, 0),
+            accessed: created,
+            modified: created,
+            changed: created,
+            created,
+        };
+        if let Some(Body { kind, uid, gid, accessed, modified, changed, .. }) = file.body() {
+            (facts.uid, facts.gid) = (*uid, *gid);
+            (facts.accessed, facts.modified, facts.changed) = (*accessed, *modified, *changed);
+            match kind {
+                Kind::Regular(data) => facts.space = data.memory(),
+                Kind::Special(_, device) => facts.device = *device,
+                Kind::Directory(_) | Kind::Symlink(_) => {}
+            }
+        }
+        facts
+    }
+
+    /// The number of the file.
+    fn fileid(&self) -> u64 {
+        u64::from(self.id.generation) << 32 | u64::from(self.id.index)
+    }
 }
 
 impl Inner {
+    /// The attributes of a file, to be encoded with [`Inner::attributes`].
+    pub(crate) fn facts(&self, id: Id) -> Result<Facts, Status> {
+        self.files.with_file(id, |file| Facts::of(id, file))
+    }
+
     /// GETATTR: the values that are asked for and known, in ascending order.
-    pub(crate) fn attributes(&self, object: Object, asked: &Bitmap4, w: &mut Writer<'_>) -> Result<Bitmap4, Status> {
-        let facts = match object {
-            Object::Root => Facts {
-                kind: NF4DIR,
-                change: self.files.root_change(),
-                fileid: ROOT_FILEID,
-                mode: ROOT_MODE,
-                links: 2,
-                created_s: 0,
-            },
-            Object::File(id) => self.files.with_file(id, |file: &File| Facts {
-                kind: NF4REG,
-                change: file.change,
-                fileid: u64::from(id.generation) << 32 | u64::from(id.index),
-                mode: file.mode,
-                links: 1,
-                created_s: file.created_s,
-            })?,
-        };
+    pub(crate) fn attributes(&self, facts: &Facts, asked: &Bitmap4, w: &mut Writer<'_>) -> Result<Bitmap4, Status> {
         let mask = asked.and(&SUPPORTED);
+        if !mask.and(&WRITE_ONLY).is_empty() {
+            return Err(Status::NFS4ERR_INVAL);
+        }
         for number in mask.iter() {
             // The caller's buffer holds them all.
-            self.attribute(number, object, &facts, w).map_err(|_| Status::NFS4ERR_SERVERFAULT)?;
+            self.attribute(number, facts, w).map_err(|_| Status::NFS4ERR_SERVERFAULT)?;
         }
         Ok(mask)
     }
 
-    fn attribute(&self, number: u32, object: Object, facts: &Facts, w: &mut Writer<'_>) -> xdr::Result<()> {
+    fn attribute(&self, number: u32, facts: &Facts, w: &mut Writer<'_>) -> xdr::Result<()> {
         match number {
-            attr::SUPPORTED_ATTRS => SUPPORTED.encode(w),
             attr::TYPE => w.u32(facts.kind),
-            attr::FH_EXPIRE_TYPE => w.u32(FH4_PERSISTENT),
             attr::CHANGE => w.u64(facts.change),
-            attr::SIZE | attr::SPACE_USED => w.u64(0),
-            attr::LINK_SUPPORT | attr::SYMLINK_SUPPORT | attr::NAMED_ATTR => w.bool(false),
-            attr::FSID => Fsid4 { major: 0, minor: 0 }.encode(w),
-            attr::UNIQUE_HANDLES => w.bool(true),
-            attr::LEASE_TIME => w.u32(self.config.lease.as_secs() as u32),
+            attr::SIZE => w.u64(facts.size),
             attr::RDATTR_ERROR => w.u32(Status::NFS4_OK.0),
-            attr::FILEHANDLE => match FileHandle::new(&self.files.handle(object)) {
+            attr::FILEHANDLE => match FileHandle::new(&self.files.handle(facts.id)) {
                 Some(handle) => handle.encode(w),
                 None => w.opaque(&[]),
             },
-            attr::FILEID | attr::MOUNTED_ON_FILEID => w.u64(facts.fileid),
+            attr::FILEID | attr::MOUNTED_ON_FILEID => w.u64(facts.fileid()),
             attr::MODE => w.u32(facts.mode.into()),
             attr::NUMLINKS => w.u32(facts.links),
             // A number as a string: what clients with AUTH_SYS understand without a name service (RFC 8881 section 5.9).
-            attr::OWNER | attr::OWNER_GROUP => w.opaque(b"0"),
-            attr::TIME_ACCESS | attr::TIME_METADATA | attr::TIME_MODIFY => {
-                let seconds = self.started_unix_s.saturating_add(facts.created_s.into());
-                NfsTime4 { seconds, nseconds: 0 }.encode(w)
+            attr::OWNER => w.opaque(facts.uid.to_string().as_bytes()),
+            attr::OWNER_GROUP => w.opaque(facts.gid.to_string().as_bytes()),
+            attr::RAWDEV => {
+                w.u32(facts.device.0)?;
+                w.u32(facts.device.1)
             }
+            attr::SPACE_USED => w.u64(facts.space),
+            attr::TIME_ACCESS => facts.accessed.encode(w),
+            attr::TIME_CREATE => facts.created.encode(w),
+            attr::TIME_METADATA => facts.changed.encode(w),
+            attr::TIME_MODIFY => facts.modified.encode(w),
+            _ => self.general_attribute(number, w),
+        }
+    }
+
+    /// What is the same for all files.
+    fn general_attribute(&self, number: u32, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let (files, data) = (&self.files.files, &self.files.data);
+        match number {
+            attr::SUPPORTED_ATTRS => SUPPORTED.encode(w),
             attr::SUPPATTR_EXCLCREAT => SETTABLE.encode(w),
+            attr::FH_EXPIRE_TYPE => w.u32(FH4_PERSISTENT),
+            attr::FSID => Fsid4 { major: self.files.instance.into(), minor: 0 }.encode(w),
+            attr::LEASE_TIME => w.u32(self.config.lease.as_secs() as u32),
+            attr::LINK_SUPPORT
+            | attr::SYMLINK_SUPPORT
+            | attr::UNIQUE_HANDLES
+            | attr::CANSETTIME
+            | attr::CASE_PRESERVING
+            | attr::HOMOGENEOUS
+            | attr::NO_TRUNC => w.bool(true),
+            attr::NAMED_ATTR | attr::CASE_INSENSITIVE | attr::CHOWN_RESTRICTED => w.bool(false),
+            attr::FILES_AVAIL | attr::FILES_FREE => w.u64(files.max().saturating_sub(files.used())),
+            attr::FILES_TOTAL => w.u64(files.max()),
+            attr::SPACE_AVAIL | attr::SPACE_FREE => w.u64(data.max().saturating_sub(data.used())),
+            attr::SPACE_TOTAL => w.u64(data.max()),
+            attr::MAXFILESIZE => w.u64(FILE_BYTES_MAX),
+            attr::MAXLINK => w.u32(LINKS_MAX),
+            attr::MAXNAME => w.u32(NAME_BYTES_MAX as u32),
+            attr::MAXREAD => w.u64(self.config.response_bytes_max.saturating_sub(OVERHEAD_BYTES).into()),
+            attr::MAXWRITE => w.u64(self.config.request_bytes_max.saturating_sub(OVERHEAD_BYTES).into()),
+            attr::TIME_DELTA => NfsTime4 { seconds: 0, nseconds: 1 }.encode(w),
             // Nothing else is in SUPPORTED.
             _ => Ok(()),
         }
     }
-}
-
-/// What a create asks to set.
-struct Initial {
-    mode: u16,
-    truncate: bool,
-}
-
-fn initial(attributes: &Fattr<'_>) -> Result<Initial, Status> {
-    if attributes.mask.and(&SUPPORTED) != attributes.mask {
-        return Err(Status::NFS4ERR_ATTRNOTSUPP);
-    }
-    if attributes.mask.and(&SETTABLE) != attributes.mask {
-        return Err(Status::NFS4ERR_INVAL);
-    }
-    let mut values = Reader::new(attributes.values);
-    let badxdr = |_| Status::NFS4ERR_BADXDR;
-    let truncate = attributes.mask.contains(attr::SIZE);
-    if truncate && values.u64("size").map_err(badxdr)? != 0 {
-        // No data is kept, so that zero is every file's limit.
-        return Err(Status::NFS4ERR_FBIG);
-    }
-    let mode = match attributes.mask.contains(attr::MODE) {
-        true => values.u32("mode").map_err(badxdr)?,
-        false => FILE_MODE.into(),
-    };
-    values.finish("fattr4").map_err(badxdr)?;
-    match u16::try_from(mode) {
-        Ok(mode) if mode <= 0o7777 => Ok(Initial { mode, truncate }),
-        _ => Err(Status::NFS4ERR_INVAL),
-    }
-}
-
-/// UNCHECKED4.
-pub(crate) fn unchecked(attributes: &Fattr<'_>) -> Result<How, Status> {
-    initial(attributes).map(|Initial { mode, truncate }| How::Unchecked { mode, truncate })
-}
-
-/// GUARDED4.
-pub(crate) fn guarded(attributes: &Fattr<'_>) -> Result<How, Status> {
-    initial(attributes).map(|Initial { mode, .. }| How::Guarded { mode })
-}
-
-/// EXCLUSIVE4 and EXCLUSIVE4_1.
-pub(crate) fn exclusive(verifier: Verifier4, attributes: &Fattr<'_>) -> Result<How, Status> {
-    let Initial { mode, .. } = initial(attributes)?;
-    Ok(How::Exclusive { mode, verifier })
 }

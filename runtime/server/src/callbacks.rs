@@ -17,7 +17,7 @@
 use crate::Inner;
 use crate::arena::Id;
 use crate::delegations::State;
-use crate::files::{Object, global, shard_number};
+use crate::files::{ROOT, global, shard_number};
 use crate::stateids::Kind;
 use ringback::{
     CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Hooks, Outcome, Prepare, Remove, Run, Runtime,
@@ -175,13 +175,14 @@ fn delegation_of(cookie: u64) -> Id {
 impl Inner {
     /// What CB_RECALL says about a delegation, from its grant to the end of its last run; and whether the client still
     /// holds it.
-    fn recall_of(&self, cookie: u64) -> Option<(Stateid4, Object, State)> {
+    fn recall_of(&self, cookie: u64) -> Option<(Stateid4, Id, State)> {
         let id = delegation_of(cookie);
         let (shard, local) = self.files.shard_of(id);
         let delegation = shard.delegations.get(local)?;
+        // A revoked delegation may outlive its file; its recall is over.
         let file = global(shard_number(id), shard.files.id_at(delegation.file)?);
         let stateid = self.files.stateid(Kind::Delegation, id, crate::delegations::SEQID);
-        Some((stateid, Object::File(file), delegation.state))
+        Some((stateid, file, delegation.state))
     }
 
     /// The client says that it does not hold the delegation. Its OPEN's reply may be on the way, so it is asked again; a
@@ -190,7 +191,7 @@ impl Inner {
         let id = delegation_of(cookie);
         let (mut shard, local) = self.files.shard_of(id);
         let Some(delegation) = shard.delegations.get_mut(local) else { return Done::Finish };
-        if delegation.state == State::Returned {
+        if delegation.state != State::Held {
             return Done::Finish;
         }
         delegation.denials += 1;
@@ -222,9 +223,8 @@ impl Hooks for Inner {
 
     fn encode(&self, run: &Run, args: &mut xdr::Writer<'_>) -> xdr::Result<()> {
         // The entry stays until drop_reference. Were it gone, the client would be told of a stateid that nobody holds.
-        let (stateid, object) =
-            self.recall_of(run.cookie).map_or((Stateid4::INVALID, Object::Root), |(s, object, _)| (s, object));
-        let handle = self.files.handle(object);
+        let (stateid, file) = self.recall_of(run.cookie).map_or((Stateid4::INVALID, ROOT), |(s, file, _)| (s, file));
+        let handle = self.files.handle(file);
         let fh = FileHandle::new(&handle).unwrap_or(NO_HANDLE);
         CbRecallArgs { stateid, truncate: false, fh }.encode(args)
     }

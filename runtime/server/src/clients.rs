@@ -319,6 +319,22 @@ impl Inner {
         }
     }
 
+    /// Forgets all clients whose lease has run out, because what one of them holds may be in somebody's way; whether there
+    /// were any. At most once in a second, as all clients are looked at.
+    pub(crate) fn end_courtesy(&self, now_ns: u64) -> bool {
+        let now_s = now_ns / 1_000_000_000;
+        if self.courtesy_ended_s.swap(now_s, Relaxed) == now_s {
+            return false;
+        }
+        let mut clients = self.clients();
+        let expired = |record: &Record| record.client.as_ref().is_some_and(|c| self.is_expired(c, now_ns));
+        let gone: Vec<u64> = clients.records.iter().filter(|(_, r)| expired(r)).map(|(id, _)| *id).collect();
+        for id in &gone {
+            self.drop_client(&mut clients, *id);
+        }
+        !gone.is_empty()
+    }
+
     /// DESTROY_CLIENTID (RFC 8881 section 18.50).
     pub(crate) fn destroy_client_id(&self, id: ClientId4, own: Option<&Client>) -> Result<(), Status> {
         let mut clients = self.clients();

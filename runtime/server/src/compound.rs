@@ -2,28 +2,33 @@
 //! (RFC 8881 sections 2.10.6, 16.2 and 18.46).
 
 use crate::Inner;
-use crate::attributes::VALUES_BYTES_MAX;
-use crate::files::Object;
+use crate::arena::Id;
+use crate::clients::{Client, Principal};
+use crate::file::{Maker, now};
+use crate::files::Caller;
 use crate::sessions::{Origin, Session};
+use ringback::SessionKey;
 use ringback_rpc::nfs4::fore::{
-    CloseOk, CompoundArgs, CompoundResHead, GetAttrOk, GetFhOk, Op, OpArgs, OpRes, SequenceArgs, SequenceOk,
-    seq4_status,
+    CompoundArgs, CompoundResHead, Op, OpArgs, OpRes, SequenceArgs, SequenceOk, seq4_status,
 };
-use ringback_rpc::nfs4::{Fattr, FileHandle, Stateid4, Status};
+use ringback_rpc::nfs4::{Stateid4, Status};
 use ringback_rpc::session::{Check, NoSlot, SequenceId, SlotId, fingerprint};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::sync::Arc;
 
+/// Whose files a caller without a user id makes.
+const NOBODY: u32 = 65534;
 /// The only minor version served.
-const MINOR_VERSION: u32 = 1;
+pub(crate) const MINOR_VERSION: u32 = 1;
 
-/// The most bytes that the results of an operation take. GETATTR and GETFH are not told before: they change nothing and
-/// can be taken back.
+/// The most bytes that the results of an operation take if it changes something. The others are not told before: they can
+/// be taken back.
 const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
     match op {
-        OpArgs::GetAttr(_) | OpArgs::GetFh => 0,
         OpArgs::Open(_) | OpArgs::ExchangeId(_) | OpArgs::CreateSession(_) | OpArgs::BindConnToSession(_) => 128,
-        OpArgs::Close(_) => 24,
+        OpArgs::Create(_) | OpArgs::Rename(_) | OpArgs::SetAttr(_) => 64,
+        OpArgs::Remove(_) | OpArgs::Link(_) | OpArgs::Write(_) | OpArgs::OpenDowngrade(_) => 32,
+        OpArgs::Close(_) | OpArgs::Lock(_) | OpArgs::Unlock(_) => 24,
         // Number and status.
         _ => 8,
     }
@@ -31,16 +36,18 @@ const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
 
 /// A compound on its way through its operations.
 pub(crate) struct Compound<'a> {
-    server: &'a Inner,
+    pub(crate) server: &'a Inner,
     pub(crate) origin: Origin,
     /// The length of the whole request.
     request_bytes: usize,
     /// Set by SEQUENCE.
     sequence: Option<Sequenced>,
     /// The current filehandle.
-    pub(crate) current: Option<Object>,
+    pub(crate) current: Option<Id>,
     /// The current stateid (RFC 8881 section 16.2.3.1.2).
     pub(crate) stateid: Option<Stateid4>,
+    /// The saved filehandle, and the stateid that was current with it.
+    pub(crate) saved: Option<(Id, Option<Stateid4>)>,
 }
 
 /// The session slot that the compound occupies.
@@ -50,6 +57,14 @@ struct Sequenced {
     cache: bool,
     /// sr_status_flags.
     status_flags: u32,
+}
+
+/// Where an operation stands, and where its results must end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) n: usize,
+    pub(crate) count: usize,
+    pub(crate) limit: usize,
 }
 
 /// How the operations end.
@@ -71,11 +86,7 @@ enum Judged {
 
 impl<'a> Compound<'a> {
     pub(crate) const fn new(server: &'a Inner, origin: Origin, request_bytes: usize) -> Self {
-        Compound { server, origin, request_bytes, sequence: None, current: None, stateid: None }
-    }
-
-    pub(crate) const fn server(&self) -> &'a Inner {
-        self.server
+        Compound { server, origin, request_bytes, sequence: None, current: None, stateid: None, saved: None }
     }
 
     /// Runs the operations after the head `args` and writes the reply. `base` is where the whole reply began: limits of
@@ -207,7 +218,7 @@ impl<'a> Compound<'a> {
             slot_id: args.slot_id,
             highest_slot_id: highest.0,
             target_highest_slot_id: highest.0,
-            status_flags: server.callbacks.status(client.callbacks, session.key),
+            status_flags: server.status_flags(&client, session.key),
         };
         let slot = SlotId(args.slot_id);
         let digest = fingerprint(r.remaining());
@@ -251,8 +262,14 @@ impl<'a> Compound<'a> {
         if before + result_bytes_max(op) > limit {
             return refuse(op.op(), status, w);
         }
-        let written = self.execute(op, n, count, w);
-        if result_bytes_max(op) == 0 && (written.is_err() || w.position() > limit) {
+        let place = Place { n, count, limit };
+        let mut written = self.execute(op, place, w);
+        // A client that has been silent for longer than its lease stands in nobody's way.
+        if written.as_ref().is_ok_and(|status| is_conflict(*status)) && self.server.end_courtesy(self.origin.now_ns) {
+            w.rewind(before);
+            written = self.execute(op, place, w);
+        }
+        if written.is_err() || w.position() > limit {
             w.rewind(before);
             return refuse(op.op(), status, w);
         }
@@ -284,8 +301,15 @@ impl<'a> Compound<'a> {
     }
 
     /// The current filehandle.
-    pub(crate) fn object(&self) -> Result<Object, Status> {
+    pub(crate) fn file(&self) -> Result<Id, Status> {
         self.current.ok_or(Status::NFS4ERR_NOFILEHANDLE)
+    }
+
+    /// For whom the compound is executed.
+    pub(crate) fn caller<'c>(&self, client: &'c Client) -> Caller<'c> {
+        let Origin { principal, gid, now_ns, .. } = self.origin;
+        let uid = if let Principal::Uid(uid) = principal { uid } else { NOBODY };
+        Caller { client, now_s: (now_ns / 1_000_000_000) as u32, maker: Maker { uid, gid, now: now() } }
     }
 
     /// The stateid that an argument means: itself, or the current one (RFC 8881 section 16.2.3.1.2).
@@ -296,118 +320,28 @@ impl<'a> Compound<'a> {
         }
     }
 
-    fn go_to(&mut self, object: Object) {
-        self.current = Some(object);
+    pub(crate) fn go_to(&mut self, file: Id) {
+        self.current = Some(file);
         // A new current filehandle has no current stateid (section 16.2.3.1.2).
         self.stateid = None;
     }
+}
 
-    /// Executes one operation and writes its results.
-    fn execute(&mut self, op: &OpArgs<'_>, n: usize, count: usize, w: &mut Writer<'_>) -> xdr::Result<Status> {
-        let server = self.server;
-        let res = match op {
-            OpArgs::PutRootFh => {
-                self.go_to(Object::Root);
-                OpRes::PutRootFh(Ok(()))
-            }
-            OpArgs::PutFh(args) => {
-                let found = server.files.parse_handle(args.object.as_bytes());
-                OpRes::PutFh(found.map(|object| self.go_to(object)))
-            }
-            OpArgs::GetFh => return self.get_fh(w),
-            OpArgs::Lookup(args) => OpRes::Lookup(self.lookup(args.name)),
-            OpArgs::GetAttr(args) => return self.get_attr(&args.request, w),
-            OpArgs::Open(args) => OpRes::Open(self.open(args)),
-            OpArgs::Close(args) => OpRes::Close(self.close(&args.open_stateid)),
-            OpArgs::DelegReturn(args) => OpRes::DelegReturn(self.deleg_return(&args.deleg_stateid)),
-            OpArgs::ExchangeId(args) => {
-                OpRes::ExchangeId(server.exchange_id(args, self.origin.principal, self.origin.now_ns))
-            }
-            OpArgs::CreateSession(args) => OpRes::CreateSession(server.create_session(args, &self.origin)),
-            OpArgs::BindConnToSession(args) => {
-                OpRes::BindConnToSession(server.bind_conn_to_session(args, &self.origin))
-            }
-            OpArgs::BackchannelCtl(args) => {
-                OpRes::BackchannelCtl(self.session().and_then(|s| server.backchannel_ctl(s, args)))
-            }
-            OpArgs::DestroySession(args) => {
-                let own = self.session().is_ok_and(|s| s.id == args.session_id);
-                OpRes::DestroySession(match own && n + 1 < count {
-                    // In a compound on the session itself it comes last (section 18.37.3).
-                    true => Err(Status::NFS4ERR_NOT_ONLY_OP),
-                    false => server.destroy_session(&args.session_id),
-                })
-            }
-            OpArgs::DestroyClientId(args) => {
-                let own = self.session().ok().map(|s| Arc::clone(&s.client));
-                OpRes::DestroyClientId(server.destroy_client_id(args.client_id, own.as_deref()))
-            }
-            OpArgs::ReclaimComplete(args) => OpRes::ReclaimComplete(self.reclaim_complete(args.one_fs)),
-            other => OpRes::refusal(other.op(), MINOR_VERSION),
-        };
-        res.encode(w)?;
-        Ok(res.status())
+impl Inner {
+    /// The SEQ4_STATUS bits for a SEQUENCE of a client.
+    fn status_flags(&self, client: &Client, session: SessionKey) -> u32 {
+        let revoked = self.files.has_revoked(client.index);
+        let flag = if revoked { seq4_status::RECALLABLE_STATE_REVOKED } else { 0 };
+        flag | self.callbacks.status(client.callbacks, session)
     }
+}
 
-    fn get_fh(&self, w: &mut Writer<'_>) -> xdr::Result<Status> {
-        let handle = self.object().map(|object| self.server.files.handle(object));
-        let found = handle.as_ref().map_err(|status| *status).and_then(|bytes| {
-            let object = FileHandle::new(bytes).ok_or(Status::NFS4ERR_SERVERFAULT)?;
-            Ok(GetFhOk { object })
-        });
-        let res = OpRes::GetFh(found);
-        res.encode(w)?;
-        Ok(res.status())
-    }
-
-    fn get_attr(&self, asked: &ringback_rpc::nfs4::Bitmap4, w: &mut Writer<'_>) -> xdr::Result<Status> {
-        let mut space = [0; VALUES_BYTES_MAX];
-        let mut values = Writer::new(&mut space);
-        let found = self.object().and_then(|object| self.server.attributes(object, asked, &mut values));
-        let res = OpRes::GetAttr(found.map(|mask| GetAttrOk { attributes: Fattr { mask, values: values.written() } }));
-        res.encode(w)?;
-        Ok(res.status())
-    }
-
-    fn lookup(&mut self, name: &[u8]) -> Result<(), Status> {
-        match self.object()? {
-            Object::Root => self.server.files.lookup(name).map(|id| self.go_to(Object::File(id))),
-            Object::File(_) => Err(Status::NFS4ERR_NOTDIR),
-        }
-    }
-
-    fn close(&mut self, stateid: &Stateid4) -> Result<CloseOk, Status> {
-        let stateid = self.meant(stateid)?;
-        let client = Arc::clone(&self.session()?.client);
-        match self.object()? {
-            Object::Root => return Err(Status::NFS4ERR_BAD_STATEID),
-            Object::File(file) => self.server.files.close(file, &client, &stateid)?,
-        }
-        // It is of no use to anybody, and the invalid special stateid says so (section 18.2.4).
-        self.stateid = Some(Stateid4::INVALID);
-        Ok(CloseOk { open_stateid: Stateid4::INVALID })
-    }
-
-    fn deleg_return(&mut self, stateid: &Stateid4) -> Result<(), Status> {
-        let stateid = self.meant(stateid)?;
-        let client = Arc::clone(&self.session()?.client);
-        match self.object()? {
-            Object::Root => Err(Status::NFS4ERR_BAD_STATEID),
-            Object::File(file) => self.server.files.delegreturn(file, &client, &stateid, &self.server.callbacks),
-        }
-    }
-
-    /// RECLAIM_COMPLETE (RFC 8881 section 18.51). Nothing survives a restart of this server, so nothing is reclaimed.
-    fn reclaim_complete(&self, one_fs: bool) -> Result<(), Status> {
-        let session = self.session()?;
-        if one_fs {
-            return self.object().map(|_| ());
-        }
-        match session.client.complete_reclaim() {
-            true => Ok(()),
-            false => Err(Status::NFS4ERR_COMPLETE_ALREADY),
-        }
-    }
+/// Whether an operation failed because of what another client holds.
+fn is_conflict(status: Status) -> bool {
+    matches!(
+        status,
+        Status::NFS4ERR_DELAY | Status::NFS4ERR_SHARE_DENIED | Status::NFS4ERR_DENIED | Status::NFS4ERR_LOCKED
+    )
 }
 
 /// Writes the result of an operation that failed before it was executed. One that no minor version defines is answered

@@ -33,6 +33,12 @@ pub struct Config {
     pub opens_max: u64,
     /// Delegations.
     pub delegations_max: u64,
+    /// Byte-range locks.
+    pub locks_max: u64,
+    /// Bytes of content, of all files together.
+    pub data_bytes_max: u64,
+    /// Whether an open for writing is delegated when nobody else has the file open.
+    pub write_delegations: bool,
 }
 
 impl Default for Config {
@@ -51,6 +57,9 @@ impl Default for Config {
             files_max: 64 << 20,
             opens_max: 16 << 20,
             delegations_max: 16 << 20,
+            locks_max: 1 << 20,
+            data_bytes_max: 1 << 30,
+            write_delegations: false,
         }
     }
 }

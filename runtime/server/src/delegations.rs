@@ -1,15 +1,18 @@
 //! Delegations: when one is granted, when it is recalled, when it goes (RFC 8881 section 10.2 and 10.4).
 //!
-//! Only read delegations: the server keeps no data yet, so that a write delegation would protect nothing.
+//! A conflict starts a recall, and is refused with NFS4ERR_DELAY until the delegation is returned. A holder that has not
+//! returned it a lease after the first recall loses it to the next conflict (section 10.2.1): it is revoked, and stays
+//! until the client acknowledges that with FREE_STATEID.
 
-use crate::arena::{Id, Link, Links};
+use crate::arena::{Id, Link, Links, NONE};
 use crate::callbacks::Callbacks;
 use crate::clients::Client;
-use crate::files::{Files, SHARDS, Shard, global, local, shard_number};
+use crate::files::{Caller, Files, SHARDS, Shard, global, local, shard_number};
 use crate::opens::{OpenRequest, WRITE};
 use crate::stateids::{Kind, check_seqid};
 use ringback::CallbackKey;
 use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A delegation's stateid never changes after the grant.
 pub(crate) const SEQID: u32 = 1;
@@ -24,6 +27,10 @@ pub(crate) struct Delegation {
     /// The runtime's CB_RECALL for it.
     pub(crate) callback: CallbackKey,
     pub(crate) state: State,
+    /// A write delegation; else one for reading.
+    pub(crate) write: bool,
+    /// The second of the first conflict; zero: none yet.
+    conflict_s: u32,
     /// No recall because of a conflict before this second: the client has answered one, and asking again would tell it
     /// nothing new.
     pub(crate) quiet_until_s: u32,
@@ -38,8 +45,26 @@ const _: () = assert!(size_of::<Delegation>() <= 64);
 pub(crate) enum State {
     /// The client holds it; it may be on recall.
     Held,
+    /// Taken away from the client, which has not acknowledged it. It is in the client's list only.
+    Revoked,
     /// No client holds it, and it is in no list; a run of its callback still looks at it.
     Returned,
+}
+
+/// What a conflict is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conflict {
+    /// The file is looked at: write delegations are in the way.
+    Read,
+    /// The file is changed: all delegations are.
+    Write,
+}
+
+/// A delegation that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) stateid: Stateid4,
+    pub(crate) write: bool,
 }
 
 /// The list of a file's delegations.
@@ -77,7 +102,7 @@ pub(crate) enum Want {
 }
 
 impl Files {
-    /// Grants a read delegation with an open, or says why not.
+    /// Grants a delegation with an open, or says why not.
     pub(crate) fn grant(
         &self,
         shard: &mut Shard,
@@ -85,34 +110,44 @@ impl Files {
         file: u32,
         request: &OpenRequest<'_>,
         callbacks: &Callbacks,
-    ) -> Result<Stateid4, OpenNoneDelegation4> {
-        match request.want {
-            Want::No => return Err(OpenNoneDelegation4::NotWanted),
-            Want::Cancel => return Err(OpenNoneDelegation4::Cancelled),
-            Want::Write => return Err(OpenNoneDelegation4::WriteNotSupportedFileType),
-            Want::NoPreference | Want::Read | Want::Any => {}
-        }
-        if request.access & WRITE != 0 {
-            return Err(OpenNoneDelegation4::WriteNotSupportedFileType);
-        }
+    ) -> Result<Granted, OpenNoneDelegation4> {
+        let write = self.wanted(request)?;
         let (head, contended) = match shard.files.at(file) {
-            Some(f) => (f.delegations, f.contended_until_s > request.now_s),
+            Some(f) => (f.delegations, f.contended_until_s > request.caller.now_s),
             None => return Err(OpenNoneDelegation4::Resource { will_signal: false }),
         };
-        if contended || shard.has_writer(file) {
+        let client = request.caller.client;
+        let others = write && shard.delegations.list::<OfFile>(head).any(|(_, d)| d.client != client.index);
+        if contended || others || shard.is_open(file, client, write) {
             return Err(OpenNoneDelegation4::Contention { will_push: false });
         }
-        let client = request.client;
         let has_one = shard.delegations.list::<OfFile>(head).any(|(_, d)| d.client == client.index);
         // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
         if has_one || !request.has_path || !self.delegations.take() {
             return Err(OpenNoneDelegation4::Resource { will_signal: false });
         }
-        let granted = self.link_delegation(shard, number, file, client, callbacks);
-        granted.map(|id| self.stateid(Kind::Delegation, id, SEQID)).ok_or_else(|| {
+        let granted = self.link_delegation(shard, number, (file, write), client, callbacks);
+        let stateid = granted.map(|id| self.stateid(Kind::Delegation, id, SEQID)).ok_or_else(|| {
             self.delegations.give_back();
             OpenNoneDelegation4::Resource { will_signal: false }
-        })
+        })?;
+        Ok(Granted { stateid, write })
+    }
+
+    /// Which delegation an open is good for: one for writing, one for reading, or none.
+    fn wanted(&self, request: &OpenRequest<'_>) -> Result<bool, OpenNoneDelegation4> {
+        let writes = request.access & WRITE != 0;
+        match request.want {
+            Want::No => Err(OpenNoneDelegation4::NotWanted),
+            Want::Cancel => Err(OpenNoneDelegation4::Cancelled),
+            Want::NoPreference | Want::Any => match writes && !self.write_delegations {
+                true => Err(OpenNoneDelegation4::WriteNotSupportedFileType),
+                false => Ok(writes),
+            },
+            Want::Read if !writes => Ok(false),
+            Want::Write if writes && self.write_delegations => Ok(true),
+            Want::Read | Want::Write => Err(OpenNoneDelegation4::WriteNotSupportedFileType),
+        }
     }
 
     /// The delegation comes first, as the callback's cookie is its name.
@@ -120,7 +155,7 @@ impl Files {
         &self,
         shard: &mut Shard,
         number: usize,
-        file: u32,
+        (file, write): (u32, bool),
         client: &Client,
         callbacks: &Callbacks,
     ) -> Option<Id> {
@@ -131,6 +166,8 @@ impl Files {
             in_client: Links::ALONE,
             callback: CallbackKey::from_bits(u64::MAX),
             state: State::Held,
+            write,
+            conflict_s: 0,
             quiet_until_s: 0,
             denials: 0,
         })?;
@@ -162,6 +199,7 @@ impl Files {
         let here = shard_number(id) == number;
         let held = shard.delegations.get(local(id)).filter(|d| here && d.state != State::Returned);
         match held {
+            Some(d) if d.client == client.index && d.state == State::Revoked => Err(Status::NFS4ERR_DELEG_REVOKED),
             Some(d) if d.client == client.index && d.file == file => check_seqid(stateid.seqid, SEQID),
             _ => Err(Status::NFS4ERR_BAD_STATEID),
         }
@@ -188,20 +226,78 @@ impl Files {
     /// The client holds the delegation no longer. Its entry goes when no run of its callback can look at it any more:
     /// now, or in [`Files::forget_returned`].
     pub(crate) fn drop_delegation(&self, shard: &mut Shard, id: Id, callbacks: &Callbacks) {
-        let Shard { files, delegations, holders, .. } = shard;
-        let Some(delegation) = delegations.get_mut(id).filter(|d| d.state != State::Returned) else { return };
-        delegation.state = State::Returned;
+        let Some(delegation) = shard.delegations.get_mut(id).filter(|d| d.state != State::Returned) else { return };
+        let was = std::mem::replace(&mut delegation.state, State::Returned);
         let &mut Delegation { file, client, callback, .. } = delegation;
-        if let Some(file) = files.at_mut(file) {
-            delegations.unlink::<OfFile>(&mut file.delegations, id.index);
+        if was == State::Held {
+            self.take_from_file(shard, file, id);
         }
+        let Shard { delegations, holders, .. } = &mut *shard;
         if let Some(holder) = holders.get_mut(client as usize) {
             delegations.unlink::<OfClient>(&mut holder.delegations, id.index);
+            if was == State::Revoked {
+                holder.revoked -= 1;
+                self.revoked.fetch_sub(1, Relaxed);
+            }
         }
-        self.delegations.give_back();
         if callbacks.remove_is_final(callback) {
             delegations.remove(id);
         }
+        self.reap(shard, file);
+    }
+
+    fn take_from_file(&self, shard: &mut Shard, file: u32, id: Id) {
+        let Shard { files, delegations, .. } = shard;
+        if let Some(file) = files.at_mut(file) {
+            delegations.unlink::<OfFile>(&mut file.delegations, id.index);
+        }
+        self.delegations.give_back();
+    }
+
+    /// Takes a delegation away from a client that has not returned it in time. It is out of everybody's way, and kept for
+    /// the client to acknowledge (RFC 8881 section 10.2.1).
+    fn revoke(&self, shard: &mut Shard, index: u32) {
+        let Some(id) = shard.delegations.id_at(index) else { return };
+        let Some(delegation) = shard.delegations.get_mut(id).filter(|d| d.state == State::Held) else { return };
+        delegation.state = State::Revoked;
+        let (file, client) = (delegation.file, delegation.client);
+        self.take_from_file(shard, file, id);
+        shard.holder(client).revoked += 1;
+        self.revoked.fetch_add(1, Relaxed);
+        // Its file may be gone before it.
+        self.reap(shard, file);
+    }
+
+    /// Whether a client has revoked delegations to acknowledge.
+    pub(crate) fn has_revoked(&self, client: u32) -> bool {
+        self.revoked.load(Relaxed) > 0
+            && (0..SHARDS).any(|n| self.shard(n).holders.get(client as usize).is_some_and(|h| h.revoked > 0))
+    }
+
+    /// FREE_STATEID of a delegation (RFC 8881 section 18.38): only one that was revoked.
+    pub(crate) fn free_delegation(
+        &self,
+        client: &Client,
+        stateid: &Stateid4,
+        callbacks: &Callbacks,
+    ) -> Result<(), Status> {
+        let (mut shard, _, id) = self.find_state(Kind::Delegation, stateid)?;
+        match shard.delegations.get(id) {
+            Some(d) if d.client != client.index || d.state == State::Returned => Err(Status::NFS4ERR_BAD_STATEID),
+            Some(d) if d.state == State::Held => Err(Status::NFS4ERR_LOCKS_HELD),
+            Some(_) => {
+                self.drop_delegation(&mut shard, id, callbacks);
+                Ok(())
+            }
+            None => Err(Status::NFS4ERR_BAD_STATEID),
+        }
+    }
+
+    /// TEST_STATEID of a delegation.
+    pub(crate) fn test_delegation(&self, client: &Client, stateid: &Stateid4) -> Result<(), Status> {
+        let (shard, number, id) = self.find_state(Kind::Delegation, stateid)?;
+        let file = shard.delegations.get(id).ok_or(Status::NFS4ERR_BAD_STATEID)?.file;
+        self.check_held(&shard, number, file, client, stateid)
     }
 
     /// The last run of a callback is over: a delegation that was returned meanwhile goes now.
@@ -217,7 +313,9 @@ impl Files {
         for number in 0..SHARDS {
             let mut shard = self.shard(number);
             while let Some(holder) = shard.holders.get(client as usize).copied() {
-                if let Some(id) = shard.opens.id_at(holder.opens) {
+                if let Some(id) = shard.locks.id_at(holder.locks) {
+                    self.drop_lock_owner(&mut shard, id);
+                } else if let Some(id) = shard.opens.id_at(holder.opens) {
                     self.drop_open(&mut shard, id);
                 } else if let Some(id) = shard.delegations.id_at(holder.delegations) {
                     self.drop_delegation(&mut shard, id, callbacks);
@@ -228,25 +326,40 @@ impl Files {
         }
     }
 
-    /// Recalls what other clients hold on the file; whether they hold anything.
+    /// Recalls what other clients hold on the file and is in the way; whether anything is.
     pub(crate) fn recall_of_others(
         &self,
         shard: &mut Shard,
         file: u32,
-        request: &OpenRequest<'_>,
+        caller: &Caller<'_>,
+        about: Conflict,
         callbacks: &Callbacks,
     ) -> bool {
-        let Some(contended) = shard.files.at_mut(file) else { return false };
+        let now_s = caller.now_s;
         let mut conflict = false;
-        let held = shard.delegations.list::<OfFile>(contended.delegations);
-        for (_, delegation) in held.filter(|(_, d)| d.client != request.client.index) {
+        let mut late = Vec::new();
+        let mut index = shard.files.at(file).map_or(NONE, |f| f.delegations);
+        while let Some(delegation) = shard.delegations.at_mut(index) {
+            let this = std::mem::replace(&mut index, delegation.in_file.next());
+            if delegation.client == caller.client.index || about == Conflict::Read && !delegation.write {
+                continue;
+            }
+            if delegation.conflict_s == 0 {
+                delegation.conflict_s = now_s.max(1);
+            } else if now_s > delegation.conflict_s.saturating_add(self.lease_s) {
+                late.push(this);
+                continue;
+            }
             conflict = true;
-            if delegation.quiet_until_s <= request.now_s {
+            if delegation.quiet_until_s <= now_s {
                 callbacks.recall(delegation.callback);
             }
         }
-        if conflict {
-            contended.contended_until_s = request.now_s.saturating_add(self.contended_s);
+        for index in late {
+            self.revoke(shard, index);
+        }
+        if conflict && let Some(contended) = shard.files.at_mut(file) {
+            contended.contended_until_s = now_s.saturating_add(self.contended_s);
         }
         conflict
     }

@@ -1,19 +1,22 @@
-//! The files: one directory, `/`, that holds any number of them; their names, handles and attributes.
+//! The files, their handles, and what is held on them.
 //!
-//! What belongs to one file (its opens, its delegations) lives in the file's shard, under one short mutex: a conflict
-//! between two clients is decided there and nowhere else. `opens.rs` and `delegations.rs` are the other two thirds of a
-//! shard. The mutexes may be held across `try_run`, `insert` and `remove` of the runtime, which never block and never
-//! call a hook of ours (rule R7); they are never held two at a time.
+//! What belongs to one file (its attributes and content, its opens, delegations and locks) lives in the file's shard, under
+//! one short mutex: a conflict between two clients is decided there and nowhere else. `tree.rs` (names), `opens.rs`,
+//! `delegations.rs` and `locks.rs` are the other parts of it. The mutexes may be held across `try_run`, `insert` and
+//! `remove` of the runtime, which never block and never call a hook of ours (rule R7); they are never held two at a time.
 
 use crate::arena::{Arena, Id, NONE};
+use crate::clients::Client;
 use crate::config::Config;
 use crate::delegations::Delegation;
-use crate::name::{ShortBytes, check_name};
+use crate::directory::Directory;
+use crate::file::{File, Kind, Maker, now};
+use crate::locks::LockOwner;
 use crate::opens::Open;
-use hashbrown::HashTable;
-use ringback_rpc::nfs4::{Status, Verifier4};
+use crate::quota::Quota;
+use ringback_rpc::nfs4::Status;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shards: enough that reactors seldom meet in one, few enough that sweeping all of them is nothing.
@@ -23,70 +26,43 @@ pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
 const OBJECTS_MAX: u32 = (u32::MAX >> SHARD_BITS) - 1;
 /// Bytes of a filehandle.
 pub(crate) const HANDLE_BYTES: usize = 12;
+/// The root directory: the first file of the first shard.
+pub(crate) const ROOT: Id = Id { index: 0, generation: 1 };
+/// The mode of the root directory: anybody may make files.
+const ROOT_MODE: u16 = 0o777;
 
-/// A file. Everything else about it hangs off the two lists.
-#[derive(Debug)]
-pub(crate) struct File {
-    pub(crate) name: ShortBytes,
-    pub(crate) change: u64,
-    /// Of the exclusive create that made it (RFC 8881 section 18.16.3).
-    pub(crate) verifier: Option<Verifier4>,
-    /// First of its opens.
-    pub(crate) opens: u32,
-    /// First of its delegations.
-    pub(crate) delegations: u32,
-    /// No delegation before this second of the server's life: somebody was refused because of one.
-    pub(crate) contended_until_s: u32,
-    pub(crate) created_s: u32,
-    pub(crate) mode: u16,
+/// For whom something is done, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller<'a> {
+    pub(crate) client: &'a Client,
+    /// Seconds of the server's life.
+    pub(crate) now_s: u32,
+    pub(crate) maker: Maker,
 }
 
 /// One shard's objects; indices are the shard's own.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    names: HashTable<u32>,
     pub(crate) files: Arena<File>,
     pub(crate) opens: Arena<Open>,
     pub(crate) delegations: Arena<Delegation>,
+    pub(crate) locks: Arena<LockOwner>,
     /// By client index.
     pub(crate) holders: Vec<Holder>,
 }
 
-/// What one client holds in a shard: the heads of two lists.
+/// What one client holds in a shard: the heads of three lists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder {
     pub(crate) opens: u32,
     pub(crate) delegations: u32,
+    pub(crate) locks: u32,
+    /// How many of the delegations have been revoked.
+    pub(crate) revoked: u32,
 }
 
-/// A limited number of things.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    used: AtomicU64,
-    max: u64,
-}
-
-impl Quota {
-    fn new(max: u64) -> Self {
-        Quota { used: AtomicU64::new(0), max }
-    }
-
-    /// Takes one more, unless that is too many.
-    pub(crate) fn take(&self) -> bool {
-        let taken = self.used.fetch_add(1, Relaxed) < self.max;
-        if !taken {
-            self.give_back();
-        }
-        taken
-    }
-
-    pub(crate) fn give_back(&self) {
-        self.used.fetch_sub(1, Relaxed);
-    }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.used.load(Relaxed)
-    }
+impl Holder {
+    const NOTHING: Holder = Holder { opens: NONE, delegations: NONE, locks: NONE, revoked: 0 };
 }
 
 /// A shard on cache lines of its own.
@@ -99,35 +75,52 @@ struct ShardCell(Mutex<Shard>);
 pub(crate) struct Files {
     shards: Box<[ShardCell]>,
     hasher: RandomState,
-    root_change: AtomicU64,
+    /// Held while names are taken away: what a name stands for does not change meanwhile.
+    pub(crate) namespace: Mutex<()>,
     /// Tells this life of the server from others, in handles and stateids: nothing here survives a restart.
     pub(crate) instance: u32,
     /// Seconds without a new delegation on a file after a conflict.
     pub(crate) contended_s: u32,
+    /// Seconds that a holder has to return a delegation.
+    pub(crate) lease_s: u32,
+    /// Whether opens for writing are delegated.
+    pub(crate) write_delegations: bool,
+    /// Revoked delegations that their clients have not acknowledged.
+    pub(crate) revoked: AtomicU64,
     pub(crate) files: Quota,
     pub(crate) opens: Quota,
     pub(crate) delegations: Quota,
-}
-
-/// What a filehandle names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Object {
-    Root,
-    File(Id),
+    pub(crate) locks: Quota,
+    /// Bytes of content.
+    pub(crate) data: Quota,
 }
 
 impl Files {
     pub(crate) fn new(config: &Config, instance: u32) -> Self {
-        Files {
+        let files = Files {
             shards: (0..SHARDS).map(|_| ShardCell(Mutex::new(Shard::new()))).collect(),
             hasher: RandomState::new(),
-            root_change: AtomicU64::new(1),
+            namespace: Mutex::new(()),
             instance,
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
+            lease_s: config.lease.as_secs().try_into().unwrap_or(u32::MAX),
+            write_delegations: config.write_delegations,
+            revoked: AtomicU64::new(0),
             files: Quota::new(config.files_max),
             opens: Quota::new(config.opens_max),
             delegations: Quota::new(config.delegations_max),
-        }
+            locks: Quota::new(config.locks_max),
+            data: Quota::new(config.data_bytes_max),
+        };
+        files.make_root();
+        files
+    }
+
+    fn make_root(&self) {
+        let maker = Maker { uid: 0, gid: 0, now: now() };
+        let root = File::new(Kind::Directory(Directory::new(ROOT)), ROOT_MODE, &maker);
+        let made = self.shard(shard_number(ROOT)).files.insert(root);
+        debug_assert_eq!(made, Some(local(ROOT)));
     }
 
     /// The lock of a shard; a thread that panicked under it left whole objects behind, so it stays usable.
@@ -140,20 +133,9 @@ impl Files {
         (self.shard(shard_number(id)), local(id))
     }
 
-    /// The shard of a name, locked, with the name's hash there.
-    pub(crate) fn shard_of_name(&self, name: &[u8]) -> (MutexGuard<'_, Shard>, usize, u64) {
-        let hash = self.hasher.hash_one(name);
-        // Not the bits by which the shard's own table tells names apart: it uses both ends.
-        let shard = (hash >> 40) as usize % SHARDS;
-        (self.shard(shard), shard, hash)
-    }
-
-    /// LOOKUP in the root directory (RFC 8881 section 18.13).
-    pub(crate) fn lookup(&self, name: &[u8]) -> Result<Id, Status> {
-        check_name(name)?;
-        let (shard, number, hash) = self.shard_of_name(name);
-        let found = shard.find(hash, name).ok_or(Status::NFS4ERR_NOENT)?;
-        shard.files.id_at(found).map(|id| global(number, id)).ok_or(Status::NFS4ERR_NOENT)
+    /// The hash of a name.
+    pub(crate) fn hash(&self, name: &[u8]) -> u64 {
+        self.hasher.hash_one(name)
     }
 
     /// Looks at a file, if it is still there.
@@ -162,43 +144,24 @@ impl Files {
         shard.files.get(local).map(look).ok_or(Status::NFS4ERR_STALE)
     }
 
-    /// The change attribute of the root directory.
-    pub(crate) fn root_change(&self) -> u64 {
-        self.root_change.load(Relaxed)
+    /// Changes a file, if it is still there.
+    pub(crate) fn with_file_mut<R>(&self, id: Id, change: impl FnOnce(&mut File) -> R) -> Result<R, Status> {
+        let (mut shard, local) = self.shard_of(id);
+        shard.files.get_mut(local).map(change).ok_or(Status::NFS4ERR_STALE)
     }
 
-    /// Makes a file in the shard of its name. Gives its index there and the directory's change before it.
-    pub(crate) fn create(&self, shard: &mut Shard, hash: u64, file: File) -> Result<(Id, u64), Status> {
-        if !self.files.take() {
-            return Err(Status::NFS4ERR_NOSPC);
-        }
-        let Some(id) = shard.files.insert(file) else {
-            self.files.give_back();
-            return Err(Status::NFS4ERR_NOSPC);
-        };
-        let Shard { names, files, .. } = shard;
-        let rehash = |index: &u32| files.at(*index).map_or(0, |f| self.hasher.hash_one(f.name.as_bytes()));
-        names.insert_unique(hash, id.index, rehash);
-        Ok((id, self.root_change.fetch_add(1, Relaxed)))
+    /// The filehandle of a file.
+    pub(crate) fn handle(&self, id: Id) -> [u8; HANDLE_BYTES] {
+        words([self.instance, id.index, id.generation])
     }
 
-    /// The filehandle of an object.
-    pub(crate) fn handle(&self, object: Object) -> [u8; HANDLE_BYTES] {
-        let (index, generation) = match object {
-            Object::Root => (NONE, 0),
-            Object::File(id) => (id.index, id.generation),
-        };
-        words([self.instance, index, generation])
-    }
-
-    /// The object that a filehandle names; it may be gone.
-    pub(crate) fn parse_handle(&self, handle: &[u8]) -> Result<Object, Status> {
+    /// The file that a filehandle names; it may be gone.
+    pub(crate) fn parse_handle(&self, handle: &[u8]) -> Result<Id, Status> {
         let bytes: &[u8; HANDLE_BYTES] = handle.try_into().map_err(|_| Status::NFS4ERR_BADHANDLE)?;
         match split_words(bytes) {
-            [instance, NONE, 0] if instance == self.instance => Ok(Object::Root),
             [instance, index, generation] if instance == self.instance => {
                 let id = Id { index, generation };
-                self.with_file(id, |_| Object::File(id))
+                self.with_file(id, |_| id)
             }
             _ => Err(Status::NFS4ERR_STALE),
         }
@@ -214,7 +177,10 @@ impl Files {
     /// Whether a client holds anything (RFC 8881 section 18.50: DESTROY_CLIENTID of such a client is refused).
     pub(crate) fn is_holder(&self, client: u32) -> bool {
         (0..SHARDS).any(|n| {
-            self.shard(n).holders.get(client as usize).is_some_and(|h| h.opens != NONE || h.delegations != NONE)
+            self.shard(n)
+                .holders
+                .get(client as usize)
+                .is_some_and(|h| h.opens != NONE || h.delegations != NONE || h.locks != NONE)
         })
     }
 }
@@ -222,25 +188,19 @@ impl Files {
 impl Shard {
     fn new() -> Self {
         Shard {
-            names: HashTable::new(),
             files: Arena::new(OBJECTS_MAX),
             opens: Arena::new(OBJECTS_MAX),
             delegations: Arena::new(OBJECTS_MAX),
+            locks: Arena::new(OBJECTS_MAX),
             holders: Vec::new(),
         }
-    }
-
-    /// The index of the file of that name.
-    pub(crate) fn find(&self, hash: u64, name: &[u8]) -> Option<u32> {
-        let same = |index: &u32| self.files.at(*index).is_some_and(|f| f.name.as_bytes() == name);
-        self.names.find(hash, same).copied()
     }
 
     /// The heads of a client's lists.
     pub(crate) fn holder(&mut self, client: u32) -> &mut Holder {
         let at = client as usize;
         if self.holders.len() <= at {
-            self.holders.resize(at + 1, Holder { opens: NONE, delegations: NONE });
+            self.holders.resize(at + 1, Holder::NOTHING);
         }
         &mut self.holders[at]
     }

@@ -3,20 +3,31 @@
 use crate::Inner;
 use crate::clients::Principal;
 use crate::compound::Compound;
-use crate::sessions::Origin;
+use crate::sessions::{Groups, Origin};
 use ringback::{Call, ConnectionId, ForeChannel};
 use ringback_rpc::message::{
     AcceptStatus, AuthStatus, AuthSys, CallHeader, MessageType, OpaqueAuth, RPC_VERSION, Rejected, ReplyBody,
     ReplyHeader, flavor, peek,
 };
-use ringback_rpc::nfs4::fore::{CompoundArgs, PROCEDURE_COMPOUND, PROCEDURE_NULL};
+use ringback_rpc::nfs4::fore::{CompoundArgs, OpArgs, PROCEDURE_COMPOUND, PROCEDURE_NULL};
 use ringback_rpc::nfs4::{NFS_V4, NFS4_PROGRAM};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer, XdrErrorKind};
 
 /// What a reply may take beyond a session's limit: a compound outside a session, with the longest tag.
 const REPLY_BYTES_SPARE: usize = 4096;
 
+/// The longest reply without content: attributes, names, stateids.
+const PLAIN_REPLY_BYTES_MAX: usize = 16 << 10;
+
 impl Inner {
+    /// Bytes that the reply to a record may take: much only if it asks for content, as room for it is taken before it is
+    /// known what there is.
+    fn reply_bytes(&self, record: &[u8]) -> usize {
+        let most = self.reply_bytes_max();
+        let plain = PLAIN_REPLY_BYTES_MAX + REPLY_BYTES_SPARE;
+        if most <= plain { most } else { plain.saturating_add(content_asked(record)).min(most) }
+    }
+
     /// Bytes that the longest reply takes.
     pub(crate) fn reply_bytes_max(&self) -> usize {
         self.config.response_bytes_max as usize + REPLY_BYTES_SPARE
@@ -48,8 +59,8 @@ impl Inner {
         if header.version != NFS_V4 {
             return accepted(AcceptStatus::ProgMismatch { low: NFS_V4, high: NFS_V4 }).encode(w);
         }
-        let principal = match principal(&header) {
-            Ok(principal) => principal,
+        let (principal, gid, groups) = match principal(&header) {
+            Ok(caller) => caller,
             Err(status) => return denied(header.xid, Rejected::AuthError(status)).encode(w),
         };
         match header.procedure {
@@ -61,7 +72,7 @@ impl Inner {
             return accepted(AcceptStatus::GarbageArgs).encode(w);
         };
         ReplyHeader::success(header.xid).encode(w)?;
-        let origin = Origin { connection, principal, now_ns };
+        let origin = Origin { connection, principal, gid, groups, now_ns };
         Compound::new(self, origin, record.len()).run(&args, &mut r, base, w)
     }
 }
@@ -71,8 +82,25 @@ impl ForeChannel for Inner {
         let connection = call.connection();
         let now_ns = self.now_ns();
         // What cannot be answered at all is dropped with its call, as RFC 5531 has no reply for it.
-        let _ = call.reply(self.reply_bytes_max(), |record, w| self.handle(connection, now_ns, record, w));
+        let bytes_max = self.reply_bytes(call.record());
+        let _ = call.reply(bytes_max, |record, w| self.handle(connection, now_ns, record, w));
     }
+}
+
+/// The bytes of content that the READs and READDIRs of a compound ask for.
+fn content_asked(record: &[u8]) -> usize {
+    let mut r = Reader::new(record);
+    let (Ok(_), Ok(args)) = (CallHeader::decode(&mut r), CompoundArgs::decode(&mut r)) else { return 0 };
+    let mut bytes = 0usize;
+    for _ in 0..args.count {
+        match OpArgs::decode(&mut r) {
+            Ok(OpArgs::Read(read)) => bytes = bytes.saturating_add(read.count as usize),
+            Ok(OpArgs::ReadDir(read)) => bytes = bytes.saturating_add(read.bytes_max as usize),
+            Ok(OpArgs::Other(_)) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    bytes
 }
 
 fn denied(xid: u32, why: Rejected) -> ReplyHeader<'static> {
@@ -91,18 +119,18 @@ fn undecodable(xid: u32, error: &xdr::XdrError) -> ReplyHeader<'static> {
 }
 
 /// Who calls (RFC 5531 section 8.2, appendix A).
-fn principal(header: &CallHeader<'_>) -> Result<Principal, AuthStatus> {
+fn principal(header: &CallHeader<'_>) -> Result<(Principal, u32, Groups), AuthStatus> {
     if header.verifier != OpaqueAuth::NONE {
         return Err(AuthStatus::BadVerf);
     }
     let credential = &header.credential;
     match credential.flavor {
-        flavor::AUTH_NONE if credential.body.is_empty() => Ok(Principal::Nobody),
+        flavor::AUTH_NONE if credential.body.is_empty() => Ok((Principal::Nobody, 0, Groups::default())),
         flavor::AUTH_SYS => {
             let mut body = Reader::new(credential.body);
             let sys = AuthSys::decode(&mut body).map_err(|_| AuthStatus::BadCred)?;
             body.finish("authsys_parms").map_err(|_| AuthStatus::BadCred)?;
-            Ok(Principal::Uid(sys.uid))
+            Ok((Principal::Uid(sys.uid), sys.gid, Groups::new(sys.gids())))
         }
         flavor::AUTH_NONE => Err(AuthStatus::BadCred),
         _ => Err(AuthStatus::RejectedCred),

@@ -1,8 +1,8 @@
 //! An in-memory NFSv4.1 file server that links ringback, the way any file server would.
 //!
-//! It keeps one directory of files without data, and what the protocol wants kept about them: clients, sessions, opens
-//! and read delegations. A conflicting OPEN recalls delegations through the runtime. What is to be learnt from it for a
-//! server of one's own is in `callbacks.rs`: all of the integration, and nothing else.
+//! It keeps a tree of files, and what the protocol wants kept about them: clients, sessions, opens, locks and delegations.
+//! Whatever conflicts with a delegation recalls it through the runtime. What is to be learnt from it for a server of one's
+//! own is in `callbacks.rs`: all of the integration, and nothing else.
 //!
 //! The protocol part is sans-IO: a CALL record comes in with the time and the name of its connection, and its reply goes
 //! into a buffer (`fore.rs`, `compound.rs`). Records and connections are the runtime's.
@@ -13,21 +13,35 @@ mod callbacks;
 mod clients;
 mod compound;
 mod config;
+mod data;
 mod delegations;
+mod directory;
+mod file;
+mod file_ops;
 mod files;
 mod fore;
+mod import;
+mod io_ops;
 mod listen;
+mod lock_ops;
+mod locks;
 mod name;
+mod name_ops;
 mod open_op;
 mod opens;
+mod operations;
+mod quota;
 mod recall;
 mod sessions;
+mod set_attributes;
 mod stateids;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use callbacks::Observer;
 pub use config::Config;
+pub use import::{ImportError, Imported};
 pub use recall::{Delegations, HeldDelegation, KnownClient};
 
 use callbacks::Callbacks;
@@ -40,7 +54,7 @@ use stateids::INSTANCE_MASK;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// A running file server. It ends with [`Server::shutdown`]; until then its runtime and it keep each other alive.
 #[derive(Debug)]
@@ -55,13 +69,14 @@ pub(crate) struct Inner {
     pub(crate) clients: Mutex<Clients>,
     pub(crate) sessions: Sessions,
     pub(crate) session_serial: AtomicU64,
+    /// The second in which expired clients were last looked for.
+    pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
     pub(crate) callbacks: Callbacks,
     /// so_major_id, and the server's scope.
     pub(crate) name: String,
     listeners: Mutex<Vec<Listener>>,
     started: Instant,
-    pub(crate) started_unix_s: i64,
 }
 
 impl Server {
@@ -92,17 +107,16 @@ impl Inner {
     fn new(config: Config, observer: Arc<dyn Observer>) -> Self {
         // Random, so that a client of an earlier life of the server is told so and not taken for another.
         let instance = (RandomState::new().hash_one(0u8) as u32 & INSTANCE_MASK).max(1);
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Inner {
             clients: Clients::new(config.clients_max, instance),
             sessions: Sessions::default(),
             session_serial: AtomicU64::new(1),
+            courtesy_ended_s: AtomicU64::new(0),
             files: Files::new(&config, instance),
             callbacks: Callbacks::new(observer),
             name: format!("ringback-{instance:06x}"),
             listeners: Mutex::new(Vec::new()),
             started: Instant::now(),
-            started_unix_s: unix.as_secs() as i64,
             config,
         }
     }

@@ -1,13 +1,13 @@
 //! The operation OPEN: what its arguments mean (RFC 8881 section 18.16).
 
-use crate::attributes::{exclusive, guarded, unchecked};
 use crate::compound::Compound;
-use crate::delegations::Want;
-use crate::files::Object;
+use crate::delegations::{Granted, Want};
 use crate::opens::{How, OpenRequest, Target};
+use crate::set_attributes::Changes;
 use ringback_rpc::nfs4::fore::{OpenArgs, OpenClaim, OpenHow, OpenOk, open_result_flag, share_access, share_deny};
 use ringback_rpc::nfs4::{
-    Bitmap4, ChangeInfo4, Fattr, NfsAce4, OpenDelegation4, OpenReadDelegation4, Stateid4, Status, attr,
+    Bitmap4, Fattr, NfsAce4, OpenDelegation4, OpenReadDelegation4, OpenWriteDelegation4, SpaceLimit4, Stateid4, Status,
+    attr,
 };
 use std::sync::Arc;
 
@@ -19,15 +19,17 @@ impl Compound<'_> {
     pub(crate) fn open<'r>(&mut self, args: &OpenArgs<'_>) -> Result<OpenOk<'r>, Status> {
         let client = Arc::clone(&self.session()?.client);
         let (target, held) = self.claimed(&args.claim)?;
-        let by_name = matches!(target, Target::Name(_));
+        let by_name = matches!(target, Target::Name(..));
+        let caller = self.caller(&client);
+        let changes = |attributes: &Fattr<'_>| Changes::parse(attributes, caller.maker.now);
         let how = match args.how {
             OpenHow::NoCreate => How::Existing,
             // A claim by filehandle is of a file that exists: there is nothing to create (section 18.16.3).
             _ if !by_name => return Err(Status::NFS4ERR_INVAL),
-            OpenHow::Unchecked(attributes) => unchecked(&attributes)?,
-            OpenHow::Guarded(attributes) => guarded(&attributes)?,
-            OpenHow::Exclusive(verifier) => exclusive(verifier, &Fattr::NONE)?,
-            OpenHow::Exclusive41(both) => exclusive(both.verifier, &both.attributes)?,
+            OpenHow::Unchecked(attributes) => How::Unchecked(changes(&attributes)?),
+            OpenHow::Guarded(attributes) => How::Guarded(changes(&attributes)?),
+            OpenHow::Exclusive(verifier) => How::Exclusive(Changes::default(), verifier),
+            OpenHow::Exclusive41(both) => How::Exclusive(changes(&both.attributes)?, both.verifier),
         };
         let (access, want) = access(args.share_access)?;
         if args.share_deny & !share_deny::BOTH != 0 {
@@ -38,7 +40,7 @@ impl Compound<'_> {
             return Err(Status::NFS4ERR_GRACE);
         }
         let request = OpenRequest {
-            client: &client,
+            caller,
             owner: args.owner.owner(),
             access,
             deny: args.share_deny as u8,
@@ -47,20 +49,17 @@ impl Compound<'_> {
             held,
             want,
             has_path: self.has_path(),
-            now_s: (self.origin.now_ns / 1_000_000_000) as u32,
         };
-        let opened = self.server().files.open(&request, &self.server().callbacks)?;
-        self.current = Some(Object::File(opened.file));
+        let opened = self.server.files.open(&request, &self.server.callbacks)?;
+        self.current = Some(opened.file);
         self.stateid = Some(opened.stateid);
         Ok(OpenOk {
             stateid: opened.stateid,
-            change_info: ChangeInfo4 { atomic: true, before: opened.change.0, after: opened.change.1 },
+            change_info: opened.change,
             flags: open_result_flag::LOCKTYPE_POSIX,
             attributes_set: attributes_set(&args.how, opened.created),
             delegation: match opened.delegation {
-                Ok(stateid) => {
-                    OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall: false, permissions: NfsAce4::NONE })
-                }
+                Ok(granted) => delegation(granted),
                 // The reason is only for clients that gave a WANT flag (section 18.16.3).
                 Err(_) if want == Want::NoPreference => OpenDelegation4::None,
                 Err(why) => OpenDelegation4::NoneExt(why),
@@ -70,14 +69,8 @@ impl Compound<'_> {
 
     /// Which file is claimed, and under which delegation.
     fn claimed<'r>(&self, claim: &OpenClaim<'r>) -> Result<(Target<'r>, Option<Stateid4>), Status> {
-        let named = |name| match self.object()? {
-            Object::Root => Ok(Target::Name(name)),
-            Object::File(_) => Err(Status::NFS4ERR_NOTDIR),
-        };
-        let current = || match self.object()? {
-            Object::Root => Err(Status::NFS4ERR_ISDIR),
-            Object::File(file) => Ok(Target::File(file)),
-        };
+        let named = |name| self.file().map(|directory| Target::Name(directory, name));
+        let current = || self.file().map(Target::File);
         match *claim {
             OpenClaim::Null(name) => Ok((named(name)?, None)),
             OpenClaim::FileHandle => Ok((current()?, None)),
@@ -87,6 +80,21 @@ impl Compound<'_> {
             OpenClaim::Previous(_) => Err(Status::NFS4ERR_NO_GRACE),
             OpenClaim::DelegatePrev(_) | OpenClaim::DelegPrevFileHandle => Err(Status::NFS4ERR_NOTSUPP),
         }
+    }
+}
+
+fn delegation<'r>(granted: Granted) -> OpenDelegation4<'r> {
+    let Granted { stateid, write } = granted;
+    let (recall, permissions) = (false, NfsAce4::NONE);
+    match write {
+        // No limit of its own: a write that finds no room fails as it would without a delegation.
+        true => OpenDelegation4::Write(OpenWriteDelegation4 {
+            stateid,
+            recall,
+            space_limit: SpaceLimit4::Size(u64::MAX),
+            permissions,
+        }),
+        false => OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall, permissions }),
     }
 }
 

@@ -3,27 +3,31 @@
 use crate::arena::{Arena, Id, Link, Links, NONE};
 use crate::callbacks::Callbacks;
 use crate::clients::Client;
-use crate::delegations::Want;
-use crate::files::{File, Files, Holder, Shard, global, shard_number};
-use crate::name::{ShortBytes, check_name};
+use crate::delegations::{Conflict, Granted, Want};
+use crate::file::{File, Kind as FileKind};
+use crate::files::{Caller, Files, Holder, Shard, global};
+use crate::name::ShortBytes;
+use crate::set_attributes::Changes;
 use crate::stateids::{Kind, check_seqid, next_seqid};
-use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status, Verifier4};
+use ringback_rpc::nfs4::{ChangeInfo4, OpenNoneDelegation4, Stateid4, Status, Verifier4};
 
 /// Reading, in the access and deny bits of an open.
 pub(crate) const READ: u8 = 1;
 /// Writing, in the access and deny bits of an open.
 pub(crate) const WRITE: u8 = 2;
+/// The mode of a file whose create does not say.
+const FILE_MODE: u16 = 0o644;
 
 /// One open: a file, a client, an owner within the client.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) file: u32,
-    client: u32,
+    pub(crate) client: u32,
     in_file: Links,
     in_client: Links,
     owner: ShortBytes,
-    seqid: u32,
-    access: u8,
+    pub(crate) seqid: u32,
+    pub(crate) access: u8,
     deny: u8,
 }
 
@@ -53,8 +57,8 @@ impl Link<Open> for OfClient {
 /// Which file to open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target<'a> {
-    /// By its name in the root directory.
-    Name(&'a [u8]),
+    /// By its name in a directory.
+    Name(Id, &'a [u8]),
     File(Id),
 }
 
@@ -62,15 +66,15 @@ pub(crate) enum Target<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum How {
     Existing,
-    Unchecked { mode: u16, truncate: bool },
-    Guarded { mode: u16 },
-    Exclusive { mode: u16, verifier: Verifier4 },
+    Unchecked(Changes),
+    Guarded(Changes),
+    Exclusive(Changes, Verifier4),
 }
 
 /// An OPEN whose arguments make sense.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenRequest<'a> {
-    pub(crate) client: &'a Client,
+    pub(crate) caller: Caller<'a>,
     pub(crate) owner: &'a [u8],
     pub(crate) access: u8,
     pub(crate) deny: u8,
@@ -81,7 +85,6 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) want: Want,
     /// Whether callbacks reach the client.
     pub(crate) has_path: bool,
-    pub(crate) now_s: u32,
 }
 
 /// A successful OPEN.
@@ -89,51 +92,72 @@ pub(crate) struct OpenRequest<'a> {
 pub(crate) struct Opened {
     pub(crate) file: Id,
     pub(crate) stateid: Stateid4,
-    /// The directory's change attribute before and after.
-    pub(crate) change: (u64, u64),
+    /// How the directory changed.
+    pub(crate) change: ChangeInfo4,
     /// Whether the file was made by this create, or by the one that this one repeats.
     pub(crate) created: bool,
-    pub(crate) delegation: Result<Stateid4, OpenNoneDelegation4>,
+    pub(crate) delegation: Result<Granted, OpenNoneDelegation4>,
 }
 
 impl Files {
     /// OPEN. NFS4ERR_DELAY says that delegations of others are being recalled because of it.
     pub(crate) fn open(&self, request: &OpenRequest<'_>, callbacks: &Callbacks) -> Result<Opened, Status> {
-        let (mut shard, number, found) = match request.target {
-            Target::Name(name) => {
-                check_name(name)?;
-                let (shard, number, hash) = self.shard_of_name(name);
-                let found = shard.find(hash, name);
-                (shard, number, found.ok_or((name, hash)))
-            }
-            Target::File(id) => {
-                let (shard, local) = self.shard_of(id);
-                shard.files.get(local).ok_or(Status::NFS4ERR_STALE)?;
-                (shard, shard_number(id), Ok(local.index))
-            }
-        };
+        let (file, change, made) = self.target(request)?;
+        let (mut shard, number, index) = self.live(file)?;
         // Under the lock that forgetting a client takes too: nothing is added to a client that has been swept.
-        if request.client.is_gone() {
+        if request.caller.client.is_gone() {
             return Err(Status::NFS4ERR_DEADSESSION);
         }
-        let (file, change, created) = match found {
-            Ok(file) => {
-                let repeated = existing(&shard, file, request.how)?;
-                (file, (self.root_change(), self.root_change()), repeated)
-            }
-            Err((name, hash)) => {
-                let (id, before) = self.create(&mut shard, hash, new_file(name, request)?)?;
-                (id.index, (before, before + 1), true)
-            }
+        let created = match made {
+            true => true,
+            false => existing(&shard, index, request.how)?,
         };
-        self.admit(&mut shard, number, file, request, callbacks)?;
-        let stateid = self.add_open(&mut shard, number, file, request)?;
+        self.admit(&mut shard, number, index, request, made, callbacks)?;
+        let stateid = self.add_open(&mut shard, number, index, request)?;
         let delegation = match request.held {
             Some(_) => Err(OpenNoneDelegation4::NotWanted),
-            None => self.grant(&mut shard, number, file, request, callbacks),
+            None => self.grant(&mut shard, number, index, request, callbacks),
         };
-        let file = shard.files.id_at(file).ok_or(Status::NFS4ERR_SERVERFAULT)?;
-        Ok(Opened { file: global(number, file), stateid, change, created, delegation })
+        Ok(Opened { file, stateid, change, created, delegation })
+    }
+
+    /// The file to open, how its directory changed, and whether it was made just now.
+    fn target(&self, request: &OpenRequest<'_>) -> Result<(Id, ChangeInfo4, bool), Status> {
+        let (directory, name) = match request.target {
+            Target::Name(directory, name) => (directory, name),
+            Target::File(file) => {
+                return Ok((file, ChangeInfo4 { atomic: true, before: 0, after: 0 }, false));
+            }
+        };
+        let unchanged = |file| {
+            let change = self.change(directory)?;
+            Ok((file, ChangeInfo4 { atomic: true, before: change, after: change }, false))
+        };
+        match self.lookup(directory, name) {
+            Ok(file) => return unchanged(file),
+            Err(Status::NFS4ERR_NOENT) if !matches!(request.how, How::Existing) => {}
+            Err(status) => return Err(status),
+        }
+        match self.make(directory, name, self.new_file(request)?) {
+            Ok((file, change)) => Ok((file, change, true)),
+            // Another create came first.
+            Err(Status::NFS4ERR_EXIST) => unchanged(self.lookup(directory, name)?),
+            Err(status) => Err(status),
+        }
+    }
+
+    fn new_file(&self, request: &OpenRequest<'_>) -> Result<File, Status> {
+        let (changes, verifier) = match request.how {
+            How::Existing => return Err(Status::NFS4ERR_NOENT),
+            How::Unchecked(changes) | How::Guarded(changes) => (changes, None),
+            How::Exclusive(changes, verifier) => (changes, Some(verifier)),
+        };
+        let mut file = File::new(FileKind::Regular(Default::default()), FILE_MODE, &request.caller.maker);
+        changes.apply_to_new(&mut file, &self.data)?;
+        if verifier.is_some() {
+            file.body_mut().verifier = verifier;
+        }
+        Ok(file)
     }
 
     /// Whether nothing that others hold stands against the open.
@@ -143,28 +167,37 @@ impl Files {
         number: usize,
         file: u32,
         request: &OpenRequest<'_>,
+        made: bool,
         callbacks: &Callbacks,
     ) -> Result<(), Status> {
+        let caller = &request.caller;
+        // Only regular files are opened (RFC 8881 section 18.16.3).
+        shard.files.at(file).ok_or(Status::NFS4ERR_STALE)?.data().map_err(|status| match status {
+            Status::NFS4ERR_INVAL => Status::NFS4ERR_WRONG_TYPE,
+            status => status,
+        })?;
         if let Some(held) = &request.held {
-            self.check_held(shard, number, file, request.client, held)?;
+            self.check_held(shard, number, file, caller.client, held)?;
         }
         let opens = shard.files.at(file).map_or(NONE, |f| f.opens);
         let denied = shard.opens.list::<OfFile>(opens).any(|(_, open)| {
-            let same = open.client == request.client.index && open.owner.as_bytes() == request.owner;
+            let same = open.client == caller.client.index && open.owner.as_bytes() == request.owner;
             !same && (open.deny & request.access != 0 || open.access & request.deny != 0)
         });
         if denied {
             return Err(Status::NFS4ERR_SHARE_DENIED);
         }
-        let truncates = matches!(request.how, How::Unchecked { truncate: true, .. });
+        let truncates = !made && matches!(request.how, How::Unchecked(changes) if changes.size == Some(0));
         // A holder of a read delegation opens for reading without telling us (RFC 8881 section 10.4), so a share
         // reservation against reading conflicts as much as writing does.
-        let conflicts = request.access & WRITE != 0 || request.deny & READ != 0 || truncates;
-        if conflicts && self.recall_of_others(shard, file, request, callbacks) {
+        let writes = request.access & WRITE != 0 || request.deny & READ != 0 || truncates;
+        let about = if writes { Conflict::Write } else { Conflict::Read };
+        if self.recall_of_others(shard, file, caller, about, callbacks) {
             return Err(Status::NFS4ERR_DELAY);
         }
         if truncates && let Some(file) = shard.files.at_mut(file) {
-            file.change += 1;
+            file.data_mut()?.set_size(0, &self.data)?;
+            file.modify(caller.maker.now);
         }
         Ok(())
     }
@@ -177,7 +210,7 @@ impl Files {
         file: u32,
         request: &OpenRequest<'_>,
     ) -> Result<Stateid4, Status> {
-        let client = request.client.index;
+        let client = request.caller.client.index;
         let head = shard.files.at(file).map_or(NONE, |f| f.opens);
         let own = shard
             .opens
@@ -197,26 +230,67 @@ impl Files {
         Ok(self.stateid(Kind::Open, global(number, id), open.seqid))
     }
 
-    /// CLOSE (RFC 8881 section 18.2) of an open of the current file.
-    pub(crate) fn close(&self, file: Id, client: &Client, stateid: &Stateid4) -> Result<(), Status> {
-        let (mut shard, number, id) = self.find_state(Kind::Open, stateid)?;
+    /// The open of the current file that a stateid names.
+    pub(crate) fn find_open<'s>(
+        &'s self,
+        file: Id,
+        client: &Client,
+        stateid: &Stateid4,
+    ) -> Result<(std::sync::MutexGuard<'s, Shard>, usize, Id), Status> {
+        let (shard, number, id) = self.find_state(Kind::Open, stateid)?;
         let open = shard.opens.get(id).ok_or(Status::NFS4ERR_BAD_STATEID)?;
         let opened = shard.files.id_at(open.file).map(|f| global(number, f));
         if open.client != client.index || opened != Some(file) {
             return Err(Status::NFS4ERR_BAD_STATEID);
         }
         check_seqid(stateid.seqid, open.seqid)?;
+        Ok((shard, number, id))
+    }
+
+    /// CLOSE (RFC 8881 section 18.2) of an open of the current file.
+    pub(crate) fn close(&self, file: Id, client: &Client, stateid: &Stateid4) -> Result<(), Status> {
+        let (mut shard, _, id) = self.find_open(file, client, stateid)?;
+        self.close_lock_owners(&mut shard, id)?;
         self.drop_open(&mut shard, id);
         Ok(())
+    }
+
+    /// OPEN_DOWNGRADE (RFC 8881 section 18.18).
+    pub(crate) fn downgrade(
+        &self,
+        file: Id,
+        client: &Client,
+        stateid: &Stateid4,
+        access: u8,
+        deny: u8,
+    ) -> Result<Stateid4, Status> {
+        let (mut shard, number, id) = self.find_open(file, client, stateid)?;
+        let open = shard.opens.get_mut(id).ok_or(Status::NFS4ERR_BAD_STATEID)?;
+        if access & !open.access != 0 || deny & !open.deny != 0 {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        (open.access, open.deny) = (access, deny);
+        open.seqid = next_seqid(open.seqid);
+        Ok(self.stateid(Kind::Open, global(number, id), open.seqid))
+    }
+
+    /// TEST_STATEID of an open.
+    pub(crate) fn test_open(&self, client: &Client, stateid: &Stateid4) -> Result<(), Status> {
+        let (shard, _, id) = self.find_state(Kind::Open, stateid)?;
+        match shard.opens.get(id) {
+            Some(open) if open.client == client.index => check_seqid(stateid.seqid, open.seqid),
+            _ => Err(Status::NFS4ERR_BAD_STATEID),
+        }
     }
 
     /// Takes an open out of everything.
     pub(crate) fn drop_open(&self, shard: &mut Shard, id: Id) {
         let Some(&Open { file, client, .. }) = shard.opens.get(id) else { return };
-        let Shard { files, opens, holders, .. } = shard;
+        let Shard { files, opens, holders, .. } = &mut *shard;
         unlink(opens, files, holders, file, client, id.index);
         opens.remove(id);
         self.opens.give_back();
+        self.reap(shard, file);
     }
 }
 
@@ -224,7 +298,7 @@ impl Shard {
     fn link_open(&mut self, file: u32, request: &OpenRequest<'_>) -> Result<u32, Status> {
         let open = Open {
             file,
-            client: request.client.index,
+            client: request.caller.client.index,
             in_file: Links::ALONE,
             in_client: Links::ALONE,
             owner: ShortBytes::new(request.owner),
@@ -232,21 +306,31 @@ impl Shard {
             access: 0,
             deny: 0,
         };
-        self.holder(request.client.index);
+        self.holder(request.caller.client.index);
         let index = self.opens.insert(open).ok_or(Status::NFS4ERR_DELAY)?.index;
         if let Some(file) = self.files.at_mut(file) {
             self.opens.link::<OfFile>(&mut file.opens, index);
         }
-        if let Some(holder) = self.holders.get_mut(request.client.index as usize) {
+        if let Some(holder) = self.holders.get_mut(request.caller.client.index as usize) {
             self.opens.link::<OfClient>(&mut holder.opens, index);
         }
         Ok(index)
     }
 
-    /// Whether anybody has the file open for writing.
-    pub(crate) fn has_writer(&self, file: u32) -> bool {
+    /// Whether the file is open in a way that stands against a delegation of `client`: by anybody for writing against one
+    /// for reading, by anybody else at all against one for writing.
+    pub(crate) fn is_open(&self, file: u32, client: &Client, write: bool) -> bool {
         let head = self.files.at(file).map_or(NONE, |f| f.opens);
-        self.opens.list::<OfFile>(head).any(|(_, open)| open.access & WRITE != 0)
+        self.opens.list::<OfFile>(head).any(|(_, open)| match write {
+            true => open.client != client.index,
+            false => open.access & WRITE != 0,
+        })
+    }
+
+    /// Whether a share reservation denies such access to the file.
+    pub(crate) fn is_denied(&self, file: u32, access: u8) -> bool {
+        let head = self.files.at(file).map_or(NONE, |f| f.opens);
+        self.opens.list::<OfFile>(head).any(|(_, open)| open.deny & access != 0)
     }
 }
 
@@ -269,30 +353,10 @@ fn unlink(
 /// What a create means for a file that exists: whether it is the repetition of the create that made it.
 fn existing(shard: &Shard, file: u32, how: How) -> Result<bool, Status> {
     match how {
-        How::Existing | How::Unchecked { .. } => Ok(false),
-        How::Guarded { .. } => Err(Status::NFS4ERR_EXIST),
+        How::Existing | How::Unchecked(_) => Ok(false),
+        How::Guarded(_) => Err(Status::NFS4ERR_EXIST),
         // The same verifier: a retry of the create that made it, which succeeds again (RFC 8881 section 18.16.3).
-        How::Exclusive { verifier, .. } if shard.files.at(file).is_some_and(|f| f.verifier == Some(verifier)) => {
-            Ok(true)
-        }
-        How::Exclusive { .. } => Err(Status::NFS4ERR_EXIST),
+        How::Exclusive(_, verifier) if shard.files.at(file).is_some_and(|f| f.verifier() == Some(verifier)) => Ok(true),
+        How::Exclusive(..) => Err(Status::NFS4ERR_EXIST),
     }
-}
-
-fn new_file(name: &[u8], request: &OpenRequest<'_>) -> Result<File, Status> {
-    let (mode, verifier) = match request.how {
-        How::Existing => return Err(Status::NFS4ERR_NOENT),
-        How::Unchecked { mode, .. } | How::Guarded { mode } => (mode, None),
-        How::Exclusive { mode, verifier } => (mode, Some(verifier)),
-    };
-    Ok(File {
-        name: ShortBytes::new(name),
-        change: 1,
-        verifier,
-        opens: NONE,
-        delegations: NONE,
-        contended_until_s: 0,
-        created_s: request.now_s,
-        mode,
-    })
 }

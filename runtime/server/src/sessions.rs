@@ -55,7 +55,34 @@ pub(crate) type Sessions = RwLock<HashMap<SessionId, Arc<Session>>>;
 pub(crate) struct Origin {
     pub(crate) connection: ConnectionId,
     pub(crate) principal: Principal,
+    /// The group of files that the caller makes.
+    pub(crate) gid: u32,
+    /// Other groups of the caller.
+    pub(crate) groups: Groups,
     pub(crate) now_ns: u64,
+}
+
+/// A caller's groups, as many as AUTH_SYS carries (RFC 5531 appendix A).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Groups {
+    ids: [u32; GROUPS_MAX],
+    len: usize,
+}
+
+/// Groups in an AUTH_SYS credential.
+const GROUPS_MAX: usize = 16;
+
+impl Groups {
+    pub(crate) fn new(groups: &[u32]) -> Self {
+        let mut ids = [0; GROUPS_MAX];
+        let len = groups.len().min(GROUPS_MAX);
+        ids[..len].copy_from_slice(&groups[..len]);
+        Groups { ids, len }
+    }
+
+    pub(crate) fn contains(&self, gid: u32) -> bool {
+        self.ids[..self.len].contains(&gid)
+    }
 }
 
 impl Inner {

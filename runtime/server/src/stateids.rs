@@ -14,6 +14,7 @@ use std::sync::MutexGuard;
 pub(crate) enum Kind {
     Open = 1,
     Delegation = 2,
+    Lock = 3,
 }
 
 /// The bits of the first word that tell lives of the server apart; above them stands the kind.
@@ -34,6 +35,14 @@ impl Files {
             return Err(Status::NFS4ERR_BAD_STATEID);
         }
         Ok(Id { index, generation })
+    }
+
+    /// What kind of state a stateid stands for.
+    pub(crate) fn kind_of(&self, stateid: &Stateid4) -> Result<Kind, Status> {
+        [Kind::Open, Kind::Delegation, Kind::Lock]
+            .into_iter()
+            .find(|kind| self.parse_stateid(*kind, stateid).is_ok())
+            .ok_or(Status::NFS4ERR_BAD_STATEID)
     }
 
     /// The shard of a state object, locked, its number, and the object's name in it.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::arena::Arena;
 use crate::delegations::Delegation;
-use crate::files::File;
+use crate::file::File;
 use crate::opens::Open;
 use ringback::TryRun;
 

@@ -3,6 +3,7 @@
 
 mod clients;
 mod delegations;
+mod files;
 mod hostile;
 mod opens;
 mod replay;
@@ -214,6 +215,12 @@ fn channel_attrs() -> ChannelAttrs {
         requests_max: 16,
         rdma_ird: None,
     }
+}
+
+/// All attributes but those that are only set.
+fn everything() -> Bitmap4 {
+    let set_only = 1 << (attr::TIME_ACCESS_SET - 32) | 1 << (attr::TIME_MODIFY_SET - 32);
+    Bitmap4::from_words(&[u32::MAX, !set_only, u32::MAX]).unwrap()
 }
 
 fn encode(values: &[&dyn Encode]) -> Vec<u8> {

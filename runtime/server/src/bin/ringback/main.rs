@@ -1,0 +1,21 @@
+//! `ringback`: an in-memory NFSv4.1 file server on ringback.
+
+mod cli;
+mod serve;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(options) => serve::serve(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("ringback: {message}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `ringback serve`.
+
+use crate::cli::{BackendChoice, ServeOptions};
+use ringback::{Backend, Builder, DrainReport};
+use ringback_server::{Config, Server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Data of one READ or WRITE, which is also the most that Linux clients ask for.
+const TRANSFER_BYTES: u32 = 1 << 20;
+/// What a request or reply has besides.
+const OVERHEAD_BYTES: u32 = 4096;
+
+/// Serves until a signal says that it is enough.
+pub fn serve(options: &ServeOptions) -> Result<(), String> {
+    // Before anything is promised: a signal that comes early ends the server as well.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("signals cannot be handled: {e}"))?;
+    let server = Server::new(config(options), builder(options), Arc::new(()))
+        .map_err(|e| format!("the server could not be started: {e}"))?;
+    if let Some(directory) = &options.export {
+        let imported = server.import(directory).map_err(|e| format!("--export: {e}"))?;
+        println!("copied {} files, {} bytes, from {}", imported.files, imported.bytes, directory.display());
+    }
+    let address = server.listen(options.listen).map_err(|e| cannot_listen(options.listen, &e))?;
+    let backend = server.runtime().backend();
+    println!("serving NFSv4.1 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
+    let signal = signals.forever().next();
+    let name = if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" };
+    println!("{name}: draining for at most {} s", options.drain);
+    let start = Instant::now();
+    let (delegations, clients) = (server.delegations(), server.clients().len());
+    let report = server.shutdown(Duration::from_secs(options.drain.into()));
+    println!("{}", drained(&report, start.elapsed(), delegations, clients));
+    Ok(())
+}
+
+fn config(options: &ServeOptions) -> Config {
+    Config {
+        lease: Duration::from_secs(options.lease.into()),
+        request_bytes_max: TRANSFER_BYTES + OVERHEAD_BYTES,
+        response_bytes_max: TRANSFER_BYTES + OVERHEAD_BYTES,
+        files_max: 16 << 20,
+        delegations_max: options.max_delegations.into(),
+        data_bytes_max: options.memory << 20,
+        write_delegations: true,
+        ..Config::default()
+    }
+}
+
+fn builder(options: &ServeOptions) -> Builder {
+    let backend = match options.backend {
+        BackendChoice::Auto => Backend::Auto,
+        BackendChoice::Uring => Backend::Uring,
+        BackendChoice::Epoll => Backend::Epoll,
+    };
+    Builder::new().name("ringback").backend(backend).reactors(options.reactors.into())
+}
+
+fn drained(report: &DrainReport, took: Duration, delegations: u64, clients: usize) -> String {
+    let took = took.as_secs_f64();
+    let held = format!("{clients} clients held {delegations} delegations");
+    match report.abandoned.len() {
+        0 => format!("drained in {took:.3} s: no callback was given up; {held}"),
+        given_up => format!("drained in {took:.3} s: {given_up} callbacks were given up; {held}"),
+    }
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("--listen {address} is already in use: stop what serves there or choose another port")
+        }
+        ErrorKind::PermissionDenied => {
+            format!("--listen {address}: permission denied; choose a port of 1024 or more, or run as root")
+        }
+        ErrorKind::AddrNotAvailable => format!("--listen {address} is no address of this host: choose one that is"),
+        _ => format!("--listen {address}: {error}"),
+    }
+}

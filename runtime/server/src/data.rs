@@ -1,0 +1,167 @@
+//! The bytes of one file: in chunks, so that a hole takes no memory and growing copies little.
+
+use crate::quota::Quota;
+use ringback_rpc::nfs4::Status;
+use std::collections::BTreeMap;
+
+/// Bytes per chunk.
+const CHUNK: usize = 64 << 10;
+/// Smallest allocation of a chunk: most files are small.
+const ALLOCATION_MIN: usize = 512;
+/// The largest file: offsets stay well below what a signed 64-bit offset can say.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 46;
+
+/// A file's bytes. What no chunk covers is zero.
+#[derive(Debug, Default)]
+pub(crate) struct Data {
+    size: u64,
+    /// By number; a chunk may be shorter than [`CHUNK`], what is missing is zero.
+    chunks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Data {
+    pub(crate) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Memory that is charged for it.
+    pub(crate) fn memory(&self) -> u64 {
+        self.chunks.values().map(|chunk| chunk.capacity() as u64).sum()
+    }
+
+    /// Fills `space` from `offset` on; gives how many bytes there were before the end of the file.
+    pub(crate) fn read(&self, offset: u64, space: &mut [u8]) -> usize {
+        let len = self.size.saturating_sub(offset).min(space.len() as u64) as usize;
+        let mut done = 0;
+        while done < len {
+            let (number, within, part) = piece(offset + done as u64, len - done);
+            let out = &mut space[done..done + part];
+            out.fill(0);
+            let there = self.chunks.get(&number).and_then(|chunk| chunk.get(within..)).unwrap_or_default();
+            let have = there.len().min(part);
+            out[..have].copy_from_slice(&there[..have]);
+            done += part;
+        }
+        len
+    }
+
+    /// Writes `bytes` at `offset`. With no room left in `quota` nothing is written.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8], quota: &Quota) -> Result<(), Status> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
+        let end = end.ok_or(Status::NFS4ERR_FBIG)?;
+        let mut done = 0;
+        // Room first, so that a write is whole or nothing.
+        while done < bytes.len() {
+            let (number, within, part) = piece(offset + done as u64, bytes.len() - done);
+            reserve(self.chunks.entry(number).or_default(), within + part, quota)?;
+            done += part;
+        }
+        done = 0;
+        while done < bytes.len() {
+            let (number, within, part) = piece(offset + done as u64, bytes.len() - done);
+            let chunk = self.chunks.entry(number).or_default();
+            if chunk.len() < within + part {
+                chunk.resize(within + part, 0);
+            }
+            chunk[within..within + part].copy_from_slice(&bytes[done..done + part]);
+            done += part;
+        }
+        self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Cuts or extends the file.
+    pub(crate) fn set_size(&mut self, size: u64, quota: &Quota) -> Result<(), Status> {
+        if size > FILE_BYTES_MAX {
+            return Err(Status::NFS4ERR_FBIG);
+        }
+        let (number, within) = (size / CHUNK as u64, (size % CHUNK as u64) as usize);
+        let mut cut = self.chunks.split_off(&number);
+        if let Some(mut last) = cut.remove(&number) {
+            if within == 0 {
+                quota.give_back_many(last.capacity() as u64);
+            } else {
+                // What was behind the end must be zero if the file grows again.
+                last.truncate(within);
+                self.chunks.insert(number, last);
+            }
+        }
+        quota.give_back_many(cut.values().map(|chunk| chunk.capacity() as u64).sum());
+        self.size = size;
+        Ok(())
+    }
+}
+
+/// The chunk of an offset, the place in it, and how much of `len` is in it.
+fn piece(offset: u64, len: usize) -> (u64, usize, usize) {
+    let within = (offset % CHUNK as u64) as usize;
+    (offset / CHUNK as u64, within, len.min(CHUNK - within))
+}
+
+/// Makes room in a chunk for `len` bytes, doubling, and charges it.
+fn reserve(chunk: &mut Vec<u8>, len: usize, quota: &Quota) -> Result<(), Status> {
+    let before = chunk.capacity();
+    if len <= before {
+        return Ok(());
+    }
+    let wanted = len.next_power_of_two().clamp(ALLOCATION_MIN, CHUNK);
+    if !quota.take_many((wanted - before) as u64) {
+        return Err(Status::NFS4ERR_NOSPC);
+    }
+    chunk.reserve_exact(wanted - chunk.len());
+    // An allocator that gave more is not charged for: what is given back is the capacity.
+    let spare = chunk.capacity().saturating_sub(wanted) as u64;
+    if spare > 0 {
+        quota.force(spare);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_is_what_a_vector_would_be(
+            steps in proptest::collection::vec((0u64..200_000, 0usize..70_000, any::<u8>(), any::<bool>()), 1..20)
+        ) {
+            let quota = Quota::new(1 << 30);
+            let (mut data, mut model) = (Data::default(), Vec::new());
+            for (offset, len, byte, write) in steps {
+                if write {
+                    let bytes = vec![byte; len];
+                    data.write(offset, &bytes, &quota).unwrap();
+                    let end = offset as usize + len;
+                    model.resize(model.len().max(end), 0);
+                    model[end - len..end].copy_from_slice(&bytes);
+                } else {
+                    data.set_size(offset, &quota).unwrap();
+                    model.resize(offset as usize, 0);
+                }
+                prop_assert_eq!(data.size(), model.len() as u64);
+                let mut space = vec![1; model.len() + 10];
+                prop_assert_eq!(data.read(0, &mut space), model.len());
+                prop_assert!(space[..model.len()] == model[..]);
+                prop_assert_eq!(quota.used(), data.memory());
+            }
+            data.set_size(0, &quota).unwrap();
+            prop_assert_eq!(quota.used(), 0);
+        }
+    }
+
+    #[test]
+    fn limits_hold_and_holes_are_free() {
+        let quota = Quota::new(100_000);
+        let mut data = Data::default();
+        data.set_size(FILE_BYTES_MAX, &quota).unwrap();
+        assert_eq!((data.memory(), data.set_size(FILE_BYTES_MAX + 1, &quota)), (0, Err(Status::NFS4ERR_FBIG)));
+        assert_eq!(data.write(FILE_BYTES_MAX, b"x", &quota), Err(Status::NFS4ERR_FBIG));
+        assert_eq!(data.write(0, &[1; 200_000], &quota), Err(Status::NFS4ERR_NOSPC));
+        let mut space = [7; 4];
+        assert_eq!(data.read(0, &mut space), 4);
+        assert_eq!(space, [0; 4], "a write that found no room wrote nothing");
+        assert!(quota.used() <= 100_000);
+    }
+}

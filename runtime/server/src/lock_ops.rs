@@ -1,0 +1,59 @@
+//! Operations on byte-range locks: LOCK, LOCKT, LOCKU.
+
+use crate::compound::Compound;
+use crate::locks::{NoLock, Range};
+use crate::operations::write;
+use ringback_rpc::nfs4::fore::{
+    LockArgs, LockFailure, LockOk, LockTestArgs, Locker, OpRes, OpenToLockOwner, UnlockArgs, UnlockOk,
+};
+use ringback_rpc::nfs4::{Stateid4, Status};
+use ringback_rpc::xdr::{self, Writer};
+use std::sync::Arc;
+
+impl Compound<'_> {
+    pub(crate) fn lock(&mut self, args: &LockArgs<'_>, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let locked = self.take_lock(args);
+        if let Ok(lock_stateid) = &locked {
+            self.stateid = Some(*lock_stateid);
+        }
+        let result = locked.as_ref().map(|lock_stateid| LockOk { lock_stateid: *lock_stateid });
+        write(&OpRes::Lock(result.map_err(failure)), w)
+    }
+
+    fn take_lock(&self, args: &LockArgs<'_>) -> Result<Stateid4, NoLock> {
+        let client = &self.session()?.client;
+        let mut args = *args;
+        match &mut args.locker {
+            Locker::New(OpenToLockOwner { open_stateid, .. }) => *open_stateid = self.meant(open_stateid)?,
+            Locker::Existing(existing) => existing.lock_stateid = self.meant(&existing.lock_stateid)?,
+        }
+        self.server.files.lock(self.file()?, client, &args)
+    }
+
+    pub(crate) fn lock_test(&self, args: &LockTestArgs<'_>, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let tested = self.would_lock(args);
+        write(&OpRes::LockTest(tested.as_ref().copied().map_err(failure)), w)
+    }
+
+    fn would_lock(&self, args: &LockTestArgs<'_>) -> Result<(), NoLock> {
+        let client = &self.session()?.client;
+        let range = Range::new(args.kind, args.offset, args.length)?;
+        self.server.files.test_lock(self.file()?, client, args.owner.owner(), &range)
+    }
+
+    pub(crate) fn unlock(&mut self, args: &UnlockArgs) -> Result<UnlockOk, Status> {
+        let client = Arc::clone(&self.session()?.client);
+        let stateid = self.meant(&args.lock_stateid)?;
+        let range = Range::new(args.kind, args.offset, args.length)?;
+        let lock_stateid = self.server.files.unlock(self.file()?, &client, &stateid, &range)?;
+        self.stateid = Some(lock_stateid);
+        Ok(UnlockOk { lock_stateid })
+    }
+}
+
+fn failure(no: &NoLock) -> LockFailure<'_> {
+    match no {
+        NoLock::Status(status) => LockFailure::Other(*status),
+        NoLock::InTheWay(found) => found.failure(),
+    }
+}
