@@ -33,7 +33,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
     println!("{name}: draining for at most {} s", options.drain);
     let start = Instant::now();
     let (delegations, clients) = (server.delegations(), server.clients().len());
-    let report = server.shutdown(Duration::from_secs(options.drain.into()));
+    let report = server.shutdown(Duration::from_secs(options.drain.into())).map_err(|e| e.to_string())?;
     println!("{}", drained(&report, start.elapsed(), delegations, clients));
     Ok(())
 }
