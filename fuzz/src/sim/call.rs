@@ -4,23 +4,23 @@ use ringback_rpc::message::{CallHeader, OpaqueAuth};
 use ringback_rpc::nfs4::callback::{CB_COMPOUND, CallbackOp, CbCompoundArgs, CbSequenceArgs};
 use ringback_rpc::xdr::{Decode, Reader, Result, Writer, XdrError, XdrErrorKind};
 
-/// CB_COMPOUND { CB_SEQUENCE, operation }, or a lone CB_SEQUENCE.
-#[derive(Clone, Copy, Debug)]
+/// CB_COMPOUND { CB_SEQUENCE, operation, ... }, or a lone CB_SEQUENCE.
+#[derive(Clone, Debug)]
 pub(crate) struct Call<'a> {
     pub header: CallHeader<'a>,
     pub compound: CbCompoundArgs<'a>,
     pub sequence: CbSequenceArgs<'a>,
     /// Where csa_sequenceid is in the record.
     pub sequence_id_at: usize,
-    pub op: Option<Op<'a>>,
+    pub ops: Vec<Op>,
+    /// Their bytes.
+    pub tail: &'a [u8],
 }
 
-/// The operation after CB_SEQUENCE.
+/// An operation after CB_SEQUENCE.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Op<'a> {
+pub(crate) struct Op {
     pub op: CallbackOp,
-    /// Its number and its arguments.
-    pub bytes: &'a [u8],
     pub payload: Payload,
 }
 
@@ -47,7 +47,11 @@ impl Payload {
     }
 
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self> {
-        Ok(Payload { cookie: r.u64("cookie")?, run: r.u32("run")? })
+        let payload = Payload { cookie: r.u64("cookie")?, run: r.u32("run")? };
+        for _ in 0..r.u32("filling")?.div_ceil(4) {
+            r.u32("filling")?;
+        }
+        Ok(payload)
     }
 }
 
@@ -66,21 +70,17 @@ impl<'a> Call<'a> {
         }
         let sequence_id_at = r.offset() + 16;
         let sequence = CbSequenceArgs::decode(&mut r)?;
-        let mut call = Call { header, compound, sequence, sequence_id_at, op: None };
-        if compound.count > 1 {
-            let bytes = r.remaining();
+        let tail = r.remaining();
+        let mut ops = Vec::new();
+        for _ in 1..compound.count {
             let number = r.u32("argop")?;
             let op = CallbackOp::try_from(number).map_err(|_| unexpected(&r, "argop", number))?;
-            let payload = Payload::read(&mut r)?;
-            let filling = r.u32("filling")?.next_multiple_of(4) as usize;
-            if r.remaining().len() != filling {
-                return Err(unexpected(&r, "filling", filling as u32));
-            }
-            call.op = Some(Op { op, bytes, payload });
-        } else if !r.remaining().is_empty() {
+            ops.push(Op { op, payload: Payload::read(&mut r)? });
+        }
+        if !r.remaining().is_empty() {
             return Err(unexpected(&r, "bytes at the end", r.remaining().len() as u32));
         }
-        Ok(call)
+        Ok(Call { header, compound, sequence, sequence_id_at, ops, tail })
     }
 
     pub(crate) fn session(&self) -> [u8; 16] {

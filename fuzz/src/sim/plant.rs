@@ -97,7 +97,7 @@ impl Tamper {
     fn record(&mut self, record: &mut [u8]) {
         let Ok(call) = Call::read(record) else { return };
         let (xid, id, at) = (call.header.xid, call.sequence.sequence_id, call.sequence_id_at);
-        let (program, session, has_op) = (call.header.program, call.session(), call.op.is_some());
+        let (program, session, has_op) = (call.header.program, call.session(), !call.ops.is_empty());
         let plant = self.plant;
         match plant {
             _ if self.done => {}

@@ -1,7 +1,7 @@
 //! What may happen next, to the simulated file server, its clients and their lines.
 
 use super::client::behaviour::Behaviour;
-use super::client::{Client, OPERATIONS_MAX, Principal, Session};
+use super::client::{Client, Limits, Principal, Session};
 use super::net::{LineId, Quality};
 use super::world::World;
 use ringback::{CallbackOp, ClientState, ConnectionId, Security, SessionConfig};
@@ -295,6 +295,8 @@ impl World {
         id[8..12].copy_from_slice(&principal.stamp.to_be_bytes());
         let slots = self.choices.log_between(1, self.scenario.slots_max) as u32;
         let request_bytes_max = self.choices.pick(&[512, 4096, 4096, 1 << 20]);
+        // The Linux client takes two operations.
+        let operations_max = self.choices.pick(&[2, 2, 3, 8, 100]);
         let config = SessionConfig {
             session_id: id,
             program: principal.program,
@@ -302,14 +304,14 @@ impl World {
             slots,
             request_bytes_max,
             response_bytes_max: 4096,
-            operations_max: OPERATIONS_MAX,
+            operations_max,
             minor_version: self.choices.pick(&[1, 1, 2]),
         };
         let known = &mut self.clients[client];
         let key = runtime.add_session(known.id, config);
         self.journal.note(|| format!("client {client}: creates a session of {slots} slots: {key:?}"), 46);
         if let Ok(key) = key {
-            known.sessions.push(Session::new(id, key, principal, slots, request_bytes_max));
+            known.sessions.push(Session::new(id, key, principal, slots, Limits { request_bytes_max, operations_max }));
             self.wire.session_added(id, client, known.home, principal);
         }
     }

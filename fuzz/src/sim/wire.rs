@@ -37,7 +37,7 @@ struct Use {
     calls: Vec<(u32, Vec<u8>)>,
     /// Of those, the ones that the client has answered.
     answered: BTreeSet<u32>,
-    /// The operation, if one was sent.
+    /// The operations, if any were sent.
     op: Option<Vec<u8>>,
     /// It went as a lone CB_SEQUENCE too.
     lone: bool,
@@ -227,10 +227,10 @@ impl Look<'_> {
         match effect.ban {
             Ban::All => self.fail(Rule::Stale, "the session was removed"),
             Ban::Before(least) if fresh && version < least => {
-                let Some(op) = self.call.op else { return };
                 // It may be a resend of something that left on a line which was lost before its kernel took it.
-                let encoded = reference.first_encoded(op.payload);
-                if encoded.is_none_or(|turn| Some(turn) >= effect.home_turn) {
+                let before = |turn: Option<u64>| turn.is_some_and(|turn| Some(turn) < effect.home_turn);
+                let ops = &self.call.ops;
+                if !ops.is_empty() && !ops.iter().any(|op| before(reference.first_encoded(op.payload))) {
                     self.fail(Rule::Stale, &format!("version {version} where {least} is in force"));
                 }
             }
@@ -241,7 +241,7 @@ impl Look<'_> {
     /// One sequence id is one request, and one xid is the same bytes.
     fn check_use(&self, used: &mut Use, principal: Principal) {
         let xid = self.call.header.xid;
-        let op = self.call.op.map(|op| op.bytes.to_vec());
+        let op = (!self.call.ops.is_empty()).then(|| self.call.tail.to_vec());
         if let Some((_, bytes)) = used.calls.iter().find(|(before, _)| *before == xid) {
             if bytes != self.record {
                 self.fail(Rule::SameBytes, &format!("xid {xid:#x} was {bytes:02x?} before, is {:02x?}", self.record));

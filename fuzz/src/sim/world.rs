@@ -265,6 +265,7 @@ impl World {
         client.step(&mut self.net.borrow_mut(), &mut self.deeds);
         let mut reference = self.embedder.reference();
         reference.owners[at].has_lied |= client.has_lied;
+        reference.owners[at].has_refused |= client.has_refused;
         for answered in self.deeds.answered.drain(..) {
             reference.answered(&answered);
         }
@@ -453,6 +454,7 @@ fn builder(scenario: &Scenario) -> Builder {
     Builder::new()
         .callbacks_max(scenario.callbacks_max)
         .clients_max(1 << 16)
+        .batch_max(scenario.batch_max)
         .lease(Duration::from_nanos(scenario.lease_ns))
         .run_deadline(Duration::from_nanos(scenario.run_deadline_ns))
         .rpc_timeout(Duration::from_nanos(scenario.rpc_timeout_ns))

@@ -3,7 +3,7 @@
 pub(crate) mod behaviour;
 mod reply;
 
-use super::call::{Call, Payload};
+use super::call::{Call, Op, Payload};
 use super::choices::Choices;
 use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
@@ -14,9 +14,6 @@ use ringback_rpc::message::{self, MessageType, flavor};
 use ringback_rpc::nfs4::callback::{CallbackOp, CbSequenceRes};
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::record::RecordReader;
-
-/// Operations in a callback that clients take, CB_SEQUENCE among them: as many as the Linux client.
-pub(crate) const OPERATIONS_MAX: u32 = 2;
 
 /// Program and credential that a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +31,21 @@ struct Slot {
     executing: bool,
 }
 
+/// What a client takes in one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub request_bytes_max: u32,
+    /// CB_SEQUENCE among them.
+    pub operations_max: u32,
+}
+
 /// A session, as the client sees it.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub id: [u8; 16],
     pub key: SessionKey,
     pub principals: Vec<Principal>,
-    pub request_bytes_max: u32,
+    pub limits: Limits,
     slots: Vec<Slot>,
     /// What the client would like to see used.
     target: u32,
@@ -55,12 +60,12 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(id: [u8; 16], key: SessionKey, principal: Principal, slots: u32, request_bytes_max: u32) -> Self {
+    pub(crate) fn new(id: [u8; 16], key: SessionKey, principal: Principal, slots: u32, limits: Limits) -> Self {
         Session {
             id,
             key,
             principals: vec![principal],
-            request_bytes_max,
+            limits,
             slots: vec![Slot::default(); slots as usize],
             target: slots - 1,
             destroyed: false,
@@ -130,6 +135,8 @@ pub(crate) struct Client {
     pub lines: Vec<(LineId, RecordReader)>,
     /// It has lied at least once: what it says is not to be held against what it did.
     pub has_lied: bool,
+    /// It has refused a call at least once.
+    pub has_refused: bool,
     held: Vec<Held>,
     choices: Choices,
     journal: Journal,
@@ -138,8 +145,8 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(index: usize, id: ClientId, home: usize, choices: Choices, journal: Journal) -> Self {
         let (sessions, lines, held) = Default::default();
-        let (removed, has_lied, behaviour) = (false, false, Behaviour::GOOD);
-        Client { index, id, home, removed, behaviour, sessions, lines, has_lied, held, choices, journal }
+        let (removed, has_lied, has_refused, behaviour) = (false, false, false, Behaviour::GOOD);
+        Client { index, id, home, removed, behaviour, sessions, lines, has_lied, has_refused, held, choices, journal }
     }
 
     pub(crate) fn add_line(&mut self, line: LineId) {
@@ -224,8 +231,7 @@ impl Client {
         self.journal.note(
             || {
                 let (id, slot) = (call.sequence.sequence_id, call.sequence.slot_id);
-                let op = call.op.map(|op| (op.op, op.payload));
-                format!("client {}: line {line}: slot {slot} id {id} {op:?}: {answer:?}", self.index)
+                format!("client {}: line {line}: slot {slot} id {id} {:?}: {answer:?}", self.index, call.ops)
             },
             u64::from(call.header.xid),
         );
@@ -242,7 +248,7 @@ impl Client {
         net: &mut Net,
         deeds: &mut Deeds,
     ) {
-        let mut bytes = reply::encode(call.header.xid, answer);
+        let mut bytes = reply::encode(call.header.xid, &answer);
         if self.choices.per_mille(self.behaviour.lie) {
             bytes = self.lie(call, answer, bytes);
         }
@@ -279,6 +285,7 @@ impl Client {
     ) -> (Answer, Option<([u8; 16], u32)>) {
         let behaviour = self.behaviour;
         if self.choices.per_mille(behaviour.reject) {
+            self.has_refused = true;
             return (Answer::Refused(Refusal::draw(&mut self.choices)), None);
         }
         if self.choices.per_mille(behaviour.sequence_delay) {
@@ -310,13 +317,9 @@ impl Client {
             if slot.executing {
                 return (Answer::Sequence(Status::NFS4ERR_DELAY), None);
             }
-            let op = call.op.map(|op| OpAnswer {
-                op: op.op,
-                status: self.unsupported(op.op).unwrap_or(Status::NFS4ERR_RETRY_UNCACHED_REP),
-                payload: op.payload,
-            });
-            self.note(op, false, deeds);
-            return (Answer::Taken(echo, op), None);
+            let status = |op| unsupported(op).unwrap_or(Status::NFS4ERR_RETRY_UNCACHED_REP);
+            let first = call.ops.first().map(|op| (*op, status(op.op)));
+            return (Answer::Taken(echo, self.results(call, first, false, deeds)), None);
         }
         if id != slot.last.wrapping_add(1) {
             let skipped = id.wrapping_sub(slot.last) < 1 << 31;
@@ -327,23 +330,36 @@ impl Client {
             return (Answer::Sequence(Status::NFS4ERR_SEQ_MISORDERED), None);
         }
         slot.last = id;
-        let op = call.op.map(|op| self.execute(op.op, op.payload));
-        self.note(op, true, deeds);
-        (Answer::Taken(echo, op), Some((call.session(), slot_id)))
+        let mut executed = Vec::new();
+        for op in &call.ops {
+            let status = self.execute(op.op);
+            executed.push((*op, status));
+            // The first that fails is the last (RFC 8881 section 15).
+            if !status.is_ok() {
+                break;
+            }
+        }
+        let results = self.results(call, executed, true, deeds);
+        (Answer::Taken(echo, results), Some((call.session(), slot_id)))
     }
 
-    fn note(&self, op: Option<OpAnswer>, executed: bool, deeds: &mut Deeds) {
-        deeds.answered.extend(op.map(|op| Answered { payload: op.payload, status: op.status, executed }));
+    fn results(
+        &self,
+        call: &Call<'_>,
+        ops: impl IntoIterator<Item = (Op, Status)>,
+        executed: bool,
+        deeds: &mut Deeds,
+    ) -> Vec<OpAnswer> {
+        let alone = call.ops.len() == 1;
+        let result = |(op, status): (Op, Status)| {
+            deeds.answered.push(Answered { payload: op.payload, status, executed });
+            OpAnswer { op: op.op, status, payload: alone.then_some(op.payload) }
+        };
+        ops.into_iter().map(result).collect()
     }
 
-    /// Operations that the Linux client does not know, even as a repetition.
-    fn unsupported(&self, op: CallbackOp) -> Option<Status> {
-        use CallbackOp::*;
-        matches!(op, Notify | PushDeleg | RecallableObjAvail | WantsCancelled).then_some(Status::NFS4ERR_NOTSUPP)
-    }
-
-    fn execute(&mut self, op: CallbackOp, payload: Payload) -> OpAnswer {
-        let status = if let Some(status) = self.unsupported(op) {
+    fn execute(&mut self, op: CallbackOp) -> Status {
+        if let Some(status) = unsupported(op) {
             status
         } else if self.choices.per_mille(self.behaviour.op_delay) {
             Status::NFS4ERR_DELAY
@@ -351,8 +367,7 @@ impl Client {
             self.choices.pick(&OP_ERRORS)
         } else {
             Status::NFS4_OK
-        };
-        OpAnswer { op, status, payload }
+        }
     }
 
     /// What must be right whatever became of the call before.
@@ -364,8 +379,12 @@ impl Client {
         let sequence = &call.sequence;
         let known = |p: &Principal| p.program == call.header.program && is_sys(call, p.stamp);
         check(Rule::Stale, session.principals.iter().any(known), "a program or credential that was never asked for");
-        check(Rule::Wire, record_bytes <= session.request_bytes_max as usize, "a record over ca_maxrequestsize");
-        check(Rule::Wire, call.compound.count <= OPERATIONS_MAX, "more operations than ca_maxoperations");
+        check(Rule::Wire, record_bytes <= session.limits.request_bytes_max as usize, "a record over ca_maxrequestsize");
+        check(
+            Rule::Wire,
+            call.compound.count <= session.limits.operations_max,
+            "more operations than ca_maxoperations",
+        );
         check(Rule::Wire, !sequence.cache_this, "csa_cachethis");
         check(Rule::Wire, sequence.highest_slot_id >= sequence.slot_id, "csa_highest_slotid is below csa_slotid");
         check(Rule::Wire, (sequence.highest_slot_id as usize) < session.slots.len(), "csa_highest_slotid");
@@ -382,20 +401,24 @@ impl Client {
         }
         let xid = call.header.xid;
         match (lie, answer) {
-            (Lie::Sequence(status), _) => reply::encode(xid, Answer::Sequence(status)),
-            (Lie::Echo(which), Answer::Taken(mut echo, op)) => {
+            (Lie::Sequence(status), _) => reply::encode(xid, &Answer::Sequence(status)),
+            (Lie::Echo(which), Answer::Taken(mut echo, ops)) => {
                 match which {
                     0 => echo.sequence_id = echo.sequence_id.wrapping_add(1),
                     1 => echo.slot_id += 1,
                     _ => echo.session_id.0[3] ^= 1,
                 }
-                reply::encode(xid, Answer::Taken(echo, op))
+                reply::encode(xid, &Answer::Taken(echo, ops))
             }
-            (Lie::OtherOp, Answer::Taken(echo, Some(op))) => {
-                let op = OpAnswer { op: CallbackOp::RecallSlot, ..op };
-                reply::encode(xid, Answer::Taken(echo, Some(op)))
+            (Lie::OtherOp, Answer::Taken(echo, mut ops)) if !ops.is_empty() => {
+                let at = self.choices.index(ops.len());
+                ops[at].op = CallbackOp::RecallSlot;
+                reply::encode(xid, &Answer::Taken(echo, ops))
             }
-            (Lie::NoOp, Answer::Taken(echo, Some(_))) => reply::encode(xid, Answer::Taken(echo, None)),
+            (Lie::NoOp, Answer::Taken(echo, mut ops)) if !ops.is_empty() => {
+                ops.truncate(self.choices.index(ops.len()));
+                reply::encode(xid, &Answer::Taken(echo, ops))
+            }
             (Lie::Cut(len), _) => {
                 bytes.truncate(4 + len.min(bytes.len() - 4));
                 let mark = ringback_rpc::record::mark(bytes.len() - 4).unwrap_or_default();
@@ -408,11 +431,17 @@ impl Client {
                 bytes[at as usize / 8] ^= 1 << (at % 8);
                 bytes
             }
-            (Lie::Xid(other), _) => reply::encode(other, answer),
+            (Lie::Xid(other), answer) => reply::encode(other, &answer),
             (Lie::Noise, _) => (0..24).map(|_| self.choices.next() as u8).collect(),
             _ => bytes,
         }
     }
+}
+
+/// The answer to operations that the Linux client does not know, even as a repetition.
+fn unsupported(op: CallbackOp) -> Option<Status> {
+    use CallbackOp::*;
+    matches!(op, Notify | PushDeleg | RecallableObjAvail | WantsCancelled).then_some(Status::NFS4ERR_NOTSUPP)
 }
 
 fn is_sys(call: &Call<'_>, stamp: u32) -> bool {

@@ -9,29 +9,30 @@ use ringback_rpc::record;
 use ringback_rpc::xdr::{Encode, Writer};
 
 /// What is answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Answer {
     /// Not executed at all.
     Refused(Refusal),
     /// CB_SEQUENCE failed.
     Sequence(Status),
-    /// CB_SEQUENCE was executed, and what followed it.
-    Taken(CbSequenceRes, Option<OpAnswer>),
+    /// CB_SEQUENCE was executed, and what followed it, up to the first that failed.
+    Taken(CbSequenceRes, Vec<OpAnswer>),
 }
 
-/// The result of the operation after CB_SEQUENCE.
+/// The result of an operation after CB_SEQUENCE.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpAnswer {
     pub op: CallbackOp,
     pub status: Status,
-    pub payload: Payload,
+    /// A result beyond the status; `None` in a batch, whose operations have none.
+    pub payload: Option<Payload>,
 }
 
 /// Longest answer: no operation of the simulation has long results.
-const REPLY_BYTES: usize = 256;
+const REPLY_BYTES: usize = 1024;
 
 /// The record with its mark.
-pub(crate) fn encode(xid: u32, answer: Answer) -> Vec<u8> {
+pub(crate) fn encode(xid: u32, answer: &Answer) -> Vec<u8> {
     let mut bytes = vec![0; REPLY_BYTES];
     let mut w = Writer::new(&mut bytes);
     let written = record::begin(&mut w).and_then(|mark| {
@@ -44,8 +45,8 @@ pub(crate) fn encode(xid: u32, answer: Answer) -> Vec<u8> {
     bytes
 }
 
-fn write(xid: u32, answer: Answer, w: &mut Writer<'_>) -> ringback_rpc::xdr::Result<()> {
-    match answer {
+fn write(xid: u32, answer: &Answer, w: &mut Writer<'_>) -> ringback_rpc::xdr::Result<()> {
+    match *answer {
         Answer::Refused(Refusal::Denied(why)) => ReplyHeader { xid, body: ReplyBody::Denied(why) }.encode(w),
         Answer::Refused(Refusal::NotExecuted(status)) => ReplyHeader::accepted(xid, status).encode(w),
         Answer::Refused(Refusal::NoResults(status)) => compound(xid, status, 0, w),
@@ -54,16 +55,18 @@ fn write(xid: u32, answer: Answer, w: &mut Writer<'_>) -> ringback_rpc::xdr::Res
             w.u32(CallbackOp::Sequence as u32)?;
             status.encode(w)
         }
-        Answer::Taken(sequence, op) => {
-            let status = op.map_or(Status::NFS4_OK, |op| op.status);
-            compound(xid, status, 1 + u32::from(op.is_some()), w)?;
+        Answer::Taken(sequence, ref ops) => {
+            let status = ops.last().map_or(Status::NFS4_OK, |op| op.status);
+            compound(xid, status, 1 + ops.len() as u32, w)?;
             w.u32(CallbackOp::Sequence as u32)?;
             Status::NFS4_OK.encode(w)?;
             sequence.encode(w)?;
-            let Some(op) = op else { return Ok(()) };
-            w.u32(op.op as u32)?;
-            op.status.encode(w)?;
-            op.payload.write(0, w)
+            for op in ops {
+                w.u32(op.op as u32)?;
+                op.status.encode(w)?;
+                op.payload.map_or(Ok(()), |payload| payload.write(0, w))?;
+            }
+            Ok(())
         }
     }
 }
