@@ -64,6 +64,13 @@ pub(crate) struct Callback {
     encoded: Vec<(u32, u64)>,
 }
 
+impl Callback {
+    /// There, and not running.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.exists && self.live.is_none()
+    }
+}
+
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
@@ -326,6 +333,7 @@ impl Reference {
         let excused = owner.expired || owner.removed || run.op == CallbackOp::RecallSlot;
         let cancelled = self.draining || excused;
         let draining = self.draining;
+        journal.trace(|| format!("  outcome of callback {cookie}: {outcome:?}"));
         let Some(live) = self.hook("done", run) else { return };
         journal.check(Rule::OneCompletion, !live.settled && !live.released, || {
             format!("a second done of callback {cookie}: {outcome:?} {live:?}")

@@ -31,6 +31,8 @@ pub(crate) struct Scenario {
     pub filling_max: u64,
     /// Clients may break the protocol.
     pub may_lie: bool,
+    /// Clients that come with a behaviour of their own, of a thousand.
+    pub odd: u64,
     /// How likely each [`Action`] is.
     pub weights: Vec<u64>,
     pub manners: Manners,
@@ -50,6 +52,9 @@ impl Scenario {
         let clients = choices.pick(&[1, 1, 2, 3, 5, 8]);
         // Near the place where a clock of 32 bits and microseconds wraps, or anywhere.
         let start_ns = choices.pick(&[0, (1 << 32) * 1000 - lease_ns, choices.clone().below(1 << 50)]);
+        let latency_ns_max = choices.log_between(10_000, S);
+        // Things happen while others are under way: at the pace of the network, more or less.
+        let gap_ns = choices.log_between(1 + latency_ns_max / 32, 1000 + 4 * latency_ns_max);
         let callbacks_max = choices.log_between(1, 4000) as u32;
         let rare =
             |choices: &mut Choices, max: u64| if choices.below(3) == 0 { choices.log_between(1, max) } else { 0 };
@@ -57,8 +62,8 @@ impl Scenario {
             reactors: choices.pick(&[1, 1, 2]),
             clients,
             slots_max: choices.pick(&[1, 2, 4, 16, 64]),
-            runs_max: choices.log_between(20, 4000),
-            actions_max: choices.log_between(20, 2000),
+            runs_max: choices.log_between(50, 8000),
+            actions_max: choices.log_between(50, 2000),
             callbacks_max,
             batch_max: choices.pick(&[1, 2, 16, 16, 64]),
             lease_ns,
@@ -66,10 +71,11 @@ impl Scenario {
             rpc_timeout_ns,
             start_ns,
             turn_cost_ns: choices.pick(&[0, 1000, 200_000]),
-            gap_ns: choices.log_between(1000, S),
-            latency_ns_max: choices.log_between(1, 2 * S),
-            filling_max: choices.pick(&[0, 100, 100, 600, 5000]),
+            gap_ns,
+            latency_ns_max,
+            filling_max: choices.pick(&[0, 0, 40, 100, 100, 300, 300, 600, 5000]),
             may_lie: choices.below(3) == 0,
+            odd: choices.pick(&[0, 0, 200, 500]),
             weights: Action::ALL.iter().map(|(_, weight)| weight * choices.pick(&[0, 1, 1, 2, 5])).collect(),
             manners: Manners {
                 refuse: rare(choices, 300),

@@ -69,7 +69,7 @@ impl Action {
         (Action::Destroy, 3),
         (Action::Remember, 5),
         (Action::Control, 4),
-        (Action::Behave, 4),
+        (Action::Behave, 8),
         (Action::Target, 2),
         (Action::Announce, 2),
         (Action::Renew, 10),
@@ -103,7 +103,10 @@ impl World {
         let action = Action::ALL[self.choices.weighted(&self.scenario.weights)].0;
         let Some(client) = self.some_client() else { return };
         match action {
-            Action::Run => self.run_some(client),
+            Action::Run => {
+                self.come_back(client);
+                self.run_some(client);
+            }
             Action::Insert => {
                 let count = self.choices.log_between(1, 64);
                 self.insert(client, count);
@@ -160,8 +163,8 @@ impl World {
             }
             Action::Target => self.set_target(client),
             Action::Announce => {
-                let state = self.choices.pick(&[ClientState::Active, ClientState::Courtesy, ClientState::Active]);
-                self.announce(client, state);
+                let back = self.clients[client].in_courtesy || self.choices.below(2) == 0;
+                self.announce(client, if back { ClientState::Active } else { ClientState::Courtesy });
             }
             Action::Renew => self.renew(client),
             Action::Replace => self.replace(client),
@@ -184,20 +187,41 @@ impl World {
         self.choices.any(&live).copied()
     }
 
+    /// Most clients that have lost their line or their session, or were asleep for too long, come back.
+    fn come_back(&mut self, client: usize) {
+        if self.choices.below(4) == 0 {
+            return;
+        }
+        if self.clients[client].in_courtesy {
+            self.announce(client, ClientState::Active);
+        }
+        if self.clients[client].sessions.iter().all(|s| s.destroyed) {
+            self.create_session(client);
+        }
+        let lines = &self.clients[client].lines;
+        let net = self.net.borrow();
+        let alone = lines.iter().all(|(line, _)| net.is_history(*line));
+        drop(net);
+        if alone {
+            let quality = self.scenario.quality(&mut self.choices);
+            let line = self.connect(client, quality);
+            self.bind_some(client, line);
+        }
+    }
+
     /// Asks for runs of callbacks of one client, or of any.
     fn run_some(&mut self, client: usize) {
-        let cookies: Vec<usize> = {
+        let (idle, all): (Vec<usize>, usize) = {
             let reference = self.embedder.reference();
-            let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.exists);
-            own.map(|(cookie, _)| cookie).collect()
+            let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.is_idle());
+            (own.map(|(cookie, _)| cookie).collect(), reference.callbacks.len())
         };
-        let all = self.embedder.reference().callbacks.len();
         for _ in 0..self.choices.log_between(1, 128) {
-            // Callbacks that are gone are asked for too.
-            if self.choices.below(16) == 0 && all > 0 {
+            // Callbacks that run, that are going and that are gone are asked for too.
+            if self.choices.below(8) == 0 && all > 0 {
                 let cookie = self.choices.index(all);
                 self.embedder.try_run(cookie);
-            } else if let Some(cookie) = self.choices.any(&cookies) {
+            } else if let Some(cookie) = self.choices.any(&idle) {
                 self.embedder.try_run(*cookie);
             }
         }
@@ -365,6 +389,7 @@ impl World {
 
     pub(crate) fn announce(&mut self, client: usize, state: ClientState) {
         let Some(runtime) = self.embedder.runtime() else { return };
+        self.clients[client].in_courtesy = state == ClientState::Courtesy;
         self.embedder.reference().owners[client].courtesy |= state == ClientState::Courtesy;
         let answer = runtime.set_client_state(self.clients[client].id, state);
         self.journal.note(|| format!("client {client} is {state:?}: {answer:?}"), 50);
@@ -417,6 +442,10 @@ impl World {
         let (id, home) = (id.ok()?, connection.reactor());
         let mut client = Client::new(index, id, home, self.choices.fork(), self.journal.clone());
         client.add_line(line);
+        if self.choices.per_mille(self.scenario.odd) {
+            let behaviour = Behaviour::draw(&mut self.choices, self.scenario.may_lie);
+            client.set_behaviour(behaviour, &mut self.net.borrow_mut());
+        }
         self.clients.push(client);
         self.embedder.reference().owners.push(super::reference::Owner { home, ..Default::default() });
         for _ in 0..self.choices.between(1, 2) {

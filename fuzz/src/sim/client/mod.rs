@@ -133,6 +133,8 @@ pub(crate) struct Client {
     pub behaviour: Behaviour,
     pub sessions: Vec<Session>,
     pub lines: Vec<(LineId, RecordReader)>,
+    /// As the embedder has announced it.
+    pub in_courtesy: bool,
     /// It has lied at least once: what it says is not to be held against what it did.
     pub has_lied: bool,
     /// It has refused a call at least once.
@@ -144,9 +146,21 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(index: usize, id: ClientId, home: usize, choices: Choices, journal: Journal) -> Self {
-        let (sessions, lines, held) = Default::default();
-        let (removed, has_lied, has_refused, behaviour) = (false, false, false, Behaviour::GOOD);
-        Client { index, id, home, removed, behaviour, sessions, lines, has_lied, has_refused, held, choices, journal }
+        Client {
+            index,
+            id,
+            home,
+            removed: false,
+            behaviour: Behaviour::GOOD,
+            sessions: Vec::new(),
+            lines: Vec::new(),
+            in_courtesy: false,
+            has_lied: false,
+            has_refused: false,
+            held: Vec::new(),
+            choices,
+            journal,
+        }
     }
 
     pub(crate) fn add_line(&mut self, line: LineId) {
