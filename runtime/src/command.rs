@@ -1,6 +1,7 @@
 //! What other threads, and other reactors, ask of a reactor. Callbacks to run do not come this way: they have their own
 //! intrusive inbox, which needs no memory.
 
+use crate::callback::CallbackKey;
 use crate::drain::DrainJob;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -113,6 +114,18 @@ pub(crate) enum Command {
     },
 
     // To every reactor, or to one.
+    /// The run of this callback is to end.
+    Cancel(CallbackKey),
+    /// The runs of one client are to end.
+    DrainClient {
+        client: ClientId,
+        job: Arc<DrainJob>,
+    },
+    /// Nothing new is to be sent on a session, and what is out on it is to end.
+    DrainSession {
+        session: SessionKey,
+        job: Arc<DrainJob>,
+    },
     /// A run of this callback was given up before it began: who waits for it is told.
     Abandoned(u32),
     /// Many waiters have left: forget them.
@@ -129,7 +142,9 @@ impl Command {
     pub fn discard(self) {
         match self {
             Command::AddTransport { mut transport, .. } => transport.close(),
-            Command::Drain(job) => job.reactor_done(&[], 0),
+            Command::Drain(job) | Command::DrainClient { job, .. } | Command::DrainSession { job, .. } => {
+                job.reactor_done(&[], 0);
+            }
             _ => {}
         }
     }

@@ -1,8 +1,13 @@
-//! Draining: no new runs, unsent ones end as cancelled at once, sent ones may still be answered until the deadline, and
-//! what was given up is reported by key.
+//! Draining the runtime, a client or a session: no new runs, unsent ones end as cancelled at once, sent ones may still be
+//! answered until the deadline, and what was given up is reported by key. And cancelling one run.
 
-use crate::callback::CallbackKey;
-use std::sync::{Condvar, Mutex};
+use crate::callback::{CallbackKey, Cancel};
+use crate::command::Command;
+use crate::io::monotonic_ns;
+use crate::keys::{ClientId, SessionKey};
+use crate::runtime::{Error, Runtime};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a drain left behind.
@@ -13,14 +18,14 @@ pub struct DrainReport {
     pub abandoned: Vec<CallbackKey>,
     /// Runs that were ended before they were sent.
     pub cancelled_unsent: u64,
-    /// Runs that have not completed. Not 0 only if a hook did not return in time.
+    /// Runs that have not completed: 0, unless a hook did not return in time. Not told of a session.
     pub in_flight: u64,
 }
 
 /// Longer than this is as good as for ever, and keeps the arithmetic of deadlines from overflowing.
-pub(crate) const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// One drain of the runtime, shared by the thread that asked and the reactors.
+/// One drain, shared by the thread that asked and the reactors that it concerns.
 #[derive(Debug)]
 pub(crate) struct DrainJob {
     /// On the reactors' clock.
@@ -71,5 +76,91 @@ impl DrainJob {
             state = self.ended.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
         state.report.clone()
+    }
+}
+
+/// How long a drain waits past its deadline for hooks to return.
+const HOOK_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Runtime {
+    /// Ends all callbacks: no new run is accepted, runs not sent yet end at once as cancelled, sent ones may be answered
+    /// until `patience` is over and are then given up and reported by key.
+    ///
+    /// Ends one second after `patience` at the latest, whatever hooks and clients do. [`Error::InHook`] from a hook.
+    pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
+        let mut report = self.wait_for(patience, |deadline_ns| Ok(self.begin_drain(deadline_ns)))?;
+        report.in_flight = self.stats().in_flight;
+        Ok(report)
+    }
+
+    /// Shuts the door, and tells the reactors to end what is inside by `deadline_ns` of their clock.
+    pub(crate) fn begin_drain(&self, deadline_ns: u64) -> Arc<DrainJob> {
+        let shared = self.shared();
+        shared.closed.store(true, SeqCst);
+        for client in shared.clients.each() {
+            // Whether it was the last one out is found by the reactor, which looks at the counts.
+            let _ = client.in_flight.close();
+        }
+        let job = Arc::new(DrainJob::new(deadline_ns, self.reactors()));
+        for port in &shared.reactors {
+            port.post(Command::Drain(Arc::clone(&job)));
+        }
+        job
+    }
+
+    /// [`Runtime::drain`] of one client. Its callbacks answer [`TryRun::Closed`](crate::TryRun::Closed) from here on;
+    /// what is left to do with it is [`Runtime::remove_client`].
+    pub fn drain_client(&self, client: ClientId, patience: Duration) -> Result<DrainReport, Error> {
+        let mut report = self.wait_for(patience, |deadline_ns| {
+            let known = self.client(client)?;
+            let _ = known.in_flight.close();
+            let job = Arc::new(DrainJob::new(deadline_ns, 1));
+            self.shared().reactors[known.home()].post(Command::DrainClient { client, job: Arc::clone(&job) });
+            Ok(job)
+        })?;
+        // Removed meanwhile: then nothing of it is in flight any more.
+        report.in_flight = self.client(client).map_or(0, |known| known.in_flight.count());
+        Ok(report)
+    }
+
+    /// Ends what is out on one session, to be able to answer a DESTROY_SESSION: nothing new is sent on it, sent calls may
+    /// be answered until `patience` is over and are then given up and reported by key. Callbacks that are not sent yet
+    /// are none of its business: they go over another session of the client, or wait for one; only CB_RECALL_SLOT ends
+    /// with its session. What is left to do is [`Runtime::remove_session`].
+    pub fn drain_session(&self, session: SessionKey, patience: Duration) -> Result<DrainReport, Error> {
+        self.wait_for(patience, |deadline_ns| {
+            let known = self.client(session.client)?;
+            let job = Arc::new(DrainJob::new(deadline_ns, 1));
+            self.shared().reactors[known.home()].post(Command::DrainSession { session, job: Arc::clone(&job) });
+            Ok(job)
+        })
+    }
+
+    /// Ends the run of one callback as [`Outcome::Cancelled`](crate::Outcome::Cancelled), at once and without waiting for
+    /// it: the hooks tell, and so does [`Runtime::wait`]. Requests that would have made it run again go with it. The
+    /// callback stays. Walks the queues of its client.
+    pub fn cancel(&self, key: CallbackKey) -> Cancel {
+        let shared = self.shared();
+        let Some(entry) = shared.slab.get(key.index) else { return Cancel::Stale };
+        // Read before the transition that confirms the generation.
+        let client = shared.clients.get(entry.client());
+        let answer = entry.word().cancel(key.generation);
+        if let (Cancel::Asked, Some(client)) = (answer, client) {
+            shared.reactors[client.home()].post(Command::Cancel(key));
+        }
+        answer
+    }
+
+    /// Begins a drain with a deadline on the reactors' clock, and waits for it a little longer than that.
+    fn wait_for(
+        &self,
+        patience: Duration,
+        begin: impl FnOnce(u64) -> Result<Arc<DrainJob>, Error>,
+    ) -> Result<DrainReport, Error> {
+        self.may_wait()?;
+        let patience = patience.min(PATIENCE_MAX);
+        let until = Instant::now() + patience + HOOK_PATIENCE;
+        let job = begin(monotonic_ns() + patience.as_nanos() as u64)?;
+        Ok(job.wait(until))
     }
 }

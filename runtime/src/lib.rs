@@ -42,7 +42,7 @@ mod transport;
 #[cfg(not(loom))]
 mod wait;
 
-pub use callback::{CallbackKey, InsertError, Remove, Returned, TryRun};
+pub use callback::{CallbackKey, Cancel, InsertError, Remove, Returned, TryRun};
 #[cfg(not(loom))]
 pub use {
     builder::{BuildError, Builder},

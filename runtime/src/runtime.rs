@@ -2,9 +2,9 @@
 
 use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, Removal, Remove, Returned, TryRun};
 use crate::command::Command;
-use crate::drain::{DrainJob, DrainReport, PATIENCE_MAX};
+use crate::drain::DrainReport;
 use crate::fore::CallToken;
-use crate::io::{BackendReport, monotonic_ns};
+use crate::io::BackendReport;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ClientShared, Shared};
 use crate::session::{Security, SessionConfig};
@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::*;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a registration was refused.
@@ -188,7 +188,7 @@ impl Runtime {
         Ok(client)
     }
 
-    fn client(&self, client: ClientId) -> Result<&ClientShared, Error> {
+    pub(crate) fn client(&self, client: ClientId) -> Result<&ClientShared, Error> {
         self.shared().clients.live(client).ok_or(Error::NoSuchClient)
     }
 
@@ -380,34 +380,6 @@ impl Runtime {
         self.shared().port_of(connection).post(Command::Reply { connection, mark, buffers });
     }
 
-    /// Ends all callbacks: no new run is accepted, runs not sent yet end at once as cancelled, sent ones may be answered
-    /// until `patience` is over and are then given up and reported by key.
-    ///
-    /// Ends one second after `patience` at the latest, whatever hooks and clients do. [`Error::InHook`] from a hook.
-    pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
-        self.may_wait()?;
-        let patience = patience.min(PATIENCE_MAX);
-        let until = Instant::now() + patience + HOOK_PATIENCE;
-        let mut report = self.begin_drain(monotonic_ns() + patience.as_nanos() as u64).wait(until);
-        report.in_flight = self.stats().in_flight;
-        Ok(report)
-    }
-
-    /// Shuts the door, and tells the reactors to end what is inside by `deadline_ns` of their clock.
-    pub(crate) fn begin_drain(&self, deadline_ns: u64) -> Arc<DrainJob> {
-        let shared = self.shared();
-        shared.closed.store(true, SeqCst);
-        for client in shared.clients.each() {
-            // Whether it was the last one out is found by the reactor, which looks at the counts.
-            let _ = client.in_flight.close();
-        }
-        let job = Arc::new(DrainJob::new(deadline_ns, self.reactors()));
-        for port in &shared.reactors {
-            port.post(Command::Drain(Arc::clone(&job)));
-        }
-        job
-    }
-
     /// Drains, then ends the reactor threads and closes every connection. Waits for hooks to return.
     /// [`Error::InHook`] from a hook; a second time it finds nothing to do.
     pub fn shutdown(&self, patience: Duration) -> Result<DrainReport, Error> {
@@ -416,7 +388,7 @@ impl Runtime {
         Ok(report)
     }
 
-    fn may_wait(&self) -> Result<(), Error> {
+    pub(crate) fn may_wait(&self) -> Result<(), Error> {
         if self.shared().is_in_hook() { Err(Error::InHook) } else { Ok(()) }
     }
 
@@ -474,9 +446,6 @@ impl Drop for Undo<'_> {
         let _ = self.client.in_flight.leave();
     }
 }
-
-/// How long a drain waits past its deadline for hooks to return.
-const HOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

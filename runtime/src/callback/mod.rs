@@ -27,6 +27,8 @@
 //!   `abandon`. The finisher finds the waiters in a table of its own ([`waiters`]) and wakes them; who waits for a run
 //!   that is abandoned, because its client is closed, is answered when nothing of that client runs any more. Survives a
 //!   requeue. A waiter that left costs one empty look at the table.
+//! * **CANCEL**: the embedder wants the run to end. Set by `cancel` under RUNNING and not SETTLED, cleared by `finish` or
+//!   `abandon`: it is about this run and no later one. The reactor, which is told as well, looks whether it is still set.
 //! * **DYING**: the embedder removed the callback: no new run. Set by `remove`, cleared by `free`. Excludes REARM.
 //!   Without RUNNING the one caller who was told so frees the entry; with RUNNING the finisher does, after `release`.
 //! * **OWED**: a recall was sent, and what it recalls has not been returned as far as the embedder has said. Set by
@@ -34,7 +36,7 @@
 //!   return is overdue, so that only one of them has it; and by `remove`. Independent of the run, which may be over.
 //!   Excludes DYING.
 //!
-//! SETTLED, REQUEUE, REARM and WAKE imply RUNNING; OWED does not. The table of every state and transition is in
+//! SETTLED, REQUEUE, REARM, WAKE and CANCEL imply RUNNING; OWED does not. The table of every state and transition is in
 //! `tests/transitions.txt`, kept true by a test.
 //!
 //! # Who may touch which field
@@ -143,6 +145,17 @@ pub enum Remove {
     Stale,
     /// It was removed already, and is still running or just being freed.
     AlreadyDying,
+}
+
+/// What became of a request to cancel a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// The run that is going on ends as [`Outcome::Cancelled`](crate::Outcome::Cancelled), unless it ends otherwise first.
+    Asked,
+    /// No run is going on, or its outcome is decided already.
+    Idle,
+    /// There is no such callback any more.
+    Stale,
 }
 
 /// What became of the word that what was recalled has come back.

@@ -3,7 +3,7 @@
 //! A transition returns the caller's duty. A transition that only the owner of the run may take panics, with the state,
 //! when there is no such run: that is a bug of this crate, and going on would lose or double a completion.
 
-use super::Returned;
+use super::{Cancel, Returned};
 use crate::sync::{AtomicU64, Ordering};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::fmt;
@@ -20,6 +20,7 @@ bitflags::bitflags! {
         const WAKE = 1 << 5;
         const DYING = 1 << 6;
         const OWED = 1 << 7;
+        const CANCEL = 1 << 8;
     }
 }
 
@@ -255,7 +256,7 @@ impl StateWord {
         self.owner("abandon", legal, |now| {
             let wake = now.has(Flags::WAKE);
             let duty = if now.has(Flags::DYING) { Abandon::Free { wake } } else { Abandon::Idle { wake } };
-            (now.without(Flags::RUNNING | Flags::REARM | Flags::WAKE), duty)
+            (now.without(Flags::RUNNING | Flags::REARM | Flags::WAKE | Flags::CANCEL), duty)
         })
     }
 
@@ -287,7 +288,8 @@ impl StateWord {
     /// The run is over, after `release`. `keep_rearm` is false for an outcome that drops further requests (Cancelled,
     /// Courtesy). Unless a fresh run is started, the caller has no right to the entry afterwards, but to free it.
     pub(crate) fn finish(&self, keep_rearm: bool) -> Finish {
-        const RUN: Flags = Flags::RUNNING.union(Flags::SETTLED).union(Flags::REARM).union(Flags::WAKE);
+        const RUN: Flags =
+            Flags::RUNNING.union(Flags::SETTLED).union(Flags::REARM).union(Flags::WAKE).union(Flags::CANCEL);
         let legal = |now: Snapshot| is_running(now) && now.has(Flags::SETTLED);
         self.owner("finish", legal, |now| {
             let wake = now.has(Flags::WAKE);
@@ -325,6 +327,24 @@ impl StateWord {
             let begins = !now.flags().intersects(Flags::OWED | Flags::DYING);
             (if begins { now.with(Flags::OWED) } else { now }, begins)
         })
+    }
+
+    /// Asks for the end of the current run, and of no later one.
+    pub(crate) fn cancel(&self, generation: u32) -> Cancel {
+        self.transition(|now| {
+            if !now.is_live(generation) {
+                (None, Cancel::Stale) // R8
+            } else if now.has(Flags::RUNNING) && !now.has(Flags::SETTLED) {
+                (Some(now.with(Flags::CANCEL)), Cancel::Asked)
+            } else {
+                (Some(now), Cancel::Idle)
+            }
+        })
+    }
+
+    /// Whether the end of the current run has been asked for.
+    pub(crate) fn is_cancelled(&self, generation: u32) -> bool {
+        self.transition(|now| if now.is_live(generation) { (Some(now), now.has(Flags::CANCEL)) } else { (None, false) })
     }
 
     /// Whether what was recalled is still owed. Nobody but the home reactor, which asks, makes it so.

@@ -2,18 +2,17 @@
 
 use super::Reactor;
 use super::connection::Bound;
-use super::home::{Draining, Link, Place, conn_token};
+use super::draining::core_key;
+use super::home::{Link, Place, conn_token};
 use crate::command::Command;
-use crate::drain::DrainJob;
 use crate::hooks::Event;
 use crate::io::{ConnKey, Io};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::count;
 use crate::transport::Transport;
-use ringback_rpc::backchannel::{self, Backchannel, ClientState};
+use ringback_rpc::backchannel::{Backchannel, ClientState};
 use ringback_rpc::record::MARK_BYTES;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 impl<I: Io> Reactor<I> {
     pub(super) fn run_command(&mut self, command: Command) {
@@ -53,6 +52,9 @@ impl<I: Io> Reactor<I> {
             }
             Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
             Command::Unbound { connection, client } => self.unbound(connection, client),
+            Command::Cancel(key) => self.cancels.ask(key),
+            Command::DrainClient { client, job } => self.home.drain_client(client, None, job),
+            Command::DrainSession { session, job } => self.home.drain_client(session.client, Some(session), job),
             Command::Abandoned(index) => self.home.abandoned(index),
             Command::ForgetWaiters => self.home.end_waits(|_| false),
             Command::Drain(job) => self.begin_drain(job),
@@ -275,15 +277,6 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    fn begin_drain(&mut self, job: Arc<DrainJob>) {
-        let deadline_ns = job.deadline_ns;
-        match &mut self.home.drain {
-            Some(drain) if !drain.jobs.is_empty() => drain.jobs.push(job),
-            _ => self.home.drain = Some(Draining { jobs: vec![job], abandoned: Vec::new(), cancelled_unsent: 0 }),
-        }
-        self.home.drain_all(deadline_ns);
-    }
-
     /// Ends every run that a drain has not ended: a run that was accepted completes, whatever comes (rule R3).
     fn stop(&mut self) {
         self.stopping = true;
@@ -304,8 +297,4 @@ impl<I: Io> Reactor<I> {
             self.home.shared.clients.removed(client.id);
         }
     }
-}
-
-fn core_key(session: SessionKey) -> backchannel::SessionKey {
-    backchannel::SessionKey(session.serial)
 }

@@ -1,9 +1,9 @@
 //! The clients whose home a reactor is, and their backchannels.
 
+use super::draining::{ClientDrain, Draining};
 use super::host::ClientHost;
 use super::owed::Owed;
-use crate::callback::{CallbackKey, WaitTable};
-use crate::drain::DrainJob;
+use crate::callback::WaitTable;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId};
 use crate::registry::{ClientShared, ReactorPort, Shared};
@@ -24,6 +24,8 @@ pub(super) struct Client {
     counted: Counters,
     pub in_ring: bool,
     pub touched: bool,
+    /// Drains of this client, or of its sessions, that are under way.
+    pub drains: Vec<ClientDrain>,
     /// Removed by the embedder: forgotten when nothing is in flight.
     pub removed: bool,
 }
@@ -103,29 +105,6 @@ pub(super) fn conn_token(connection: ConnectionId) -> ConnToken {
     ConnToken(connection.to_bits())
 }
 
-/// A drain under way on this reactor.
-pub(super) struct Draining {
-    /// Who waits for it: one that begins meanwhile is told the same. Empty: reported.
-    pub jobs: Vec<Arc<DrainJob>>,
-    pub abandoned: Vec<CallbackKey>,
-    pub cancelled_unsent: u64,
-}
-
-impl Draining {
-    pub fn report(&mut self) {
-        for job in self.jobs.drain(..) {
-            job.reactor_done(&self.abandoned, self.cancelled_unsent);
-        }
-    }
-}
-
-impl Drop for Draining {
-    /// The reactor ends, by a panic perhaps: nobody shall wait for it.
-    fn drop(&mut self) {
-        self.report();
-    }
-}
-
 /// All clients of a reactor.
 pub(super) struct Home {
     pub reactor: usize,
@@ -193,6 +172,7 @@ impl Home {
             counted: Counters::default(),
             in_ring: false,
             touched: false,
+            drains: Vec::new(),
             removed: false,
         }));
     }
@@ -213,8 +193,12 @@ impl Home {
             waits: &mut self.waits,
             owed: &mut self.owed,
             condemned: &mut self.condemned,
+            drains: std::mem::take(&mut client.drains),
+            ending: None,
         };
-        Some(f(client, &mut host))
+        let result = f(client, &mut host);
+        client.drains = host.drains;
+        Some(result)
     }
 
     /// As [`Home::act`], for one incarnation of a client: a command that comes late for an earlier one does nothing.
@@ -228,15 +212,6 @@ impl Home {
     /// Says that a client is to be looked at before the turn ends.
     pub fn touch(&mut self, index: u32) {
         self.act(index, |_, _| ());
-    }
-
-    /// Ends all runs: what is not sent at once, what is sent when it is answered or at the deadline.
-    pub fn drain_all(&mut self, deadline_ns: u64) {
-        let now_ns = self.now_ns;
-        self.drain_deadline_ns = Some(deadline_ns);
-        for client in 0..self.clients.len() as u32 {
-            self.act(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
-        }
     }
 
     /// A run was given up before it began. Who waits for a run that has begun since is told the same, and may ask again.

@@ -1,6 +1,6 @@
 //! What the backchannel core asks of its driver: the entries of the slab that are running for a client, and the hooks.
 
-use super::home::Draining;
+use super::draining::{ClientDrain, Draining};
 use super::owed::Owed;
 use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
@@ -26,6 +26,10 @@ pub(super) struct ClientHost<'a> {
     pub owed: &'a mut Owed,
     /// Connections that the core has given up.
     pub condemned: &'a mut Vec<(ClientId, ConnectionId)>,
+    /// Drains of the client, which get them back.
+    pub drains: Vec<ClientDrain>,
+    /// What is cancelled now is cancelled for the sake of this session.
+    pub ending: Option<SessionKey>,
 }
 
 impl ClientHost<'_> {
@@ -59,10 +63,9 @@ impl ClientHost<'_> {
             Outcome::TimedOut { .. } => count(&stats.timed_out),
             Outcome::Cancelled { sent } => {
                 count(&stats.cancelled);
-                match &mut self.drain {
-                    Some(drain) if *sent => drain.abandoned.push(run.key),
-                    Some(drain) => drain.cancelled_unsent += 1,
-                    None => {}
+                let of_client = self.drains.iter_mut().filter(|d| d.covers(self.ending)).map(|d| &mut d.report);
+                for drain in self.drain.as_deref_mut().into_iter().chain(of_client) {
+                    drain.count(run.key, *sent);
                 }
             }
             _ => {}

@@ -6,11 +6,12 @@
 //!
 //! - [`home`]: the clients. [`host`]: their running callbacks.
 //! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
-//! - `commands.rs`: what other threads ask for.
+//! - `commands.rs`: what other threads ask for; [`draining`]: above all, that runs end.
 //! - [`wheel`]: the timers; `retry.rs` waits for what was refused. [`owed`]: recalls whose return is awaited.
 
 mod commands;
 pub(crate) mod connection;
+mod draining;
 mod home;
 mod host;
 mod owed;
@@ -28,6 +29,7 @@ use crate::registry::{ReactorPort, Shared};
 use crate::stats::Census;
 use crate::stats::{count, count_by};
 use connection::Lines;
+use draining::Cancels;
 use home::Home;
 use retry::Retry;
 use ringback_rpc::backchannel::Token;
@@ -66,6 +68,7 @@ pub(crate) struct Reactor<I: Io> {
     events: Vec<IoEvent>,
     /// Clients whose time has come.
     fired: Vec<u32>,
+    cancels: Cancels,
     /// Holds the ring back while there is no memory to encode into.
     memory: Retry,
     /// Connections whose send was refused, and when they are tried again.
@@ -88,6 +91,7 @@ impl<I: Io> Reactor<I> {
             submitted: Chain::default(),
             events: Vec::new(),
             fired: Vec::new(),
+            cancels: Cancels::default(),
             memory: Retry::default(),
             refused: Vec::new(),
             sending: Retry::default(),
@@ -159,6 +163,7 @@ impl<I: Io> Reactor<I> {
         let busy = retry_at.is_some_and(|at| at <= self.home.now_ns)
             || !self.submitted.is_empty()
             || !self.fired.is_empty()
+            || !self.cancels.is_empty()
             || self.lines.wants_flush()
             || !self.home.touched.is_empty();
         if busy || self.home.forget_returned() {
@@ -197,6 +202,7 @@ impl<I: Io> Reactor<I> {
         let port = &shared.reactors[self.home.reactor];
         if self.submitted.is_empty() {
             self.submitted = port.inbox.take_all(&shared.slab);
+            self.cancels.inbox_taken();
         }
         // Those that are here now: what they cause to be posted is for the next turn, and producers that do not stop must
         // not keep the reactor from its connections.
@@ -223,6 +229,9 @@ impl<I: Io> Reactor<I> {
             assert!(taken.is_some(), "entry {index} names client {}, whose home is not here", entry.client());
         }
         count_by(&port.stats.started, started);
+        if self.submitted.is_empty() {
+            self.run_cancels();
+        }
     }
 
     fn run_timers(&mut self) {
@@ -234,21 +243,15 @@ impl<I: Io> Reactor<I> {
         self.home.tell_overdue();
     }
 
-    /// Reports to a drain when nothing is in flight any more. The core gives up what is out at the deadline.
-    fn advance_drain(&mut self) {
-        let unreported = self.home.drain.as_ref().is_some_and(|d| !d.jobs.is_empty());
-        if unreported
-            && !self.home.is_busy()
-            && let Some(drain) = &mut self.home.drain
-        {
-            drain.report();
-        }
-    }
-
     /// Looks at each client that something happened to: arms its timer, publishes its status, and puts it into the ring
     /// if it has something to send.
     fn settle_touched(&mut self, settle: Settle) {
         while let Some(index) = self.home.touched.pop() {
+            if self.home.client(index).is_some_and(|client| !client.drains.is_empty())
+                && let Some(at) = self.home.advance_drains(index)
+            {
+                self.wheel.arm(index, at);
+            }
             let Home { clients, shared, now_ns, reactor, .. } = &mut self.home;
             let Some(Some(client)) = clients.get_mut(index as usize) else { continue };
             client.touched = false;

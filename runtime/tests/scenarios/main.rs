@@ -7,6 +7,7 @@
 mod bench;
 mod clients;
 mod control;
+mod drains;
 mod many;
 mod paths;
 mod runs;

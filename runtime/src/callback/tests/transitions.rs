@@ -11,12 +11,13 @@ const GENERATION: u32 = 5;
 /// A transition as the table lists it: its name, and how to take it with a key of some generation.
 type Transition = (&'static str, fn(&StateWord, u32) -> String);
 
-const WITH_A_KEY: [Transition; 5] = [
+const WITH_A_KEY: [Transition; 6] = [
     ("try_run, may coalesce", |word, key| show(word.try_run(key, Loss::MayCoalesce))),
     ("try_run, must not lose", |word, key| show(word.try_run(key, Loss::MustNotLose))),
     ("wait", |word, key| show(word.wait(key))),
     ("remove", |word, key| show(word.remove(key))),
     ("returned", |word, key| show(word.returned(key))),
+    ("cancel", |word, key| show(word.cancel(key))),
 ];
 
 const OF_THE_OWNER: [Transition; 9] = [
@@ -103,7 +104,7 @@ fn every_state_with_every_transition_is_as_tabled() {
 
 #[test]
 fn reachable_states_keep_what_the_flags_exclude() {
-    let per_run = Flags::SETTLED | Flags::REQUEUE | Flags::REARM | Flags::WAKE;
+    let per_run = Flags::SETTLED | Flags::REQUEUE | Flags::REARM | Flags::WAKE | Flags::CANCEL;
     let legal = |flags: Flags| {
         (flags.contains(Flags::LIVE) || flags.is_empty())
             && (flags.contains(Flags::RUNNING) || !flags.intersects(per_run))

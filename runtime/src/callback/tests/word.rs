@@ -1,8 +1,8 @@
 //! The word in the scenarios that it alone decides, step by step.
 
 use super::{OP_CB_NOTIFY, OP_CB_RECALL};
-use crate::callback::Returned;
 use crate::callback::state::{Abandon, Claim, Dequeue, Finish, Flags, Freed, Loss, Removal, Snapshot, StateWord, Wait};
+use crate::callback::{Cancel, Returned};
 
 /// A live, idle entry, and the generation of its key.
 fn idle() -> (StateWord, u32) {
@@ -172,6 +172,24 @@ fn a_waiter_is_woken_by_the_end_of_its_run_across_a_requeue() {
     assert_eq!(word.try_run(key, Loss::MayCoalesce), Claim::Submit);
     assert!(!word.settle());
     assert_eq!(word.finish(true), Finish::Idle { wake: false }, "woken once");
+}
+
+#[test]
+fn t29_a_cancellation_is_about_the_current_run() {
+    let (word, key) = running();
+    assert_eq!(
+        (word.cancel(key + 1), word.cancel(key), word.cancel(key)),
+        (Cancel::Stale, Cancel::Asked, Cancel::Asked)
+    );
+    assert!(word.is_cancelled(key) && !word.is_cancelled(key + 1));
+    assert_eq!(word.try_run(key, Loss::MustNotLose), Claim::Rearmed);
+    word.settle(); // it ended otherwise first
+    assert_eq!(word.finish(true), Finish::RunAgain { wake: false });
+    assert!(!word.is_cancelled(key), "the next run is another one");
+    word.settle();
+    assert_eq!(word.cancel(key), Cancel::Idle, "too late");
+    assert_eq!(word.finish(true), Finish::Idle { wake: false });
+    assert_eq!(word.cancel(key), Cancel::Idle);
 }
 
 #[test]
