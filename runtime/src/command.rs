@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Carry {
         connection: ConnectionId,
         records: Vec<u8>,
+        /// How many records.
+        calls: u64,
         client: ClientId,
     },
 

@@ -44,8 +44,9 @@ pub enum Done {
 pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 
 /// The embedder's side of its callbacks. All but `acquire` are called on the reactor that owns the client, one at a time
-/// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; draining from a hook
-/// is an error.
+/// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; what waits for
+/// reactors (drain, shutdown, census) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that panics takes its
+/// reactor with it: its connections are closed and its clients' runs lost; the other reactors go on.
 ///
 /// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `encode` for every transmission, `done`
 /// once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for again meanwhile, in

@@ -13,7 +13,6 @@ use crate::wait::{Answer, WaitError};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
 use ringback_rpc::backchannel::SESSIONS_MAX;
-use ringback_rpc::nfs4::fore::seq4_status;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -224,13 +223,14 @@ impl ClientShared {
         }
     }
 
-    /// Publishes the client's SEQ4_STATUS bits. A path that is up again may go down again, and is told again.
-    pub fn publish_status(&self, status: u32) {
+    /// Publishes the client's SEQ4_STATUS bits. A path that has been up since is told again to be down; so is one of which
+    /// the core does not know yet that it was told, which does no harm.
+    pub fn publish_status(&self, status: u32, path_down_told: bool) {
         if self.status.load(Relaxed) != status {
             self.status.store(status, Relaxed);
-            if status & seq4_status::CB_PATH_DOWN == 0 {
-                self.path_down_told.store(false, Relaxed);
-            }
+        }
+        if !path_down_told && self.path_down_told.load(Relaxed) {
+            self.path_down_told.store(false, Relaxed);
         }
     }
 
@@ -317,6 +317,7 @@ impl ClientTable {
         client.generation.store(generation, Relaxed);
         client.home.store(home as u32, Relaxed);
         client.status.store(0, Relaxed);
+        client.path_down_told.store(false, Relaxed);
         for serial in client.sessions.iter().filter_map(SessionShared::serial) {
             client.hide_session(serial);
         }

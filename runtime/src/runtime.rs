@@ -237,6 +237,11 @@ impl Runtime {
         if !known.show_session(session.serial) {
             return Err(Error::SessionsFull { limit: SESSIONS_MAX });
         }
+        // The client may have gone before that, and the place may be the next one's.
+        if self.client(client).is_err() {
+            known.hide_session(session.serial);
+            return Err(Error::NoSuchClient);
+        }
         self.shared().reactors[known.home()].post(Command::AddSession { session, params });
         Ok(session)
     }

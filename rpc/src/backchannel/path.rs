@@ -291,6 +291,11 @@ impl Backchannel {
         bits
     }
 
+    /// Whether the time that began with [`path_down_told`](Self::path_down_told) runs, or is over.
+    pub fn is_path_down_told(&self) -> bool {
+        self.path.deadline_ns.is_some() || self.path.expired
+    }
+
     /// A reply with CB_PATH_DOWN went out to the client. If it does not bind a connection within a lease, what is not
     /// sent ends as [`Outcome::PathDown`](super::Outcome).
     pub fn path_down_told(&mut self, now_ns: u64) {

@@ -35,7 +35,7 @@ impl<I: Io> Reactor<I> {
             }
             Command::Reply { connection, mark, buffers } => self.reply(connection, mark, buffers),
             Command::Bind { connection, session } => self.bind(connection, session),
-            Command::Carry { connection, records, client } => self.carry(connection, records, client),
+            Command::Carry { connection, records, calls, client } => self.carry(connection, records, calls, client),
             Command::Carried { connection, client, record } => self.carried(connection, client, &record),
             Command::CarryDone { connection, client } => {
                 self.home.act_on(client, |client, _| {
@@ -217,11 +217,12 @@ impl<I: Io> Reactor<I> {
     }
 
     /// Callback records of a client whose home is another reactor.
-    fn carry(&mut self, connection: ConnectionId, records: Vec<u8>, client: ClientId) {
+    fn carry(&mut self, connection: ConnectionId, records: Vec<u8>, calls: u64, client: ClientId) {
         let Some(home) = self.home.shared.clients.get(client.index).map(|c| c.home()) else { return };
         let Some(key) = self.lines.key_of(connection) else { return };
         if let Some((connection, pool)) = self.lines.get(key) {
             connection.out.push(records, pool);
+            connection.replies_due += calls;
             connection.carried.push(Bound { client, home });
         }
         self.lines.queue_flush(key);

@@ -27,6 +27,9 @@ pub(crate) struct Connection {
     pub out: Outgoing,
     /// Clients of other reactors whose batches are in `out`: each is told when `out` is empty.
     pub carried: Vec<Bound>,
+    /// Calls of clients of other reactors that went out here, less the replies that were passed on to them. A peer that
+    /// makes up replies has no more of them passed on than that.
+    pub replies_due: u64,
     /// Fore-channel calls that the embedder has and has not answered.
     pub calls_unanswered: usize,
     pub call_serial: u64,
@@ -54,6 +57,7 @@ impl Connection {
             transport,
             out: Outgoing::default(),
             carried: Vec::new(),
+            replies_due: 0,
             calls_unanswered: 0,
             call_serial: 0,
             heard_told_ns: 0,

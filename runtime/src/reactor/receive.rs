@@ -178,23 +178,27 @@ fn call(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: 
 }
 
 /// A REPLY goes to the client that has a call with its xid; nearly always there is one client on a connection.
-fn replied(connection: &Connection, record: &[u8], home: &mut Home) -> Handled {
-    let mut handled = Handled::UnknownXid;
+fn replied(connection: &mut Connection, record: &[u8], home: &mut Home) -> Handled {
+    let (mut handled, mut passed_on) = (Handled::UnknownXid, false);
     for bound in &connection.bound {
         if bound.home == home.reactor {
             match reply(home, connection.id, bound.client, record) {
                 Handled::UnknownXid => {}
                 // By its number it may be an old one of this client, and as well a new one of the next.
                 Handled::Late => handled = Handled::Late,
-                known => return known,
+                known => {
+                    handled = known;
+                    break;
+                }
             }
-        } else {
+        } else if connection.replies_due > 0 {
             let (connection, record) = (connection.id, record.to_vec());
             home.shared.reactors[bound.home].post(Command::Carried { connection, client: bound.client, record });
             // Its home says what it was.
-            handled = Handled::Late;
+            (handled, passed_on) = (Handled::Late, true);
         }
     }
+    connection.replies_due -= u64::from(passed_on);
     handled
 }
 

@@ -235,12 +235,13 @@ fn serve_remote(
         return (Turn::Over, 0);
     }
     let Some(mut records) = lines.pool.take() else { return (Turn::Starved, 0) };
-    let (mut filled, mut written, mut sent) = (0, 0, client.backchannel.counters().sent_runs);
+    let (mut filled, mut calls, mut written, mut sent) = (0, 0, 0, client.backchannel.counters().sent_runs);
     while written < share {
         let space = &mut records[filled..];
         match client.backchannel.poll_transmit(host.now_ns, conn_token(connection), space, host) {
             Transmit::Wrote(len) => {
                 filled += len;
+                calls += 1;
                 written += sent_by(client, &mut sent);
             }
             Transmit::Again => written += 1,
@@ -250,7 +251,7 @@ fn serve_remote(
     if let (1.., Place::Remote { batches_out }) = (filled, &mut client.links[at].place) {
         *batches_out += 1;
         records.truncate(filled);
-        shared.port_of(connection).post(Command::Carry { connection, records, client: client.id });
+        shared.port_of(connection).post(Command::Carry { connection, records, calls, client: client.id });
     } else {
         lines.pool.give(records);
     }

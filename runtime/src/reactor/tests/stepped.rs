@@ -200,3 +200,49 @@ fn a_transport_that_comes_too_late_is_closed() {
     reactor.run().unwrap();
     assert!(early.closed.load(SeqCst) && late.closed.load(SeqCst));
 }
+
+/// A peer that makes up replies does not fill the queue to the reactor of the client that it carries callbacks for.
+#[test]
+fn t28_replies_to_nothing_are_not_passed_on() {
+    let mut stepped = Stepped::new(2, |_| ());
+    let (here, _) = stepped.transport();
+    let (there, far) = stepped.transport();
+    let (client, session) = stepped.client(here);
+    stepped.runtime.bind(there, session).unwrap();
+    stepped.settle();
+    stepped.try_run(client);
+    stepped.settle();
+    assert!(!far.sent.lock().unwrap().is_empty());
+    for _ in 0..1000 {
+        // xid 0, REPLY.
+        stepped.runtime.receive(there, vec![0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+    stepped.turn(there.reactor());
+    let waiting = stepped.reactors[here.reactor()].port().commands.len();
+    assert!(waiting <= 2, "{waiting} commands wait");
+    assert_eq!(stepped.runtime.stats().replies_unknown, 999);
+    stepped.settle();
+    assert_eq!(stepped.runtime.stats().replies_unknown, 1000);
+}
+
+/// The path comes up and goes down within one turn: the client is told once more, and its lease begins anew.
+#[test]
+fn t38_a_path_that_was_up_for_a_moment_is_told_again_to_be_down() {
+    let mut stepped = Stepped::new(1, |settings| settings.lease = Duration::from_millis(50));
+    let (first, _) = stepped.transport();
+    let (client, session) = stepped.client(first);
+    stepped.settle();
+    let told = |stepped: &Stepped| stepped.runtime.seq4_status(client, None);
+    assert_ne!(told(&stepped), 0);
+    stepped.settle();
+    stepped.runtime.bind(first, session).unwrap();
+    stepped.runtime.close_connection(first);
+    stepped.settle();
+    assert_ne!(told(&stepped), 0);
+    stepped.try_run(client);
+    stepped.settle();
+    assert_eq!(stepped.runtime.stats().in_flight, 1);
+    std::thread::sleep(Duration::from_millis(100));
+    stepped.settle();
+    assert_eq!(stepped.runtime.stats().in_flight, 0, "it ended as PathDown, a lease after the client was told");
+}
