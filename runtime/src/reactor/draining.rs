@@ -7,11 +7,15 @@ use crate::drain::DrainJob;
 use crate::io::Io;
 use crate::keys::{ClientId, SessionKey};
 use ringback_rpc::backchannel::{self, Token};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How often a run is looked for that is asked to be cancelled. It is in the core unless it has just been started anew,
 /// and then it comes with the next turn.
 const CANCEL_ATTEMPTS_MAX: u8 = 3;
+
+/// Runs cancelled in one turn: each may cost a walk through the queues of its client, and others must have their turn.
+const CANCELS_PER_TURN: usize = 16;
 
 /// What a drain under way on this reactor will report.
 pub(super) struct Draining {
@@ -68,7 +72,7 @@ impl ClientDrain {
 pub(super) struct Cancels {
     asked: Vec<(CallbackKey, u8)>,
     /// Those of which all that was submitted before is with the cores, or will be by the end of this turn.
-    due: Vec<(CallbackKey, u8)>,
+    due: VecDeque<(CallbackKey, u8)>,
 }
 
 impl Cancels {
@@ -78,7 +82,7 @@ impl Cancels {
 
     /// All that was submitted so far has been taken off the inbox.
     pub fn inbox_taken(&mut self) {
-        self.due.append(&mut self.asked);
+        self.due.extend(self.asked.drain(..));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -90,7 +94,8 @@ impl<I: Io> Reactor<I> {
     /// Cancels what is due, when all that was taken off the inbox has been handed to the cores.
     pub(super) fn run_cancels(&mut self) {
         let now_ns = self.home.now_ns;
-        for (key, attempt) in std::mem::take(&mut self.cancels.due) {
+        for _ in 0..CANCELS_PER_TURN {
+            let Some((key, attempt)) = self.cancels.due.pop_front() else { return };
             let Some(entry) = self.home.shared.slab.get(key.index) else { continue };
             // Read before the transition that confirms the generation.
             let client = entry.client();

@@ -246,3 +246,29 @@ fn t38_a_path_that_was_up_for_a_moment_is_told_again_to_be_down() {
     stepped.settle();
     assert_eq!(stepped.runtime.stats().in_flight, 0, "it ended as PathDown, a lease after the client was told");
 }
+
+/// Each cancellation may walk a long queue; however many there are, a turn ends.
+#[test]
+fn cancelling_many_runs_takes_many_turns() {
+    let mut stepped = Stepped::new(1, |_| ());
+    let (connection, _) = stepped.transport();
+    let (client, _) = stepped.client(connection);
+    let insert = |_| stepped.runtime.insert(client, CallbackOp::Recall, 0).unwrap();
+    let keys: Vec<_> = (0..100).map(insert).collect();
+    for key in &keys {
+        assert_eq!(stepped.runtime.try_run(*key), TryRun::Submitted);
+    }
+    stepped.settle();
+    for key in &keys {
+        assert_eq!(stepped.runtime.cancel(*key), crate::Cancel::Asked);
+    }
+    let mut left = 100;
+    for _ in 0..20 {
+        stepped.turn(0);
+        let now = stepped.runtime.stats().in_flight;
+        assert!(left - now <= 20, "{} were ended in one turn", left - now);
+        left = now;
+    }
+    assert_eq!(left, 0);
+    assert_eq!(stepped.runtime.stats().cancelled, 100);
+}
