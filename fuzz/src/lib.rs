@@ -4,8 +4,7 @@
 //! - [`targets`]: what a fuzzer runs, one function for each decoder that reads what a peer sends.
 //! - [`seeds`]: the committed inputs they start from.
 //!
-//! `cargo test` replays the corpora. To look for more, with cargo-fuzz and a folder for what it finds:
-//! `cargo +stable fuzz run callback_args -s none --features libfuzzer found fuzz/corpus/callback_args`
+//! `cargo test` replays the corpora. `fuzz/run TARGET SECONDS` looks for more.
 #![forbid(unsafe_code)]
 
 pub mod seeds;
