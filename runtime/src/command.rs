@@ -145,7 +145,7 @@ impl Command {
         match self {
             Command::AddTransport { mut transport, .. } => transport.close(),
             Command::Drain(job) | Command::DrainClient { job, .. } | Command::DrainSession { job, .. } => {
-                job.reactor_done(&[], 0);
+                job.reactor_done(&[], &[]);
             }
             _ => {}
         }

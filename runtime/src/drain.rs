@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 pub struct DrainReport {
     /// Callbacks that were sent and not answered by the deadline: the client may or may not have executed them.
     pub abandoned: Vec<CallbackKey>,
-    /// Runs that were ended before they were sent.
-    pub cancelled_unsent: u64,
+    /// Callbacks that were ended before they were sent: the client knows nothing of them.
+    pub unsent: Vec<CallbackKey>,
     /// Runs that have not completed: 0, unless a hook did not return in time. Not told of a session.
     pub in_flight: u64,
 }
@@ -51,10 +51,10 @@ impl DrainJob {
     }
 
     /// A reactor has nothing in flight any more.
-    pub fn reactor_done(&self, abandoned: &[CallbackKey], cancelled_unsent: u64) {
+    pub fn reactor_done(&self, abandoned: &[CallbackKey], unsent: &[CallbackKey]) {
         let mut state = self.lock();
         state.report.abandoned.extend_from_slice(abandoned);
-        state.report.cancelled_unsent += cancelled_unsent;
+        state.report.unsent.extend_from_slice(unsent);
         state.reactors_left -= 1;
         if state.reactors_left == 0 {
             self.ended.notify_all();

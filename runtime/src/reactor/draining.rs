@@ -22,26 +22,23 @@ pub(super) struct Draining {
     /// Who waits for it: one that begins meanwhile is told the same. Empty: reported.
     pub jobs: Vec<Arc<DrainJob>>,
     abandoned: Vec<CallbackKey>,
-    cancelled_unsent: u64,
+    unsent: Vec<CallbackKey>,
 }
 
 impl Draining {
     pub fn new(job: Arc<DrainJob>) -> Self {
-        Draining { jobs: vec![job], abandoned: Vec::new(), cancelled_unsent: 0 }
+        Draining { jobs: vec![job], abandoned: Vec::new(), unsent: Vec::new() }
     }
 
     /// A run was cancelled.
     pub fn count(&mut self, key: CallbackKey, sent: bool) {
-        if sent {
-            self.abandoned.push(key);
-        } else {
-            self.cancelled_unsent += 1;
-        }
+        let which = if sent { &mut self.abandoned } else { &mut self.unsent };
+        which.push(key);
     }
 
     pub fn report(&mut self) {
         for job in self.jobs.drain(..) {
-            job.reactor_done(&self.abandoned, self.cancelled_unsent);
+            job.reactor_done(&self.abandoned, &self.unsent);
         }
     }
 }
