@@ -142,6 +142,7 @@ mod tests {
         let mut slots = ReplierSlots::new(1, 8);
         assert_eq!(slots.check(S0, SequenceId(1), S0, 7), Ok(Check::New));
         assert_eq!(slots.check(S0, SequenceId(1), S0, 7), Ok(Check::InProgress));
+        assert_eq!(slots.busy_count(), 1);
         assert_eq!(slots.check(S0, SequenceId(2), S0, 7), Ok(Check::Misordered), "while the first is executed");
         slots.finish(S0, Some(b"reply"));
         assert_eq!(slots.busy_count(), 0);
@@ -169,6 +170,14 @@ mod tests {
         assert_eq!(slots.check(SlotId(2), SequenceId(1), SlotId(2), 0), Err(NoSlot::BadSlot));
         assert_eq!(slots.check(S0, SequenceId(1), SlotId(2), 0), Err(NoSlot::BadHighSlot));
         assert_eq!(slots.check(SlotId(1), SequenceId(1), S0, 0), Err(NoSlot::BadHighSlot));
+    }
+
+    /// FNV-1a with 64 bits, by its published test vectors.
+    #[test]
+    fn a_fingerprint_tells_requests_apart() {
+        assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(fingerprint(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8);
     }
 
     #[test]

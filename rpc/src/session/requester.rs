@@ -229,8 +229,9 @@ mod tests {
         let b = slots.lowest_free().unwrap();
         slots.take(b);
         assert_eq!((a, b), (SlotId(0), SlotId(1)));
-        assert_eq!(slots.highest_busy(a), SlotId(1));
+        assert_eq!((slots.highest_busy(a), slots.busy_count()), (SlotId(1), 2));
         slots.advance(a);
+        assert_eq!(slots.busy_count(), 1);
         assert_eq!(slots.lowest_free(), Some(SlotId(0)));
         assert_eq!(slots.id(a), SequenceId(2));
         slots.release(b);
@@ -278,10 +279,19 @@ mod tests {
         assert_eq!(slots.highest_busy(SlotId(0)), SlotId(0));
         slots.release(SlotId(0));
         assert_eq!(slots.lowest_free(), Some(SlotId(1)));
+        assert_eq!((slots.busy_count(), slots.retired_count()), (0, 1));
+        assert!(slots.retire(SlotId(0)), "once is enough");
+        assert_eq!(slots.retired_count(), 1);
         slots.take(SlotId(1));
         assert!(!slots.retire(SlotId(1)));
         assert_eq!(slots.lowest_free(), None);
-        assert_eq!(slots.busy_count(), 0);
+        assert_eq!((slots.busy_count(), slots.retired_count()), (0, 2));
+    }
+
+    #[test]
+    fn a_table_takes_as_many_bytes_as_its_slots_need() {
+        // 130 sequence ids, and three sets of 130 bits in words of 64.
+        assert_eq!(RequesterSlots::new(130).memory_bytes(), 130 * 4 + 3 * 3 * 8);
     }
 
     #[test]

@@ -66,6 +66,82 @@ fn t4_remove_races_running_work() {
     });
 }
 
+/// The plain twin of the loom test with this name.
+#[test]
+fn t4_remove_races_two_requests() {
+    let slab = CallbackSlab::new(1, 1);
+    let (start, end) = (Barrier::new(3), Barrier::new(3));
+    let busy = AtomicBool::new(false);
+    let current = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS / 4 {
+                    start.wait();
+                    let key = CallbackKey { index: 0, generation: current.load(Ordering::Relaxed) };
+                    match slab[0].try_run(key.generation) {
+                        Claim::Submit => assert!(run(&slab, key, &busy) <= 2, "one run, and one for the other request"),
+                        Claim::Rearmed | Claim::Dying | Claim::Stale => {}
+                        other => panic!("{other:?} of a kind that must not lose"),
+                    }
+                    end.wait();
+                }
+            });
+        }
+        for _ in 0..ROUNDS / 4 {
+            // One entry in all: it is there again only if exactly one of the three freed it.
+            let key = slab.insert(0, 0, OP_CB_NOTIFY, 0).expect("the last round freed the entry");
+            current.store(key.generation, Ordering::Relaxed);
+            start.wait();
+            match slab[0].word().remove(key.generation) {
+                Removal::FreeNow => slab.free(key.index),
+                Removal::Deferred => {}
+                other => panic!("{other:?}, but nobody else removes"),
+            }
+            end.wait();
+        }
+    });
+}
+
+/// The plain twin of the loom test with this name: the door is closed before anybody asks.
+#[test]
+fn t7_a_refused_winner_races_a_remove() {
+    let slab = CallbackSlab::new(1, 1);
+    let (start, end) = (Barrier::new(2), Barrier::new(2));
+    let in_flight = InFlight::new();
+    assert!(in_flight.close());
+    let current = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                start.wait();
+                match slab[0].try_run(current.load(Ordering::Relaxed)) {
+                    Claim::Submit => {
+                        assert!(!in_flight.enter());
+                        if let Abandon::Free { .. } = slab[0].word().abandon() {
+                            slab.free(0);
+                        }
+                    }
+                    Claim::Dying | Claim::Stale => {}
+                    other => panic!("{other:?}, but nobody else asks"),
+                }
+                end.wait();
+            }
+        });
+        for _ in 0..ROUNDS {
+            let key = slab.insert(0, 0, OP_CB_RECALL, 0).expect("the last round freed the entry");
+            current.store(key.generation, Ordering::Relaxed);
+            start.wait();
+            match slab[0].word().remove(key.generation) {
+                Removal::FreeNow => slab.free(key.index),
+                Removal::Deferred => {}
+                other => panic!("{other:?}, but nobody else removes"),
+            }
+            end.wait();
+        }
+    });
+}
+
 #[test]
 fn r1_requests_from_many_threads_run_one_at_a_time() {
     let slab = CallbackSlab::new(1, 1);
