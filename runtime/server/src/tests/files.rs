@@ -174,7 +174,7 @@ fn a_write_delegation_is_recalled_by_a_look() {
 }
 
 #[test]
-fn a_delegation_that_is_not_returned_is_revoked() {
+fn t23_a_delegation_that_is_not_returned_is_revoked_until_that_is_acknowledged() {
     let world = World::with(Config { lease: Duration::from_secs(10), ..Config::default() });
     let (mut a, mut b) = (world.client("a"), world.client("b"));
     let (stateid, handle) = a.take_delegation("f");
@@ -192,8 +192,14 @@ fn a_delegation_that_is_not_returned_is_revoked() {
         OpRes::Sequence(Ok(ok)) => ok.status_flags,
         other => panic!("{other:?}"),
     };
-    assert_ne!(flags(&mut a) & seq4_status::RECALLABLE_STATE_REVOKED, 0);
-    assert_eq!(flags(&mut b) & seq4_status::RECALLABLE_STATE_REVOKED, 0);
+    let recalls = world.counts.accepted.load(SeqCst);
+    for _ in 0..3 {
+        assert_ne!(flags(&mut a) & seq4_status::RECALLABLE_STATE_REVOKED, 0, "until it is acknowledged");
+        assert_eq!(flags(&mut b) & seq4_status::RECALLABLE_STATE_REVOKED, 0);
+        // It is in nobody's way any more, and recalled no more.
+        assert_eq!(b.open("f", share_access::WRITE).status(), Status::NFS4_OK);
+    }
+    assert_eq!(world.counts.accepted.load(SeqCst), recalls);
     let test = OpArgs::TestStateid(TestStateidArgs { stateids: List::Slice(std::slice::from_ref(&stateid)) });
     let reply = a.call(&[test]);
     let OpRes::TestStateid(Ok(ok)) = reply.last() else { panic!("{:?}", reply.last()) };
