@@ -6,6 +6,7 @@ mod callback;
 mod files;
 mod fore;
 mod rpc;
+mod server;
 
 use ringback_rpc::xdr::{Result, Writer};
 
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Seed> {
     callback::seeds(&mut seeds);
     fore::seeds(&mut seeds);
     files::seeds(&mut seeds);
+    server::seeds(&mut seeds);
     seeds
 }
 

@@ -21,6 +21,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("callback_args", callback_args),
     ("callback_results", callback_results),
     ("fore", fore),
+    ("server", crate::server::server),
 ];
 
 /// Longest record that [`record()`] allows: short, so that the limit is met often.

@@ -118,6 +118,12 @@ fn replies(seeds: &mut Vec<Seed>) {
         OpRes::LookupParent(Ok(())),
         OpRes::RestoreFh(Ok(())),
         OpRes::Verify(Ok(())),
+        OpRes::NotVerify(Ok(())),
+        OpRes::BackchannelCtl(Ok(())),
+        OpRes::DestroySession(Ok(())),
+        OpRes::DestroyClientId(Ok(())),
+        OpRes::ReclaimComplete(Ok(())),
+        OpRes::FreeStateid(Ok(())),
         OpRes::NotVerify(Err(Status::NFS4ERR_SAME)),
     ];
     reply(seeds, "without_results", &bare);

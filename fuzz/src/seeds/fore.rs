@@ -222,6 +222,9 @@ fn replies(seeds: &mut Vec<Seed>) {
     reply(seeds, "close", &[sequence, OpRes::PutFh(Ok(())), closed]);
     reply(seeds, "delegreturn", &[sequence, OpRes::PutFh(Ok(())), OpRes::DelegReturn(Ok(()))]);
     reply(seeds, "delay", &[sequence, OpRes::PutFh(Err(Status::NFS4ERR_DELAY))]);
+    // No server sends them together, but a reader of results takes them.
+    let refusals: Vec<_> = (0..100).map(|number| OpRes::Other(Op(number), Status::NFS4ERR_DELAY)).collect();
+    reply(seeds, "refusals", &refusals);
     reply(seeds, "refusal", &[sequence, OpRes::refusal(Op::WANT_DELEGATION, 1)]);
     reply(seeds, "empty", &[]);
 }
