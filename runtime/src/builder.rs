@@ -1,5 +1,6 @@
 //! Building a runtime.
 
+use crate::completion::QueueState;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
 use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, IoConfig, Uring};
@@ -36,6 +37,9 @@ pub enum BuildError {
     /// The back end that was asked for is not to be had here.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// A completion queue could not have its eventfd.
+    #[error("a completion queue could not be made: {0}")]
+    CompletionQueue(io::Error),
     /// A reactor could not be started.
     #[error("reactor {reactor} could not be started: {error}")]
     Reactor {
@@ -120,6 +124,14 @@ impl Builder {
         self
     }
 
+    /// Queues for completions, at most one for each reactor. With 0 a run ends when [`Hooks::done`] and
+    /// [`Hooks::release`] have returned; else, when `done` has said that it is finished, it goes to a
+    /// [`CompletionQueue`](crate::CompletionQueue), and ends when the embedder has taken it off there. Default: 0.
+    pub fn completion_queues(mut self, count: usize) -> Self {
+        self.settings.completion_queues = count;
+        self
+    }
+
     /// Largest record on a connection, either way, in bytes. Default: 1 MiB and 64 KiB.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.record_bytes_max = bytes;
@@ -185,7 +197,10 @@ fn launch(
     fore: Arc<dyn ForeChannel>,
 ) -> Result<Runtime, BuildError> {
     let reactors = settings.reactors;
-    let shared = Arc::new(Shared::new(settings, hooks, fore));
+    let queues = (0..settings.completion_queues).map(|_| QueueState::new().map(Arc::new)).collect::<Result<_, _>>();
+    let mut shared = Shared::new(settings, hooks, fore);
+    shared.queues = queues.map_err(BuildError::CompletionQueue)?;
+    let shared = Arc::new(shared);
     let kind = report.kind;
     let mut runtime = Runtime::new(Arc::clone(&shared), report);
     for reactor in 0..reactors {
@@ -202,6 +217,7 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
         if (min..=max).contains(&value) { Ok(()) } else { Err(error) }
     };
     in_range("reactors", settings.reactors as u64, 1, REACTORS_MAX as u64)?;
+    in_range("completion_queues", settings.completion_queues as u64, 0, settings.reactors as u64)?;
     in_range("callbacks_max", settings.callbacks_max.into(), 1, u64::from(u32::MAX) - 1)?;
     in_range("clients_max", settings.clients_max as u64, 1, 1 << 24)?;
     in_range("record_bytes_max", settings.record_bytes_max as u64, 1024, 1 << 30)?;

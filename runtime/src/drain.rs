@@ -6,8 +6,11 @@ use crate::command::Command;
 use crate::io::monotonic_ns;
 use crate::keys::{ClientId, SessionKey};
 use crate::runtime::{Error, Runtime};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// What a drain left behind.
@@ -38,11 +41,12 @@ pub(crate) struct DrainJob {
 struct State {
     reactors_left: usize,
     report: DrainReport,
+    waker: Option<Waker>,
 }
 
 impl DrainJob {
     pub fn new(deadline_ns: u64, reactors: usize) -> Self {
-        let state = Mutex::new(State { reactors_left: reactors, report: DrainReport::default() });
+        let state = Mutex::new(State { reactors_left: reactors, ..State::default() });
         DrainJob { deadline_ns, state, ended: Condvar::new() }
     }
 
@@ -58,6 +62,9 @@ impl DrainJob {
         state.reactors_left -= 1;
         if state.reactors_left == 0 {
             self.ended.notify_all();
+            let waker = state.waker.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 
@@ -79,6 +86,44 @@ impl DrainJob {
     }
 }
 
+/// A drain under way, of a thread that must not be blocked by it: a future that any executor drives. It ends as soon as
+/// every run has; not before that if a hook does not return, or if nobody polls a
+/// [completion queue](crate::CompletionQueue).
+#[must_use = "whether it has ended is known here alone"]
+pub struct Drain {
+    runtime: Runtime,
+    job: Arc<DrainJob>,
+}
+
+impl Drain {
+    /// What it has ended so far.
+    pub fn report(&self) -> DrainReport {
+        let mut report = self.job.lock().report.clone();
+        report.in_flight = self.runtime.stats().in_flight;
+        report
+    }
+}
+
+impl Future for Drain {
+    type Output = DrainReport;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DrainReport> {
+        let mut state = self.job.lock();
+        if state.reactors_left > 0 {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(state);
+        Poll::Ready(self.report())
+    }
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Drain").field(&self.report()).finish()
+    }
+}
+
 /// How long a drain waits past its deadline for hooks to return.
 const HOOK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -86,11 +131,18 @@ impl Runtime {
     /// Ends all callbacks: no new run is accepted, runs not sent yet end at once as cancelled, sent ones may be answered
     /// until `patience` is over and are then given up and reported by key.
     ///
-    /// Ends one second after `patience` at the latest, whatever hooks and clients do. [`Error::InHook`] from a hook.
+    /// Ends one second after `patience` at the latest, whatever hooks and clients do. A thread that is to poll a
+    /// [completion queue](crate::CompletionQueue) meanwhile uses [`Runtime::start_drain`]. [`Error::InHook`] from a hook.
     pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
         let mut report = self.wait_for(patience, |deadline_ns| Ok(self.begin_drain(deadline_ns)))?;
         report.in_flight = self.stats().in_flight;
         Ok(report)
+    }
+
+    /// [`Runtime::drain`] without waiting for it. It goes on if the future is dropped.
+    pub fn start_drain(&self, patience: Duration) -> Drain {
+        let deadline_ns = monotonic_ns() + patience.min(PATIENCE_MAX).as_nanos() as u64;
+        Drain { runtime: self.clone(), job: self.begin_drain(deadline_ns) }
     }
 
     /// Shuts the door, and tells the reactors to end what is inside by `deadline_ns` of their clock.

@@ -24,9 +24,27 @@ pub struct ConnectionId {
 }
 
 impl ClientId {
-    /// A number that names the client, for logs.
+    /// A number that names the client, for logs, and to be kept. Never 0.
     pub fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The client that [`to_bits`](ClientId::to_bits) named. Any value is safe: one that was never given out names nobody.
+    pub fn from_bits(bits: u64) -> Self {
+        ClientId { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+impl SessionKey {
+    /// The client whose session it is, and a number that tells it from every other session of the runtime.
+    pub fn to_parts(self) -> (ClientId, u64) {
+        (self.client, self.serial)
+    }
+
+    /// The session that [`to_parts`](SessionKey::to_parts) named. Any value is safe: one that was never given out names no
+    /// session.
+    pub fn from_parts(client: ClientId, serial: u64) -> Self {
+        SessionKey { client, serial }
     }
 }
 
@@ -36,12 +54,14 @@ impl ConnectionId {
         self.reactor.into()
     }
 
-    /// A number that names the connection, for logs. The top 16 bits are the reactor.
+    /// A number that names the connection, for logs, and to be kept. Never 0. The top 16 bits are the reactor.
     pub fn to_bits(self) -> u64 {
         u64::from(self.reactor) << 48 | self.serial
     }
 
-    pub(crate) fn from_bits(bits: u64) -> Self {
+    /// The connection that [`to_bits`](ConnectionId::to_bits) named. One that was never given out names no connection,
+    /// if the runtime has such a [reactor](ConnectionId::reactor); else it is a mistake that panics where it is used.
+    pub fn from_bits(bits: u64) -> Self {
         ConnectionId { reactor: (bits >> 48) as u16, serial: bits & ((1 << 48) - 1) }
     }
 }

@@ -13,6 +13,8 @@ mod callback;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
+mod completion;
+#[cfg(not(loom))]
 mod drain;
 #[cfg(not(loom))]
 mod fore;
@@ -46,12 +48,13 @@ pub use callback::{CallbackKey, Cancel, InsertError, Remove, Returned, TryRun};
 #[cfg(not(loom))]
 pub use {
     builder::{BuildError, Builder},
-    drain::DrainReport,
+    completion::{Completion, CompletionQueue, Ending},
+    drain::{Drain, DrainReport},
     fore::{Call, CallToken, ForeChannel},
     hooks::{Done, Event, Hooks, Outcome, PathFault, PathState, Prepare, Run},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
-    ringback_rpc::backchannel::{AddError, ClientState},
+    ringback_rpc::backchannel::{AddError, ClientState, PathFaultKind},
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},

@@ -3,6 +3,7 @@
 
 use crate::callback::{Arrivals, CallbackSlab, InFlight, Inbox, Parking};
 use crate::command::Command;
+use crate::completion::QueueState;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
 use crate::io::Wake;
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub slab: CallbackSlab,
     pub clients: ClientTable,
     pub reactors: Box<[ReactorPort]>,
+    /// Where completions go; none: to the hooks alone.
+    pub queues: Box<[Arc<QueueState>]>,
     /// Set by drain and shutdown: no new clients, connections or runs.
     pub closed: AtomicBool,
     serials: AtomicU64,
@@ -47,8 +50,10 @@ impl Shared {
             slab: CallbackSlab::new(settings.callbacks_max, reactors),
             clients: ClientTable::new(settings.clients_max),
             reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
+            queues: Box::default(),
             closed: AtomicBool::new(false),
-            serials: AtomicU64::new(0),
+            // 0 names nothing.
+            serials: AtomicU64::new(1),
             placed: AtomicU64::new(0),
             settings,
             hooks,
@@ -94,11 +99,12 @@ impl Shared {
     pub fn end_reactor(&self, reactor: usize) {
         let port = &self.reactors[reactor];
         port.ended.store(true, SeqCst);
-        fence(SeqCst); // partner: `post`
+        fence(SeqCst); // partners: `post`, `returned_to`
         for client in self.clients.each().filter(|c| c.home() == reactor) {
             let _ = client.in_flight.close();
         }
         port.discard();
+        self.finish_returned(reactor);
         port.waits.end(&Err(WaitError::Closed));
     }
 
@@ -122,6 +128,8 @@ pub(crate) struct ReactorPort {
     pub inbox: Inbox,
     pub parking: Parking,
     pub commands: SegQueue<Command>,
+    /// Runs that the embedder has taken off a completion queue and is done with.
+    pub returned: Inbox,
     /// Who begins to wait for a callback of this reactor's clients.
     pub waits: Arrivals<Answer>,
     /// The reactor's clock in microseconds, as of its current turn; 0 while it is parked. A run that is accepted takes
@@ -139,12 +147,18 @@ impl ReactorPort {
             inbox: Inbox::new(),
             parking: Parking::new(),
             commands: SegQueue::new(),
+            returned: Inbox::new(),
             waits: Arrivals::new(),
             turn_us: CachePadded::new(AtomicU32::new(0)),
             waker: OnceLock::new(),
             stats: ReactorStats::default(),
             ended: AtomicBool::new(false),
         }
+    }
+
+    /// Whether no other thread has left anything to do.
+    pub fn has_nothing(&self) -> bool {
+        self.inbox.is_empty() && self.commands.is_empty() && self.returned.is_empty()
     }
 
     pub fn has_ended(&self) -> bool {

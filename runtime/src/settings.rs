@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub return_deadline: Duration,
     /// Callbacks in one CB_COMPOUND.
     pub batch_max: u32,
+    /// Queues for completions; 0: they are told to the hooks alone.
+    pub completion_queues: usize,
     /// Begins the names of the threads.
     pub name: String,
     pub io: IoConfig,
@@ -59,6 +61,7 @@ impl Default for Settings {
             rpc_timeout: rpc_timeout_default(lease),
             return_deadline: lease,
             batch_max: 16,
+            completion_queues: 0,
             name: "ringback".to_owned(),
             io: IoConfig::default(),
             #[cfg(test)]

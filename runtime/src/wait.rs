@@ -21,7 +21,8 @@ const RESULTS_BYTES_MAX: usize = 512;
 /// What a waiter is told.
 pub(crate) type Answer = Result<Ended, WaitError>;
 
-/// How a run ended, for who waited for it: an [`Outcome`] with its own copy of the result.
+/// How a run ended, for who waited for it (with a [completion queue](crate::CompletionQueue): before the embedder has
+/// taken the completion off): an [`Outcome`] with its own copy of the result.
 #[derive(Clone, Copy)]
 pub struct Ended {
     outcome: Outcome<'static>,

@@ -135,6 +135,37 @@ pub enum PathFault {
     NoSlots,
 }
 
+/// A [`PathFault`] without its details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathFaultKind {
+    /// [`PathFault::Denied`].
+    Denied,
+    /// [`PathFault::NotExecuted`].
+    NotExecuted,
+    /// [`PathFault::NoResults`].
+    NoResults,
+    /// [`PathFault::WrongEcho`].
+    WrongEcho,
+    /// [`PathFault::Malformed`].
+    Malformed,
+    /// [`PathFault::NoSlots`].
+    NoSlots,
+}
+
+impl PathFault {
+    /// What kind of fault it is.
+    pub const fn kind(&self) -> PathFaultKind {
+        match self {
+            PathFault::Denied(_) => PathFaultKind::Denied,
+            PathFault::NotExecuted(_) => PathFaultKind::NotExecuted,
+            PathFault::NoResults(_) => PathFaultKind::NoResults,
+            PathFault::WrongEcho => PathFaultKind::WrongEcho,
+            PathFault::Malformed => PathFaultKind::Malformed,
+            PathFault::NoSlots => PathFaultKind::NoSlots,
+        }
+    }
+}
+
 /// Why a run went back to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

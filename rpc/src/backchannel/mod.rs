@@ -44,7 +44,7 @@ mod transmit;
 
 pub use calls::BATCH_MAX;
 pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
-pub use host::{Class, Event, Host, Outcome, PathFault, PathState, Requeue, Token};
+pub use host::{Class, Event, Host, Outcome, PathFault, PathFaultKind, PathState, Requeue, Token};
 pub use path::seq4_status;
 pub use queue::TIMER_GRAIN_NS;
 

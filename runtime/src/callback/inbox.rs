@@ -5,8 +5,8 @@ use super::slab::{CallbackSlab, EntryStack};
 use crate::sync::{AtomicBool, Ordering, fence};
 use crossbeam::utils::CachePadded;
 
-/// The queue of one reactor. An entry is pushed by who won RUNNING and has not queued it yet, so it is queued at most
-/// once, and the queue needs no memory and cannot overflow.
+/// The queue of one reactor, or of an embedder that takes completions. An entry is pushed by who holds RUNNING and has
+/// not queued it, so it is queued at most once, and the queue needs no memory and cannot overflow.
 pub(crate) struct Inbox(EntryStack);
 
 impl Inbox {
@@ -26,7 +26,7 @@ impl Inbox {
         self.0.push(slab, index);
     }
 
-    /// Takes all that is queued, first come first. Only the reactor calls this.
+    /// Takes all that is queued, first come first.
     ///
     /// The entries are reversed in place, which reads each of them: the reactor needs them next anyway.
     pub(crate) fn take_all(&self, slab: &CallbackSlab) -> Chain {
@@ -65,6 +65,12 @@ impl Chain {
             slab.prefetch(next);
         }
         Some(index)
+    }
+
+    /// Puts an entry at the front, whose link the caller owns.
+    pub(crate) fn push(&mut self, slab: &CallbackSlab, index: u32) {
+        slab[index].set_link(self.first);
+        self.first = Some(index);
     }
 
     /// Whether all was popped.

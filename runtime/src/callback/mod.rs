@@ -46,7 +46,7 @@
 //! | the word | by its transitions | by its transitions |
 //! | `cookie`, `client`, `op` | by `insert`, before LIVE | by the holder of RUNNING; by who was told to free, until it does; by a caller with a key, *before* a transition that then confirms the generation (else the value belongs to nobody) |
 //! | `link` | RUNNING: by the queue that holds the entry. Not LIVE: by the slab's remote free stack | the same |
-//! | `started_us`, `attempts` | by the holder of RUNNING | by the holder of RUNNING |
+//! | `started_us`, `attempts` | by the holder of RUNNING; on a completion queue they are the age and the ending | by the holder of RUNNING |
 //! | `return_stamp` | by the home reactor, under RUNNING, when it sets OWED | by the home reactor, *before* a `returned` that then confirms the generation |
 //!
 //! All fields are atomics with relaxed order: the word orders them. After the transition that clears RUNNING the

@@ -121,6 +121,8 @@ pub(super) struct Home {
     pub waits: WaitTable<Answer>,
     /// Recalls that were sent and whose return is awaited.
     pub owed: Owed,
+    /// Runs that an embedder has yet to take off a completion queue and to give back.
+    with_embedder: u64,
     /// Runs are to end by then: the runtime is draining or stopping.
     pub drain_deadline_ns: Option<u64>,
 }
@@ -138,6 +140,7 @@ impl Home {
             drain: None,
             owed,
             waits: WaitTable::new(Err(WaitError::Closed)),
+            with_embedder: 0,
             drain_deadline_ns: None,
         }
     }
@@ -187,12 +190,14 @@ impl Home {
         let mut host = ClientHost {
             shared: &self.shared,
             port: &self.shared.reactors[self.reactor],
+            reactor: self.reactor,
             client: client.id,
             now_ns: self.now_ns,
             drain: self.drain.as_mut(),
             waits: &mut self.waits,
             owed: &mut self.owed,
             condemned: &mut self.condemned,
+            with_embedder: &mut self.with_embedder,
             drains: std::mem::take(&mut client.drains),
             ending: None,
         };
@@ -254,5 +259,15 @@ impl Home {
             return true;
         }
         self.shared.clients.each().any(|c| c.home() == self.reactor && c.in_flight.count() > 0)
+    }
+
+    /// Whether all that is not completed is on a completion queue, or was and has not been given back.
+    pub fn is_all_with_embedder(&self) -> bool {
+        let stats = &self.port().stats;
+        if stats.started.load(Relaxed) != stats.released.load(Relaxed) + self.with_embedder {
+            return false;
+        }
+        let of_this_home = self.shared.clients.each().filter(|c| c.home() == self.reactor);
+        of_this_home.map(|c| c.in_flight.count()).sum::<u64>() == self.with_embedder
     }
 }

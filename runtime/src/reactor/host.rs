@@ -12,13 +12,13 @@ use crate::wait::{Answer, Ended};
 use ringback_rpc::backchannel::{self, Host, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer};
-use std::sync::atomic::Ordering::*;
 
 /// The driver of one client's backchannel: its tokens are indices of slab entries. The run owns its entry while the core
 /// holds the token (rule R1), so the generation cannot change.
 pub(super) struct ClientHost<'a> {
     pub shared: &'a Shared,
     pub port: &'a ReactorPort,
+    pub reactor: usize,
     pub client: ClientId,
     pub now_ns: u64,
     pub drain: Option<&'a mut Draining>,
@@ -28,6 +28,8 @@ pub(super) struct ClientHost<'a> {
     pub condemned: &'a mut Vec<(ClientId, ConnectionId)>,
     /// Drains of the client, which get them back.
     pub drains: Vec<ClientDrain>,
+    /// Runs that an embedder has yet to take off a completion queue and to give back.
+    pub with_embedder: &'a mut u64,
     /// What is cancelled now is cancelled for the sake of this session.
     pub ending: Option<SessionKey>,
 }
@@ -72,40 +74,48 @@ impl ClientHost<'_> {
         }
     }
 
-    /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `waited`: somebody
-    /// waits for the run.
+    /// The outcome is final. It goes to a completion queue, or the run ends. `waited`: somebody waits for it.
     fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         self.count_outcome(run, outcome);
-        self.shared.hooks.release(run);
-        count(&self.port.stats.released);
-        let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
-        // Before `finish`, after which a next run could have waiters of its own.
-        let waiters = waited.then(|| self.waits.take(&self.port.waits, token.0));
-        let finished = self.entry(token).word().finish(keep_rearm);
-        if let Some(waiters) = waiters {
+        let Some(queue) = self.shared.queue_of(self.reactor) else {
+            let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
+            return self.end(token, run, keep_rearm, waited.then_some(outcome));
+        };
+        if waited {
+            // Nobody else begins to wait before `finish`.
+            let waiters = self.waits.take(&self.port.waits, token.0);
             self.waits.answer(waiters, &Ok(Ended::new(outcome)));
         }
-        let frees = match finished {
-            Finish::RunAgain { .. } => {
-                // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is
-                // awake, so nobody needs to be woken.
-                self.entry(token).set_started_us(turn_us(self.now_ns));
-                self.port.inbox.push_quietly(&self.shared.slab, token.0);
-                return;
-            }
-            Finish::Free { .. } => true,
-            Finish::Idle { .. } => false,
-        };
-        let Some(client) = self.shared.clients.get(self.client.index) else {
-            unreachable!("{:?} left the table with a run in flight", self.client)
-        };
-        if frees {
-            self.shared.slab.free(token.0);
-            client.entries.fetch_sub(1, AcqRel);
+        *self.with_embedder += 1;
+        self.shared.deliver(queue, token.0, run, outcome);
+    }
+
+    /// The embedder has given back a run that it took off a completion queue.
+    pub fn finish_returned(&mut self, token: Token) {
+        *self.with_embedder -= 1;
+        let (run, keep_rearm) = self.shared.run_of(token.0);
+        self.end(token, &run, keep_rearm, None);
+    }
+
+    /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `told`: what those
+    /// are told who wait for the run.
+    fn end(&mut self, token: Token, run: &Run, keep_rearm: bool, told: Option<&Outcome<'_>>) {
+        self.shared.hooks.release(run);
+        count(&self.port.stats.released);
+        // Before `finish`, after which a next run could have waiters of its own.
+        let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
+        let finished = self.entry(token).word().finish(keep_rearm);
+        if let Some((waiters, ended)) = waiters {
+            self.waits.answer(waiters, &Ok(ended));
         }
-        self.shared.hooks.drop_reference(run.cookie);
-        // A drain looks at the count itself, at the end of each turn.
-        let _ = client.in_flight.leave();
+        if matches!(finished, Finish::RunAgain { .. }) {
+            // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is awake, so
+            // nobody needs to be woken.
+            self.entry(token).set_started_us(turn_us(self.now_ns));
+            self.port.inbox.push_quietly(&self.shared.slab, token.0);
+        } else {
+            self.shared.leave(token.0, run, finished);
+        }
     }
 }
 

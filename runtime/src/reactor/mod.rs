@@ -65,6 +65,8 @@ pub(crate) struct Reactor<I: Io> {
     ring: VecDeque<u32>,
     /// Callbacks taken off the inbox and not handed to their clients yet.
     submitted: Chain,
+    /// Runs taken back from the embedder and not ended yet.
+    returned: Chain,
     events: Vec<IoEvent>,
     /// Clients whose time has come.
     fired: Vec<u32>,
@@ -89,6 +91,7 @@ impl<I: Io> Reactor<I> {
             home: Home::new(index, shared, now_ns),
             ring: VecDeque::new(),
             submitted: Chain::default(),
+            returned: Chain::default(),
             events: Vec::new(),
             fired: Vec::new(),
             cancels: Cancels::default(),
@@ -111,9 +114,9 @@ impl<I: Io> Reactor<I> {
         Ok(())
     }
 
-    /// Told to stop, and everything has ended.
+    /// Told to stop, and everything has ended, but what waits for the embedder.
     pub fn is_over(&self) -> bool {
-        self.stopping && self.lines.is_empty() && !self.home.is_busy()
+        self.stopping && self.lines.is_empty() && self.home.is_all_with_embedder()
     }
 
     /// Where the session slots of the clients are whose home this is.
@@ -141,6 +144,7 @@ impl<I: Io> Reactor<I> {
         self.events = events;
         result?;
         self.pick_up();
+        self.take_back();
         self.run_timers();
         self.close_condemned();
         self.settle_touched(Settle::LetIn);
@@ -162,6 +166,7 @@ impl<I: Io> Reactor<I> {
         let retry_at = ring_at.into_iter().chain(refused_at).min();
         let busy = retry_at.is_some_and(|at| at <= self.home.now_ns)
             || !self.submitted.is_empty()
+            || !self.returned.is_empty()
             || !self.fired.is_empty()
             || !self.cancels.is_empty()
             || self.lines.wants_flush()
@@ -170,7 +175,7 @@ impl<I: Io> Reactor<I> {
             return Wait::No;
         }
         let port = self.port();
-        if !port.parking.prepare_park(|| port.inbox.is_empty() && port.commands.is_empty()) {
+        if !port.parking.prepare_park(|| port.has_nothing()) {
             return Wait::No;
         }
         port.turn_us.store(0, Relaxed);
@@ -231,6 +236,20 @@ impl<I: Io> Reactor<I> {
         count_by(&port.stats.started, started);
         if self.submitted.is_empty() {
             self.run_cancels();
+        }
+    }
+
+    /// Ends runs that the embedder has taken off a completion queue and given back, up to a limit per turn.
+    fn take_back(&mut self) {
+        let shared = Arc::clone(&self.home.shared);
+        if self.returned.is_empty() {
+            self.returned = shared.reactors[self.home.reactor].returned.take_all(&shared.slab);
+        }
+        for _ in 0..SUBMITTED_PER_TURN {
+            let Some(index) = self.returned.pop(&shared.slab) else { break };
+            let client = shared.slab[index].client();
+            let ended = self.home.act(client, |_, host| host.finish_returned(Token(index)));
+            assert!(ended.is_some(), "entry {index} names client {client}, whose home is not here");
         }
     }
 
