@@ -163,16 +163,19 @@ impl Runtime {
     /// [`Runtime::drain`] of one client. Its callbacks answer [`TryRun::Closed`](crate::TryRun::Closed) from here on;
     /// what is left to do with it is [`Runtime::remove_client`].
     pub fn drain_client(&self, client: ClientId, patience: Duration) -> Result<DrainReport, Error> {
-        let mut report = self.wait_for(patience, |deadline_ns| {
-            let known = self.client(client)?;
-            let _ = known.in_flight.close();
-            let job = Arc::new(DrainJob::new(deadline_ns, 1));
-            self.shared().reactors[known.home()].post(Command::DrainClient { client, job: Arc::clone(&job) });
-            Ok(job)
-        })?;
+        let mut report = self.wait_for(patience, |deadline_ns| self.begin_drain_client(client, deadline_ns))?;
         // Removed meanwhile: then nothing of it is in flight any more.
         report.in_flight = self.client(client).map_or(0, |known| known.in_flight.count());
         Ok(report)
+    }
+
+    /// The beginning of [`Runtime::drain_client`].
+    pub(crate) fn begin_drain_client(&self, client: ClientId, deadline_ns: u64) -> Result<Arc<DrainJob>, Error> {
+        let known = self.client(client)?;
+        let _ = known.in_flight.close();
+        let job = Arc::new(DrainJob::new(deadline_ns, 1));
+        self.shared().reactors[known.home()].post(Command::DrainClient { client, job: Arc::clone(&job) });
+        Ok(job)
     }
 
     /// Ends what is out on one session, to be able to answer a DESTROY_SESSION: nothing new is sent on it, sent calls may
@@ -180,12 +183,15 @@ impl Runtime {
     /// are none of its business: they go over another session of the client, or wait for one; only CB_RECALL_SLOT ends
     /// with its session. What is left to do is [`Runtime::remove_session`].
     pub fn drain_session(&self, session: SessionKey, patience: Duration) -> Result<DrainReport, Error> {
-        self.wait_for(patience, |deadline_ns| {
-            let known = self.client(session.client)?;
-            let job = Arc::new(DrainJob::new(deadline_ns, 1));
-            self.shared().reactors[known.home()].post(Command::DrainSession { session, job: Arc::clone(&job) });
-            Ok(job)
-        })
+        self.wait_for(patience, |deadline_ns| self.begin_drain_session(session, deadline_ns))
+    }
+
+    /// The beginning of [`Runtime::drain_session`].
+    pub(crate) fn begin_drain_session(&self, session: SessionKey, deadline_ns: u64) -> Result<Arc<DrainJob>, Error> {
+        let known = self.client(session.client)?;
+        let job = Arc::new(DrainJob::new(deadline_ns, 1));
+        self.shared().reactors[known.home()].post(Command::DrainSession { session, job: Arc::clone(&job) });
+        Ok(job)
     }
 
     /// Ends the run of one callback as [`Outcome::Cancelled`](crate::Outcome::Cancelled), at once and without waiting for

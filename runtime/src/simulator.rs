@@ -10,7 +10,7 @@ use crate::drain::DrainJob;
 use crate::io::{BackendKind, BackendReport};
 use crate::reactor::Reactor;
 use crate::registry::Shared;
-use crate::{BuildError, Builder, Census, DrainReport, ForeChannel, Hooks, Runtime};
+use crate::{BuildError, Builder, Census, ClientId, DrainReport, Error, ForeChannel, Hooks, Runtime, SessionKey};
 use std::io;
 use std::sync::Arc;
 
@@ -58,6 +58,16 @@ impl Drain {
         Drain(runtime.begin_drain(deadline_ns))
     }
 
+    /// Begins what [`Runtime::drain_client`] does.
+    pub fn begin_client(runtime: &Runtime, client: ClientId, deadline_ns: u64) -> Result<Self, Error> {
+        runtime.begin_drain_client(client, deadline_ns).map(Drain)
+    }
+
+    /// Begins what [`Runtime::drain_session`] does.
+    pub fn begin_session(runtime: &Runtime, session: SessionKey, deadline_ns: u64) -> Result<Self, Error> {
+        runtime.begin_drain_session(session, deadline_ns).map(Drain)
+    }
+
     /// What it left behind, once it has ended.
     pub fn poll(&self) -> Option<DrainReport> {
         self.0.poll()
@@ -72,6 +82,11 @@ impl<I: Io> ReactorHandle<I> {
     /// parked from now on, and its waker is used when there is something to do.
     pub fn park(&mut self) -> Wait {
         self.0.park_or_go_on()
+    }
+
+    /// Lets `gate` decide, from now on, whether there is memory for a buffer: `false` makes an allocation fail.
+    pub fn set_memory_gate(&mut self, gate: Box<dyn FnMut() -> bool + Send>) {
+        self.0.set_memory_gate(gate);
     }
 
     /// The second half: takes what has happened, and acts on it.

@@ -191,14 +191,14 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct Pool {
     kept: Vec<Vec<u8>>,
     /// Asked before a buffer is handed out, kept or new: `false` makes it fail, as if there were no memory.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulator"))]
     pub gate: Option<Box<dyn FnMut() -> bool + Send>>,
 }
 
 impl Pool {
     /// A staging buffer. `None`: there is no memory for one.
     pub fn take(&mut self) -> Option<Vec<u8>> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "simulator"))]
         if self.gate.as_mut().is_some_and(|gate| !gate()) {
             return None;
         }

@@ -119,6 +119,12 @@ impl<I: Io> Reactor<I> {
         self.stopping && self.lines.is_empty() && self.home.is_all_with_embedder()
     }
 
+    /// Lets `gate` decide whether there is memory for a staging buffer.
+    #[cfg(feature = "simulator")]
+    pub fn set_memory_gate(&mut self, gate: Box<dyn FnMut() -> bool + Send>) {
+        self.lines.pool.gate = Some(gate);
+    }
+
     /// Where the session slots of the clients are whose home this is.
     #[cfg(feature = "simulator")]
     pub fn census(&self) -> Census {
