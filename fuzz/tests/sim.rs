@@ -26,7 +26,7 @@ fn whatever_happens_every_callback_ends_once() {
         );
         runs += report.runs;
         if begin.elapsed() > SEEDS_TIME {
-            assert!(seed > 10 && runs > 500, "{runs} runs in {seed} seeds");
+            assert!(runs > 500, "{runs} runs in {seed} seeds");
             return;
         }
     }

@@ -1,12 +1,13 @@
-//! The file server of the simulation: its hooks, its fore-channel handler, and everything that it asks of the runtime,
+//! The file server of the simulation: its hooks, and everything that it asks of the runtime,
 //! each answer held against the reference model.
 
 use super::journal::{Journal, Rule};
 use super::plant::Planted;
 use super::reference::Reference;
+use super::waiters::Waiters;
 use ringback::{
-    Call, CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Event, ForeChannel, Hooks, InsertError, Outcome,
-    Prepare, Run, Runtime, SessionKey,
+    CallbackKey, CallbackOp, Cancel, ClientId, Done, Event, Hooks, InsertError, Outcome, Prepare, Returned, Run,
+    Runtime, SessionKey, TryRun, WaitError,
 };
 use ringback_rpc::xdr::{Result, Writer, XdrError, XdrErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,7 @@ pub(crate) struct Embedder {
     runtime: Mutex<Option<Runtime>>,
     manners: Mutex<Manners>,
     planted: Planted,
+    waiters: Mutex<Waiters>,
     /// Sessions whose parameters or bindings were refused.
     pub refused: Mutex<Vec<SessionKey>>,
     /// Allocations that failed.
@@ -41,13 +43,16 @@ pub(crate) struct Embedder {
 enum Wish {
     TryRun(usize),
     Remove(usize),
+    Cancel(usize),
+    Returned(usize),
 }
 
 impl Embedder {
     pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, planted: Planted) -> Self {
         let (runtime, refused, starved) = Default::default();
         let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
-        Embedder { journal, reference, runtime, manners, planted, refused, starved }
+        let waiters = Mutex::new(Waiters::new(journal.clone()));
+        Embedder { waiters, journal, reference, runtime, manners, planted, refused, starved }
     }
 
     /// The model. Not to be held while the runtime is called, which calls the hooks.
@@ -94,13 +99,70 @@ impl Embedder {
         self.reference().removed(cookie, expected, answer);
     }
 
+    pub(crate) fn cancel(&self, cookie: usize) {
+        let Some(runtime) = self.runtime() else { return };
+        let (key, expected) = {
+            let reference = self.reference();
+            (reference.callbacks[cookie].key, reference.expect_cancel(cookie))
+        };
+        let answer = runtime.cancel(key);
+        self.journal.note(|| format!("cancel of callback {cookie}: {answer:?}"), cookie as u64);
+        self.reference().cancelled(cookie, expected, answer);
+    }
+
+    /// What a callback has recalled has come back.
+    pub(crate) fn returned(&self, cookie: usize) {
+        let Some(runtime) = self.runtime() else { return };
+        let key = self.reference().callbacks[cookie].key;
+        let answer = runtime.returned(key);
+        self.journal.note(|| format!("returned of callback {cookie}: {answer:?}"), cookie as u64);
+        self.reference().returned(cookie, answer);
+    }
+
+    /// Waits for the run of a callback that is going on; with `ask`, for one that is asked for.
+    pub(crate) fn wait(&self, cookie: usize, ask: bool) {
+        let Some(runtime) = self.runtime() else { return };
+        let (key, asked) = {
+            let reference = self.reference();
+            (reference.callbacks[cookie].key, reference.expect_try_run(cookie))
+        };
+        if !ask {
+            let expected = self.reference().expect_wait(cookie);
+            self.journal.note(|| format!("wait for callback {cookie}: {expected:?}"), cookie as u64);
+            return self.waiters().add(runtime.wait(key), expected);
+        }
+        let (answer, wait) = runtime.run_and_wait(key);
+        self.journal.note(|| format!("run and wait for callback {cookie}: {answer:?}"), cookie as u64);
+        self.reference().tried(cookie, asked, answer);
+        let expected = match answer {
+            TryRun::Submitted | TryRun::Coalesced => self.reference().expect_wait(cookie),
+            TryRun::Rearmed => Err(WaitError::TooLate),
+            TryRun::Stale | TryRun::Dying => Err(WaitError::Stale),
+            TryRun::Closed => Err(WaitError::Closed),
+        };
+        self.waiters().add(wait, expected);
+    }
+
+    pub(crate) fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever waits for a run that has ended is told.
+    pub(crate) fn look_at_waiters(&self) {
+        let mut waiters = self.waiters();
+        if !waiters.is_empty() {
+            waiters.look(&self.reference().ends);
+        }
+    }
+
     /// A key that was never given out.
     pub(crate) fn try_stranger(&self, bits: u64) {
         let Some(runtime) = self.runtime() else { return };
         let key = CallbackKey::from_bits(bits);
-        if self.reference().callbacks.iter().all(|c| c.key != key) {
+        if !self.reference().knows(key) {
             let (run, remove) = (runtime.try_run(key), runtime.remove(key));
             let stale = run == ringback::TryRun::Stale && remove == ringback::Remove::Stale;
+            let stale = stale && runtime.cancel(key) == Cancel::Stale && runtime.returned(key) == Returned::Stale;
             self.journal.check(Rule::Answer, stale, || format!("{key:?} was never given out: {run:?} {remove:?}"));
         }
     }
@@ -144,11 +206,18 @@ impl Embedder {
             }
             let own = run.filter(|_| choices.below(2) == 0).map(|run| run.cookie as usize);
             let cookie = own.unwrap_or_else(|| choices.index(count));
-            if choices.below(4) > 0 { Wish::TryRun(cookie) } else { Wish::Remove(cookie) }
+            match choices.below(8) {
+                0 => Wish::Remove(cookie),
+                1 => Wish::Cancel(cookie),
+                2 => Wish::Returned(cookie),
+                _ => Wish::TryRun(cookie),
+            }
         };
         match wish {
             Wish::TryRun(cookie) => self.try_run(cookie),
             Wish::Remove(cookie) => self.remove(cookie),
+            Wish::Cancel(cookie) => self.cancel(cookie),
+            Wish::Returned(cookie) => self.returned(cookie),
         }
     }
 }
@@ -207,19 +276,13 @@ impl Hooks for Embedder {
 
     fn event(&self, event: &Event) {
         self.journal.note(|| format!("  event: {event:?}"), 30);
-        if let Event::SessionRefused { session, .. } = event {
-            self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);
+        match event {
+            Event::SessionRefused { session, .. } => {
+                self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);
+            }
+            Event::ReturnOverdue { key, cookie, .. } => self.reference().overdue(*key, *cookie),
+            _ => {}
         }
         self.meddle(None);
-    }
-}
-
-impl ForeChannel for Embedder {
-    fn call(&self, call: Call<'_>) {
-        drop(call);
-    }
-
-    fn closed(&self, connection: ConnectionId) {
-        self.journal.note(|| format!("  closed: {connection:?}"), 31);
     }
 }

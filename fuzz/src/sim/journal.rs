@@ -39,6 +39,12 @@ pub enum Rule {
     Leak,
     /// The reactor keeps to the contract of the seam.
     Seam,
+    /// Who waits for a run is told how it ended.
+    Waiters,
+    /// Fore-channel calls are answered once, on their connection.
+    Fore,
+    /// A recall that is not returned in time is told as overdue, once.
+    Overdue,
     /// The code panicked.
     Panic,
 }

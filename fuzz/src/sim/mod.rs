@@ -3,9 +3,11 @@
 //!
 //! - `choices`: the seed. `scenario`: the parameters drawn from it. `transition`: what may happen next.
 //! - `world`: who takes the next step, and when time passes. `io`, `net`: the back end and the network below it.
-//! - `client`: the simulated clients. `embedder`: the file server, its hooks and everything that it asks of the runtime.
-//! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`: the checkers of what is sent, and of how
-//!   much is done for it. `journal`: what they found.
+//! - `client`: the simulated clients. `lifecycle`: how they come, change and go. `fore`: what they ask. `transport`: lines
+//!   that an embedder drives itself.
+//! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
+//! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`: the checkers of what is sent, of
+//!   how much is done for it, and of what waiters are told. `journal`: what they found.
 //! - `plant`: faults on purpose, which the checkers must find.
 //!
 //! A run of it: clients come, callbacks are inserted and run, and things happen until the scenario has had enough. In
@@ -16,13 +18,17 @@ mod call;
 mod choices;
 mod client;
 mod embedder;
+mod fore;
 mod io;
 mod journal;
+mod lifecycle;
 mod net;
 mod plant;
 mod reference;
 mod scenario;
 mod transition;
+mod transport;
+mod waiters;
 mod wire;
 mod work;
 mod world;

@@ -233,6 +233,12 @@ impl Net {
         matches!(self.lines[line].stage, Stage::Detaching | Stage::Gone)
     }
 
+    /// Both sides have the line, and both directions of it work.
+    pub(crate) fn is_whole(&self, line: LineId) -> bool {
+        let line = &self.lines[line];
+        line.client_open && !line.client_shut && line.stage == Stage::Attached && !line.closed_told
+    }
+
     /// Whether the client has something to read.
     pub(crate) fn client_ready(&self, line: LineId) -> bool {
         let now_ns = self.now_ns();
@@ -310,11 +316,17 @@ impl Net {
         Some(id)
     }
 
+    /// Something else than a reactor drives the server's end.
+    pub(crate) fn attach_driver(&mut self, id: LineId, driver: usize) {
+        self.by_descriptor.retain(|_, line| *line != id);
+        let line = &mut self.lines[id];
+        (line.reactor, line.stage) = (driver, Stage::Attached);
+    }
+
     /// A descriptor that was closed before a reactor could take it over.
     pub(crate) fn abandon(&mut self, id: LineId) {
         if self.lines[id].stage == Stage::HandedOver {
-            self.lines[id].stage = Stage::Gone;
-            self.lines[id].to_client.finish(0, End::Reset);
+            (self.lines[id].stage, self.lines[id].client_open) = (Stage::Gone, false);
         }
     }
 
@@ -485,6 +497,11 @@ impl Net {
         let lines = &self.lines;
         self.live.retain(|id| lines[*id].stage != Stage::Gone || lines[*id].client_open);
         self.live.iter().filter_map(|id| line_due_ns(&self.lines[*id])).min()
+    }
+
+    /// Lines that some side still has.
+    pub(crate) fn live(&self) -> impl Iterator<Item = LineId> {
+        self.live.iter().copied()
     }
 
     /// Descriptors that a reactor still has.

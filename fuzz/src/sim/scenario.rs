@@ -21,7 +21,13 @@ pub(crate) struct Scenario {
     pub batch_max: u32,
     pub lease_ns: u64,
     pub run_deadline_ns: u64,
+    pub return_deadline_ns: u64,
     pub rpc_timeout_ns: u64,
+    /// Fore-channel calls that may wait for an answer, and bytes that may wait to be sent, before receiving pauses.
+    pub calls_unanswered_max: usize,
+    pub unsent_bytes_max: usize,
+    /// Lines that are the embedder's own transports, of a thousand.
+    pub transports: u64,
     pub start_ns: u64,
     /// What a turn of a reactor takes at most.
     pub turn_cost_ns: u64,
@@ -68,7 +74,11 @@ impl Scenario {
             batch_max: choices.pick(&[1, 2, 16, 16, 64]),
             lease_ns,
             run_deadline_ns,
+            return_deadline_ns: choices.pick(&[lease_ns / 4, lease_ns, 3 * lease_ns]),
             rpc_timeout_ns,
+            calls_unanswered_max: choices.log_between(1, 256) as usize,
+            unsent_bytes_max: choices.log_between(4096, 1 << 20) as usize,
+            transports: choices.pick(&[0, 0, 200]),
             start_ns,
             turn_cost_ns: choices.pick(&[0, 1000, 200_000]),
             gap_ns,

@@ -1,10 +1,10 @@
 //! What may happen next, to the simulated file server, its clients and their lines.
 
 use super::client::behaviour::Behaviour;
-use super::client::{Client, Limits, Principal, Session};
-use super::net::{LineId, Quality};
+use super::fore::Wish;
 use super::world::World;
-use ringback::{CallbackOp, ClientState, ConnectionId, Security, SessionConfig};
+use ringback::{CallbackOp, ClientState};
+use std::sync::Arc;
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +47,27 @@ pub(crate) enum Action {
     Announce,
     /// A client renews its lease, and is told how its callback path is.
     Renew,
+    /// Somebody waits for the end of a run, or does not wait any longer.
+    Wait,
+    /// Runs are cancelled.
+    Cancel,
+    /// What was recalled comes back.
+    Return,
+    /// A client makes fore-channel calls.
+    Ask,
+    /// Fore-channel calls that were put off are answered.
+    Answer,
+    /// A client is drained, and removed afterwards.
+    DrainClient,
+    /// A session is drained, and removed afterwards.
+    DrainSession,
     /// A client goes, and a new incarnation comes.
     Replace,
 }
 
 impl Action {
     /// All of them, and how likely each one is.
-    pub(crate) const ALL: [(Action, u64); 20] = [
+    pub(crate) const ALL: [(Action, u64); 27] = [
         (Action::Run, 100),
         (Action::Insert, 20),
         (Action::Remove, 5),
@@ -73,6 +87,13 @@ impl Action {
         (Action::Target, 2),
         (Action::Announce, 2),
         (Action::Renew, 10),
+        (Action::Wait, 10),
+        (Action::Cancel, 4),
+        (Action::Return, 10),
+        (Action::Ask, 10),
+        (Action::Answer, 10),
+        (Action::DrainClient, 1),
+        (Action::DrainSession, 2),
         (Action::Replace, 1),
     ];
 }
@@ -93,9 +114,6 @@ const OPS: [CallbackOp; 14] = [
     CallbackOp::Offload,
     CallbackOp::RecallableObjAvail,
 ];
-
-/// Lines that a client has at most: more than the core knows what to do with would be refused.
-const LINES_MAX: usize = 8;
 
 impl World {
     /// Something happens.
@@ -167,6 +185,23 @@ impl World {
                 self.announce(client, if back { ClientState::Active } else { ClientState::Courtesy });
             }
             Action::Renew => self.renew(client),
+            Action::Wait => self.wait_some(client),
+            Action::Cancel => {
+                let embedder = Arc::clone(&self.embedder);
+                self.for_some(client, 16, |cookie| embedder.cancel(cookie));
+            }
+            Action::Return => {
+                let embedder = Arc::clone(&self.embedder);
+                self.for_some(client, 64, |cookie| embedder.returned(cookie));
+            }
+            Action::Ask => self.ask_some(client),
+            Action::Answer => self.fore.answer_deferred(&mut self.choices, false),
+            Action::DrainClient => self.drain_one(client, None),
+            Action::DrainSession => {
+                if let Some(session) = self.some_session(client) {
+                    self.drain_one(client, Some(session));
+                }
+            }
             Action::Replace => self.replace(client),
         }
     }
@@ -176,12 +211,12 @@ impl World {
         self.choices.any(&live).copied()
     }
 
-    fn some_line(&mut self, client: usize) -> Option<usize> {
+    pub(crate) fn some_line(&mut self, client: usize) -> Option<usize> {
         let lines: Vec<usize> = self.clients[client].lines.iter().map(|(id, _)| *id).collect();
         self.choices.any(&lines).copied()
     }
 
-    fn some_session(&mut self, client: usize) -> Option<usize> {
+    pub(crate) fn some_session(&mut self, client: usize) -> Option<usize> {
         let sessions = &self.clients[client].sessions;
         let live: Vec<usize> = (0..sessions.len()).filter(|at| !sessions[*at].destroyed).collect();
         self.choices.any(&live).copied()
@@ -237,6 +272,45 @@ impl World {
         }
     }
 
+    /// Does something about some callbacks, most of them of one client.
+    fn for_some(&mut self, client: usize, count_max: u64, act: impl Fn(usize)) {
+        let (own, all) = {
+            let reference = self.embedder.reference();
+            let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.exists);
+            (own.map(|(cookie, _)| cookie).collect::<Vec<_>>(), reference.callbacks.len())
+        };
+        for _ in 0..self.choices.log_between(1, count_max) {
+            if self.choices.below(8) == 0 && all > 0 {
+                act(self.choices.index(all));
+            } else if let Some(cookie) = self.choices.any(&own) {
+                act(*cookie);
+            }
+        }
+    }
+
+    fn wait_some(&mut self, client: usize) {
+        if self.choices.below(4) == 0 {
+            let at = self.choices.index(4);
+            self.embedder.waiters().give_up(at);
+        }
+        let (embedder, ask) = (Arc::clone(&self.embedder), self.choices.below(2) == 0);
+        self.for_some(client, 8, |cookie| embedder.wait(cookie, ask));
+    }
+
+    fn ask_some(&mut self, client: usize) {
+        let Some(line) = self.some_line(client) else { return };
+        for _ in 0..self.choices.log_between(1, 32) {
+            let wish = match self.choices.below(16) {
+                0 => Wish::Drop,
+                1..=3 => Wish::Bind,
+                4..=9 => Wish::Defer,
+                _ => Wish::Inline,
+            };
+            let session = self.some_session(client).map(|at| self.clients[client].sessions[at].principals[0].stamp);
+            self.clients[client].ask(line, wish, session.unwrap_or(0), &mut self.net.borrow_mut());
+        }
+    }
+
     fn remove_some(&mut self) {
         let all = self.embedder.reference().callbacks.len();
         for _ in 0..self.choices.log_between(1, 32) {
@@ -246,221 +320,4 @@ impl World {
             }
         }
     }
-
-    fn bind_some(&mut self, client: usize, line: Option<usize>) {
-        let Some(line) = line else { return };
-        for session in 0..self.clients[client].sessions.len() {
-            if self.choices.below(4) > 0 {
-                self.bind(client, line, session);
-            }
-        }
-    }
-
-    /// Binds a line to a session, on both sides.
-    pub(crate) fn bind(&mut self, client: usize, line: usize, session: usize) {
-        let session = &mut self.clients[client].sessions[session];
-        let (Some(connection), Some(runtime)) = (self.connections.get(&line), self.embedder.runtime()) else { return };
-        if session.destroyed {
-            return;
-        }
-        if !session.bound.contains(&line) {
-            session.bound.push(line);
-        }
-        let answer = runtime.bind(*connection, session.key);
-        self.journal.note(|| format!("client {client}: binds line {line} to {:?}: {answer:?}", session.key), 43);
-    }
-
-    pub(crate) fn connect(&mut self, client: usize, quality: Quality) -> Option<usize> {
-        if self.clients[client].lines.len() >= LINES_MAX {
-            return None;
-        }
-        let (line, _) = self.open_line(quality)?;
-        self.net.borrow_mut().lines[line].reads = self.clients[client].behaviour.reads;
-        self.clients[client].add_line(line);
-        Some(line)
-    }
-
-    fn open_line(&mut self, quality: Quality) -> Option<(LineId, ConnectionId)> {
-        let runtime = self.embedder.runtime()?;
-        let (line, descriptor) = self.net.borrow_mut().connect(quality);
-        let connection = runtime.add_connection(descriptor);
-        self.journal.note(|| format!("line {line} opens: {connection:?}"), 44);
-        match connection {
-            Ok(connection) => {
-                self.connections.insert(line, connection);
-                Some((line, connection))
-            }
-            Err(_) => {
-                self.net.borrow_mut().abandon(line);
-                None
-            }
-        }
-    }
-
-    fn server_close(&mut self, client: usize) {
-        if let (Some(line), Some(runtime)) = (self.some_line(client), self.embedder.runtime())
-            && let Some(connection) = self.connections.get(&line)
-        {
-            self.journal.note(|| format!("the server closes line {line}"), 45);
-            runtime.close_connection(*connection);
-        }
-    }
-
-    fn principal(&mut self) -> Principal {
-        self.principals += 1;
-        Principal { program: 0x4000_0000 + self.principals, stamp: self.principals }
-    }
-
-    pub(crate) fn create_session(&mut self, client: usize) {
-        let Some(runtime) = self.embedder.runtime() else { return };
-        let principal = self.principal();
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.choices.next().to_be_bytes());
-        id[8..12].copy_from_slice(&principal.stamp.to_be_bytes());
-        let slots = self.choices.log_between(1, self.scenario.slots_max) as u32;
-        let request_bytes_max = self.choices.pick(&[512, 4096, 4096, 1 << 20]);
-        // The Linux client takes two operations.
-        let operations_max = self.choices.pick(&[2, 2, 3, 8, 100]);
-        let config = SessionConfig {
-            session_id: id,
-            program: principal.program,
-            security: security(principal),
-            slots,
-            request_bytes_max,
-            response_bytes_max: 4096,
-            operations_max,
-            minor_version: self.choices.pick(&[1, 1, 2]),
-        };
-        let known = &mut self.clients[client];
-        let key = runtime.add_session(known.id, config);
-        self.journal.note(|| format!("client {client}: creates a session of {slots} slots: {key:?}"), 46);
-        if let Ok(key) = key {
-            known.sessions.push(Session::new(id, key, principal, slots, Limits { request_bytes_max, operations_max }));
-            self.wire.session_added(id, client, known.home, principal);
-        }
-    }
-
-    fn destroy_some(&mut self, client: usize) {
-        if let Some(session) = self.some_session(client) {
-            self.destroy(client, session);
-            if self.choices.below(2) == 0 {
-                self.remove_destroyed(client);
-            }
-        }
-    }
-
-    pub(crate) fn destroy(&mut self, client: usize, session: usize) {
-        let session = &mut self.clients[client].sessions[session];
-        session.destroyed = true;
-        self.embedder.reference().owners[client].has_destroyed = true;
-        self.journal.note(|| format!("client {client}: destroys {:?}", session.key), 47);
-    }
-
-    pub(crate) fn remove_destroyed(&mut self, client: usize) {
-        let Some(runtime) = self.embedder.runtime() else { return };
-        for session in self.clients[client].sessions.iter_mut().filter(|s| s.destroyed && !s.removed) {
-            session.removed = true;
-            let answer = runtime.remove_session(session.key);
-            self.journal.note(|| format!("the server removes {:?}: {answer:?}", session.key), 48);
-            self.wire.session_removed(session.id);
-        }
-    }
-
-    fn control_some(&mut self, client: usize) {
-        let Some(at) = self.some_session(client) else { return };
-        let Some(runtime) = self.embedder.runtime() else { return };
-        let principal = self.principal();
-        let session = &mut self.clients[client].sessions[at];
-        let answer = runtime.backchannel_ctl(session.key, principal.program, security(principal));
-        self.journal.note(|| format!("client {client}: {principal:?} on {:?}: {answer:?}", session.key), 49);
-        if answer.is_ok() {
-            session.principals.push(principal);
-            self.wire.controlled(session.id, principal);
-        }
-    }
-
-    fn set_target(&mut self, client: usize) {
-        if let Some(at) = self.some_session(client) {
-            let session = &mut self.clients[client].sessions[at];
-            let target = self.choices.below(u64::from(session.slot_count()) + 2) as u32;
-            session.set_target(target);
-        }
-    }
-
-    pub(crate) fn announce(&mut self, client: usize, state: ClientState) {
-        let Some(runtime) = self.embedder.runtime() else { return };
-        self.clients[client].in_courtesy = state == ClientState::Courtesy;
-        self.embedder.reference().owners[client].courtesy |= state == ClientState::Courtesy;
-        let answer = runtime.set_client_state(self.clients[client].id, state);
-        self.journal.note(|| format!("client {client} is {state:?}: {answer:?}"), 50);
-    }
-
-    fn renew(&mut self, client: usize) {
-        let session = self.some_session(client).map(|at| self.clients[client].sessions[at].key);
-        let Some(runtime) = self.embedder.runtime() else { return };
-        let status = runtime.seq4_status(self.clients[client].id, session);
-        self.journal.note(|| format!("client {client} renews: {status:#x}"), 51);
-        self.embedder.reference().owners[client].told |= status != 0;
-    }
-
-    /// A client is forgotten, and comes back as a new one.
-    fn replace(&mut self, client: usize) {
-        let Some(runtime) = self.embedder.runtime() else { return };
-        let known = &mut self.clients[client];
-        known.removed = true;
-        for session in &mut known.sessions {
-            (session.destroyed, session.removed) = (true, true);
-            self.wire.session_removed(session.id);
-        }
-        let answer = runtime.remove_client(known.id);
-        self.journal.note(|| format!("the server removes client {client}: {answer:?}"), 52);
-        self.embedder.reference().owners[client].removed = true;
-        if self.choices.below(2) == 0 {
-            for (line, _) in std::mem::take(&mut self.clients[client].lines) {
-                self.net.borrow_mut().client_close(line, true);
-            }
-        }
-        let callbacks: Vec<usize> = {
-            let reference = self.embedder.reference();
-            let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.exists);
-            own.map(|(cookie, _)| cookie).collect()
-        };
-        for cookie in callbacks {
-            self.embedder.remove(cookie);
-        }
-        self.add_client();
-    }
-
-    /// A client makes itself known, with a session and a line.
-    pub(crate) fn add_client(&mut self) -> Option<usize> {
-        let runtime = self.embedder.runtime()?;
-        let index = self.clients.len();
-        let quality = self.scenario.quality(&mut self.choices);
-        let (line, connection) = self.open_line(quality)?;
-        let id = runtime.add_client(Some(connection));
-        self.journal.note(|| format!("client {index} comes: {id:?}"), 53);
-        let (id, home) = (id.ok()?, connection.reactor());
-        let mut client = Client::new(index, id, home, self.choices.fork(), self.journal.clone());
-        client.add_line(line);
-        if self.choices.per_mille(self.scenario.odd) {
-            let behaviour = Behaviour::draw(&mut self.choices, self.scenario.may_lie);
-            client.set_behaviour(behaviour, &mut self.net.borrow_mut());
-        }
-        self.clients.push(client);
-        self.embedder.reference().owners.push(super::reference::Owner { home, ..Default::default() });
-        for _ in 0..self.choices.between(1, 2) {
-            self.create_session(index);
-        }
-        self.bind_some(index, Some(line));
-        for _ in 0..self.choices.below(3) {
-            let quality = self.scenario.quality(&mut self.choices);
-            let line = self.connect(index, quality);
-            self.bind_some(index, line);
-        }
-        Some(index)
-    }
-}
-
-fn security(principal: Principal) -> Security {
-    Security::Sys { stamp: principal.stamp, machine_name: b"sim".to_vec(), uid: 0, gid: 0, gids: Vec::new() }
 }

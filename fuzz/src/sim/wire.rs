@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 enum Ban {
     /// New calls with parameters before this version.
     Before(usize),
+    /// New calls.
+    Fresh,
     /// Any call.
     All,
 }
@@ -24,8 +26,6 @@ struct Effect {
     ban: Ban,
     /// The turn in which the home reactor took it up.
     home_turn: Option<u64>,
-    /// Lines that carry nothing any more that was encoded before that.
-    clean: BTreeSet<LineId>,
 }
 
 /// A sequence id in use.
@@ -62,16 +62,18 @@ pub(crate) struct Wire {
     journal: Journal,
     taps: HashMap<LineId, Tap>,
     sessions: BTreeMap<[u8; 16], Watched>,
-    /// Sessions with an effect that is not everywhere yet.
+    /// Sessions with an effect that their home has not taken up yet.
     unsettled: BTreeSet<[u8; 16]>,
+    /// By line, the last turn after which it carried nothing any more that was encoded before.
+    quiet: HashMap<LineId, u64>,
     /// Callback records seen.
     pub records: u64,
 }
 
 impl Wire {
     pub(crate) fn new(journal: Journal) -> Self {
-        let (taps, sessions, unsettled) = Default::default();
-        Wire { journal, taps, sessions, unsettled, records: 0 }
+        let (taps, sessions, unsettled, quiet) = Default::default();
+        Wire { journal, taps, sessions, unsettled, quiet, records: 0 }
     }
 
     // --- what the embedder does ----------------------------------------------------------------------------------
@@ -86,31 +88,37 @@ impl Wire {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.principals.push(principal);
             let ban = Ban::Before(session.principals.len() - 1);
-            session.effects.push(Effect { ban, home_turn: None, clean: BTreeSet::new() });
+            session.effects.push(Effect { ban, home_turn: None });
+            self.unsettled.insert(id);
+        }
+    }
+
+    pub(crate) fn session_drained(&mut self, id: [u8; 16]) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.effects.push(Effect { ban: Ban::Fresh, home_turn: None });
             self.unsettled.insert(id);
         }
     }
 
     pub(crate) fn session_removed(&mut self, id: [u8; 16]) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.effects.push(Effect { ban: Ban::All, home_turn: None, clean: BTreeSet::new() });
+            session.effects.push(Effect { ban: Ban::All, home_turn: None });
             self.unsettled.insert(id);
         }
     }
 
     /// A reactor has turned: what the embedder asked for before has reached that far.
-    pub(crate) fn turned(&mut self, reactor: usize, turn: u64, net: &Net, lines: &[LineId]) {
-        for id in &self.unsettled {
-            let Some(session) = self.sessions.get_mut(id) else { continue };
+    pub(crate) fn turned(&mut self, reactor: usize, turn: u64, net: &Net) {
+        let sessions = &mut self.sessions;
+        self.unsettled.retain(|id| {
+            let Some(session) = sessions.get_mut(id).filter(|s| s.home == reactor) else { return true };
             for effect in &mut session.effects {
-                if effect.home_turn.is_none() && reactor == session.home {
-                    effect.home_turn = Some(turn);
-                }
-                if effect.home_turn.is_some() {
-                    effect.clean.extend(lines.iter().filter(|line| net.is_quiet(**line)));
-                }
+                effect.home_turn.get_or_insert(turn);
             }
-        }
+            false
+        });
+        let own = net.live().filter(|line| net.reactor_of(*line) == Some(reactor));
+        self.quiet.extend(own.filter(|line| net.is_quiet(*line)).map(|line| (line, turn)));
     }
 
     /// A client has answered a call.
@@ -123,7 +131,7 @@ impl Wire {
     /// New parameters of a session were refused, and it is not said which: no more is known about them.
     pub(crate) fn refused(&mut self, id: &[u8; 16]) {
         if let Some(session) = self.sessions.get_mut(id) {
-            session.effects.retain(|e| e.ban == Ban::All);
+            session.effects.retain(|e| !matches!(e.ban, Ban::Before(_)));
         }
     }
 
@@ -169,7 +177,8 @@ impl Wire {
         let Some(session) = self.sessions.get_mut(&call.session()) else {
             return self.journal.fail(Rule::Stale, format!("line {line}: a session that never was: {call:?}"));
         };
-        let look = Look { journal: &self.journal, line, call: &call, record };
+        let quiet = self.quiet.get(&line).copied();
+        let look = Look { journal: &self.journal, line, quiet, call: &call, record };
         look.at(session, clients, reference);
     }
 }
@@ -178,6 +187,8 @@ impl Wire {
 struct Look<'a> {
     journal: &'a Journal,
     line: LineId,
+    /// The last turn after which the line carried nothing that was encoded before.
+    quiet: Option<u64>,
     call: &'a Call<'a>,
     record: &'a [u8],
 }
@@ -222,20 +233,26 @@ impl Look<'_> {
         let Some(version) = session.principals.iter().rposition(|p| *p == principal) else {
             return self.fail(Rule::Stale, "a program or credential that nobody asked for");
         };
-        let in_force = session.effects.iter().filter(|e| e.clean.contains(&self.line));
+        let in_force = session.effects.iter().filter(|e| e.home_turn.is_some() && e.home_turn <= self.quiet);
         let Some(effect) = in_force.max_by_key(|e| e.ban) else { return };
         match effect.ban {
             Ban::All => self.fail(Rule::Stale, "the session was removed"),
-            Ban::Before(least) if fresh && version < least => {
-                // It may be a resend of something that left on a line which was lost before its kernel took it.
-                let before = |turn: Option<u64>| turn.is_some_and(|turn| Some(turn) < effect.home_turn);
-                let ops = &self.call.ops;
-                if !ops.is_empty() && !ops.iter().any(|op| before(reference.first_encoded(op.payload))) {
+            Ban::Fresh if fresh && !self.call.ops.is_empty() && !self.is_old(effect, reference) => {
+                self.fail(Rule::Stale, "a new call on a session that is being drained");
+            }
+            Ban::Before(least) if fresh && version < least && !self.call.ops.is_empty() => {
+                if !self.is_old(effect, reference) {
                     self.fail(Rule::Stale, &format!("version {version} where {least} is in force"));
                 }
             }
-            Ban::Before(_) => {}
+            Ban::Fresh | Ban::Before(_) => {}
         }
+    }
+
+    /// Whether it may be a resend of something that left on a line which was lost before its kernel took it.
+    fn is_old(&self, effect: &Effect, reference: &Reference) -> bool {
+        let before = |turn: Option<u64>| turn.is_some_and(|turn| Some(turn) < effect.home_turn);
+        self.call.ops.iter().any(|op| before(reference.first_encoded(op.payload)))
     }
 
     /// One sequence id is one request, and one xid is the same bytes.

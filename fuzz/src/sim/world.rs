@@ -4,16 +4,18 @@ use super::choices::Choices;
 use super::client::behaviour::Behaviour;
 use super::client::{Client, Deeds};
 use super::embedder::Embedder;
+use super::fore::{Fore, Question};
 use super::io::{Bell, SimIo};
 use super::journal::{Journal, Rule};
 use super::net::{Faults, LineId, Net};
 use super::plant::{Plant, Planted};
 use super::reference::Reference;
 use super::scenario::Scenario;
+use super::transport::Carrier;
 use super::wire::Wire;
 use super::work::Work;
 use ringback::simulator::{Drain, ReactorHandle, Simulation, Wait};
-use ringback::{Builder, Census, ClientState, ConnectionId};
+use ringback::{Builder, Census, ClientState, ConnectionId, SessionKey};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,11 +34,22 @@ struct Desk {
     parked: Option<Wait>,
 }
 
+/// A drain of a client or of a session.
+pub(crate) struct PartDrain {
+    pub drain: Drain,
+    /// Its number in the model.
+    pub number: u64,
+    pub client: usize,
+    pub session: Option<SessionKey>,
+    pub deadline_ns: u64,
+}
+
 /// Who can do something now.
 #[derive(Clone, Copy, Debug)]
 enum Actor {
     Reactor(usize),
     Client(usize),
+    Carrier(usize),
     Action,
 }
 
@@ -47,6 +60,11 @@ pub(crate) struct World {
     pub scenario: Scenario,
     pub net: Rc<RefCell<Net>>,
     pub embedder: Arc<Embedder>,
+    pub fore: Arc<Fore>,
+    /// Lines that are the embedder's own transports.
+    pub carriers: Vec<Carrier>,
+    /// Drains of clients and sessions under way.
+    pub drains: Vec<PartDrain>,
     pub clients: Vec<Client>,
     pub connections: HashMap<LineId, ConnectionId>,
     pub wire: Wire,
@@ -74,8 +92,7 @@ impl World {
         journal.trace(|| format!("seed {seed}: {scenario:?}"));
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
         let net = Rc::new(RefCell::new(net));
-        let reference =
-            Reference::new(journal.clone(), scenario.callbacks_max, scenario.run_deadline_ns, choices.fork());
+        let reference = Reference::new(journal.clone(), &scenario, choices.fork());
         let embedder = Embedder::new(journal.clone(), reference, scenario.manners, Planted::new(plant));
         let embedder = Arc::new(embedder);
         let mut bells = Vec::new();
@@ -89,18 +106,23 @@ impl World {
         let fed = Arc::new(AtomicBool::new(false));
         let gate = gate(&mut choices, &scenario, &embedder, &fed);
         let hooks = Arc::clone(&embedder);
-        let simulation = match Simulation::new(builder(&scenario), gate, hooks, Arc::clone(&embedder) as _, ios) {
+        let fore = Arc::new(Fore::new(journal.clone()));
+        let mut simulation = match Simulation::new(builder(&scenario), gate, hooks, Arc::clone(&fore) as _, ios) {
             Ok(simulation) => simulation,
             Err(e) => {
                 journal.fail(Rule::Answer, format!("{e}: {scenario:?}"));
                 return None;
             }
         };
+        for reactor in &mut simulation.reactors {
+            reactor.set_memory_gate(memory_gate(&mut choices, &scenario, &fed));
+        }
+        fore.set_runtime(Some(simulation.runtime.clone()));
         embedder.set_runtime(Some(simulation.runtime));
         let desks = simulation.reactors.into_iter().zip(bells);
         let wire = Wire::new(journal.clone());
         let work = Work::new(journal.clone(), scenario.reactors);
-        let (clients, connections, deeds) = Default::default();
+        let (clients, connections, carriers, drains, deeds) = Default::default();
         let (principals, turns, steps, actions) = (0, 0, 0, 0);
         Some(World {
             action_ns: Some(journal.now_ns()),
@@ -109,8 +131,11 @@ impl World {
             scenario,
             net,
             embedder,
+            fore,
             clients,
             connections,
+            carriers,
+            drains,
             wire,
             principals,
             turns,
@@ -165,11 +190,20 @@ impl World {
         match self.choices.any(&ready) {
             Some(Actor::Reactor(at)) => self.turn(*at),
             Some(Actor::Client(at)) => self.client(*at),
+            Some(Actor::Carrier(at)) => {
+                let runtime = self.embedder.runtime();
+                self.carriers[*at].step(runtime.as_ref(), &mut self.net.borrow_mut());
+                self.listen();
+                self.carriers.retain(|c| !c.is_over());
+            }
             Some(Actor::Action) => self.action(),
             None => {
                 let next_ns = self.next_due_ns().filter(|at| *at <= until_ns);
                 let limit_ns = || (until_ns < u64::MAX).then(|| until_ns + 1);
                 let Some(next_ns) = next_ns.or_else(limit_ns) else { return false };
+                let stuck = next_ns <= self.journal.now_ns();
+                self.journal
+                    .check(Rule::Seam, !stuck, || format!("something was due at {next_ns}, and nobody does it"));
                 // A clock never shows exactly the time that one waits for.
                 let late_ns = self.choices.below(self.scenario.turn_cost_ns + 1);
                 self.journal.set_now_ns(next_ns.max(self.journal.now_ns()) + late_ns);
@@ -193,6 +227,8 @@ impl World {
             }
         }
         ready.extend(self.clients.iter().filter(|c| c.is_awake(&net)).map(|c| Actor::Client(c.index)));
+        let carriers = self.carriers.iter().enumerate();
+        ready.extend(carriers.filter(|(_, c)| c.is_awake(&net)).map(|(at, _)| Actor::Carrier(at)));
         if self.action_ns.is_some_and(|at| at <= now_ns) {
             ready.push(Actor::Action);
         }
@@ -234,12 +270,12 @@ impl World {
         self.embedder.reference().turning = None;
         self.journal.check(Rule::Seam, result.is_ok(), || format!("reactor {at}: {result:?}"));
         self.listen();
+        self.embedder.look_at_waiters();
         self.work.ends(at);
         let spent_ns = self.choices.below(self.scenario.turn_cost_ns + 1);
         self.journal.set_now_ns(self.journal.now_ns() + spent_ns);
-        let net = self.net.borrow();
-        let lines: Vec<LineId> = (0..net.lines.len()).filter(|line| net.reactor_of(*line) == Some(at)).collect();
-        self.wire.turned(at, self.turns, &net, &lines);
+        self.wire.turned(at, self.turns, &self.net.borrow());
+        self.look_at_drains();
     }
 
     /// The checkers look at what the reactor sent.
@@ -320,6 +356,8 @@ impl World {
     fn heal(&mut self) {
         self.journal.note(|| "all is well again".to_owned(), 60);
         self.embedder.calm_down();
+        self.fore.set_prompt();
+        self.scenario.odd = 0;
         self.fed.store(true, Relaxed);
         self.net.borrow_mut().faults = Faults::none();
         for client in 0..self.clients.len() {
@@ -327,24 +365,39 @@ impl World {
         }
         let deadline_ns = self.scenario.run_deadline_ns;
         let until_ns = self.journal.now_ns() + 2 * deadline_ns + 5 * S;
-        let over = self.run_until(until_ns, |world| world.embedder.reference().running() == 0);
+        let over = self.run_until(until_ns, |world| {
+            world.fore.answer_deferred(&mut world.choices, true);
+            world.embedder.reference().running() == 0 && world.drains.is_empty()
+        });
         let running = self.embedder.reference().running();
         self.journal.check(Rule::Ends, over, || format!("{running} runs have not ended, though all is well"));
         // Slots whose call was given up are asked about until the client has told where they stand.
         let until_ns = self.journal.now_ns() + 20 * self.scenario.rpc_timeout_ns + 60 * S;
         self.run_until(until_ns, |world| {
             let census = world.census();
-            census.quarantined == 0 && census.with_run == 0 && census.slots == world.slots_expected()
+            world.fore.answer_deferred(&mut world.choices, true);
+            let slots = census.slots == world.slots_expected() && census.free == census.slots;
+            slots && world.unanswered().is_empty()
         });
+        let unanswered = self.unanswered();
+        self.journal.check(Rule::Fore, unanswered.is_empty(), || format!("calls were never answered: {unanswered:?}"));
+        self.embedder.reference().check_overdue();
         self.check_census();
         self.check_counts();
+    }
+
+    /// Fore-channel calls that are to be answered.
+    fn unanswered(&self) -> Vec<(LineId, Question)> {
+        let net = self.net.borrow();
+        self.clients.iter().flat_map(|c| c.unanswered(&net)).collect()
     }
 
     fn heal_client(&mut self, client: usize) {
         let lines: Vec<LineId> = self.clients[client].lines.iter().map(|(id, _)| *id).collect();
         self.clients[client].set_behaviour(Behaviour::GOOD, &mut self.net.borrow_mut());
         for line in lines {
-            self.net.borrow_mut().lines[line].frozen = false;
+            let line = &mut self.net.borrow_mut().lines[line];
+            (line.frozen, line.quality) = (false, Scenario::perfect());
         }
         if self.clients[client].removed {
             return;
@@ -428,10 +481,15 @@ impl World {
         self.embedder.reference().check_rest();
         self.check_table();
         self.embedder.set_runtime(None);
+        self.fore.set_runtime(None);
         self.journal.note(|| "stop".to_owned(), 62);
         let until_ns = self.journal.now_ns() + 5 * S;
-        let over = self.run_until(until_ns, |world| world.desks.iter().all(|d| d.handle.is_over()));
-        self.journal.check(Rule::Ends, over, || "a reactor does not stop".to_owned());
+        let over = self
+            .run_until(until_ns, |world| world.desks.iter().all(|d| d.handle.is_over()) && world.carriers.is_empty());
+        self.journal.check(Rule::Ends, over, || "a reactor does not stop, or does not close a transport".to_owned());
+        self.embedder.look_at_waiters();
+        let waiting = self.embedder.waiters().is_empty();
+        self.journal.check(Rule::Waiters, waiting, || "somebody waits for ever".to_owned());
         let attached = self.net.borrow().attached_count();
         self.journal.check(Rule::Leak, attached == 0, || format!("{attached} connections are not closed"));
     }
@@ -456,8 +514,17 @@ fn builder(scenario: &Scenario) -> Builder {
         .clients_max(1 << 16)
         .batch_max(scenario.batch_max)
         .lease(Duration::from_nanos(scenario.lease_ns))
+        .calls_unanswered_max(scenario.calls_unanswered_max)
+        .unsent_bytes_max(scenario.unsent_bytes_max)
+        .return_deadline(Duration::from_nanos(scenario.return_deadline_ns))
         .run_deadline(Duration::from_nanos(scenario.run_deadline_ns))
         .rpc_timeout(Duration::from_nanos(scenario.rpc_timeout_ns))
+}
+
+/// Lets a reactor find no memory for a buffer, as the scenario says.
+fn memory_gate(choices: &mut Choices, scenario: &Scenario, fed: &Arc<AtomicBool>) -> Box<dyn FnMut() -> bool + Send> {
+    let (mut choices, fed, starve) = (choices.fork(), Arc::clone(fed), scenario.starve);
+    Box::new(move || fed.load(Relaxed) || !choices.per_mille(starve))
 }
 
 /// Lets allocations fail, as the scenario says.

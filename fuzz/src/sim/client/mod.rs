@@ -5,6 +5,7 @@ mod reply;
 
 use super::call::{Call, Op, Payload};
 use super::choices::Choices;
+use super::fore::{Question, Wish};
 use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
 use behaviour::{Behaviour, Lie, OP_ERRORS, Refusal};
@@ -139,6 +140,9 @@ pub(crate) struct Client {
     pub has_lied: bool,
     /// It has refused a call at least once.
     pub has_refused: bool,
+    /// Fore-channel calls without an answer yet.
+    asked: Vec<(LineId, Question)>,
+    next_xid: u32,
     held: Vec<Held>,
     choices: Choices,
     journal: Journal,
@@ -157,6 +161,8 @@ impl Client {
             in_courtesy: false,
             has_lied: false,
             has_refused: false,
+            asked: Vec::new(),
+            next_xid: 1,
             held: Vec::new(),
             choices,
             journal,
@@ -172,6 +178,39 @@ impl Client {
         self.behaviour = behaviour;
         for (line, _) in &self.lines {
             net.lines[*line].reads = behaviour.reads;
+        }
+    }
+
+    /// Sends a fore-channel call.
+    pub(crate) fn ask(&mut self, line: LineId, wish: Wish, what: u32, net: &mut Net) {
+        let question = Question::draw(self.next_xid, wish, what, &mut self.choices);
+        self.next_xid += 1;
+        self.journal.note(|| format!("client {}: line {line}: asks {question:?}", self.index), 72);
+        net.client_write(line, &question.encode());
+        self.asked.push((line, question));
+    }
+
+    /// Calls that must still be answered: those on lines that both sides have.
+    pub(crate) fn unanswered(&self, net: &Net) -> impl Iterator<Item = (LineId, Question)> {
+        let asked = self.asked.iter().copied();
+        asked.filter(|(line, question)| question.wish != Wish::Drop && net.is_whole(*line))
+    }
+
+    fn fore_reply(&mut self, line: LineId, record: &[u8]) {
+        let question = Question::of_reply(record);
+        let at = self.asked.iter().position(|asked| question.is_some_and(|q| *asked == (line, q)));
+        let Some(at) = at else {
+            return self.journal.fail(Rule::Fore, format!("line {line}: nobody asked for {question:?}: {record:02x?}"));
+        };
+        let (_, question) = self.asked.swap_remove(at);
+        self.journal
+            .check(Rule::Fore, question.wish != Wish::Drop, || format!("line {line}: an answer to {question:?}"));
+        if question.wish == Wish::Bind {
+            let named = |s: &&mut Session| s.principals[0].stamp == question.what;
+            let session = self.sessions.iter_mut().filter(|s| !s.destroyed).find(named);
+            if let Some(session) = session.filter(|s| !s.bound.contains(&line)) {
+                session.bound.push(line);
+            }
         }
     }
 
@@ -196,6 +235,7 @@ impl Client {
             self.journal.note(|| format!("client {}: line {line} has ended", self.index), 20);
             net.client_close(line, false);
             self.lines.remove(at);
+            self.asked.retain(|(asked, _)| *asked != line);
             return;
         };
         let mut reader = std::mem::replace(&mut self.lines[at].1, RecordReader::new(0));
@@ -235,6 +275,7 @@ impl Client {
     fn record(&mut self, line: LineId, record: &[u8], net: &mut Net, deeds: &mut Deeds) {
         match message::peek(record) {
             Ok((_, MessageType::Call)) => {}
+            Ok((_, MessageType::Reply)) => return self.fore_reply(line, record),
             other => return self.journal.fail(Rule::Wire, format!("line {line}: no call: {other:?}")),
         }
         let call = match Call::read(record) {

@@ -1,0 +1,293 @@
+//! Clients with their sessions and lines: how they come, change, are drained and go, told to both sides.
+
+use super::client::behaviour::Behaviour;
+use super::client::{Client, Limits, Principal, Session};
+use super::journal::Rule;
+use super::net::{LineId, Quality};
+use super::transport::Carrier;
+use super::world::{PartDrain, World};
+use ringback::simulator::Drain;
+use ringback::{ClientState, ConnectionId, Security, SessionConfig};
+
+/// How much later than its deadline a drain may end.
+const DRAIN_SLACK_NS: u64 = 2_000_000_000;
+
+/// Lines that a client has at most: more than the core knows what to do with would be refused.
+const LINES_MAX: usize = 8;
+
+impl World {
+    pub(crate) fn bind_some(&mut self, client: usize, line: Option<usize>) {
+        let Some(line) = line else { return };
+        for session in 0..self.clients[client].sessions.len() {
+            if self.choices.below(4) > 0 {
+                self.bind(client, line, session);
+            }
+        }
+    }
+
+    /// Binds a line to a session, on both sides.
+    pub(crate) fn bind(&mut self, client: usize, line: usize, session: usize) {
+        let session = &mut self.clients[client].sessions[session];
+        let (Some(connection), Some(runtime)) = (self.connections.get(&line), self.embedder.runtime()) else { return };
+        if session.destroyed {
+            return;
+        }
+        if !session.bound.contains(&line) {
+            session.bound.push(line);
+        }
+        let answer = runtime.bind(*connection, session.key);
+        self.journal.note(|| format!("client {client}: binds line {line} to {:?}: {answer:?}", session.key), 43);
+    }
+
+    pub(crate) fn connect(&mut self, client: usize, quality: Quality) -> Option<usize> {
+        if self.clients[client].lines.len() >= LINES_MAX {
+            return None;
+        }
+        let (line, _) = self.open_line(quality)?;
+        self.net.borrow_mut().lines[line].reads = self.clients[client].behaviour.reads;
+        self.clients[client].add_line(line);
+        Some(line)
+    }
+
+    fn open_line(&mut self, quality: Quality) -> Option<(LineId, ConnectionId)> {
+        let runtime = self.embedder.runtime()?;
+        let (line, descriptor) = self.net.borrow_mut().connect(quality);
+        if self.choices.per_mille(self.scenario.transports) {
+            let carrier = Carrier::new(line, &runtime, &mut self.net.borrow_mut())?;
+            let connection = carrier.connection();
+            self.journal.note(|| format!("line {line} opens: a transport: {connection:?}"), 44);
+            self.connections.insert(line, connection);
+            self.carriers.push(carrier);
+            return Some((line, connection));
+        }
+        let connection = runtime.add_connection(descriptor);
+        self.journal.note(|| format!("line {line} opens: {connection:?}"), 44);
+        match connection {
+            Ok(connection) => {
+                self.connections.insert(line, connection);
+                Some((line, connection))
+            }
+            Err(_) => {
+                self.net.borrow_mut().abandon(line);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn server_close(&mut self, client: usize) {
+        if let (Some(line), Some(runtime)) = (self.some_line(client), self.embedder.runtime())
+            && let Some(connection) = self.connections.get(&line)
+        {
+            self.journal.note(|| format!("the server closes line {line}"), 45);
+            runtime.close_connection(*connection);
+        }
+    }
+
+    fn principal(&mut self) -> Principal {
+        self.principals += 1;
+        Principal { program: 0x4000_0000 + self.principals, stamp: self.principals }
+    }
+
+    pub(crate) fn create_session(&mut self, client: usize) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let principal = self.principal();
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.choices.next().to_be_bytes());
+        id[8..12].copy_from_slice(&principal.stamp.to_be_bytes());
+        let slots = self.choices.log_between(1, self.scenario.slots_max) as u32;
+        let request_bytes_max = self.choices.pick(&[512, 4096, 4096, 1 << 20]);
+        // The Linux client takes two operations.
+        let operations_max = self.choices.pick(&[2, 2, 3, 8, 100]);
+        let config = SessionConfig {
+            session_id: id,
+            program: principal.program,
+            security: security(principal),
+            slots,
+            request_bytes_max,
+            response_bytes_max: 4096,
+            operations_max,
+            minor_version: self.choices.pick(&[1, 1, 2]),
+        };
+        let known = &mut self.clients[client];
+        let key = runtime.add_session(known.id, config);
+        self.journal.note(|| format!("client {client}: creates a session of {slots} slots: {key:?}"), 46);
+        if let Ok(key) = key {
+            self.fore.add_session(principal.stamp, key);
+            known.sessions.push(Session::new(id, key, principal, slots, Limits { request_bytes_max, operations_max }));
+            self.wire.session_added(id, client, known.home, principal);
+        }
+    }
+
+    pub(crate) fn destroy_some(&mut self, client: usize) {
+        if let Some(session) = self.some_session(client) {
+            self.destroy(client, session);
+            if self.choices.below(2) == 0 {
+                self.remove_destroyed(client);
+            }
+        }
+    }
+
+    pub(crate) fn destroy(&mut self, client: usize, session: usize) {
+        let session = &mut self.clients[client].sessions[session];
+        session.destroyed = true;
+        self.embedder.reference().owners[client].has_destroyed = true;
+        self.journal.note(|| format!("client {client}: destroys {:?}", session.key), 47);
+    }
+
+    pub(crate) fn remove_destroyed(&mut self, client: usize) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        for session in self.clients[client].sessions.iter_mut().filter(|s| s.destroyed && !s.removed) {
+            session.removed = true;
+            let answer = runtime.remove_session(session.key);
+            self.journal.note(|| format!("the server removes {:?}: {answer:?}", session.key), 48);
+            self.wire.session_removed(session.id);
+        }
+    }
+
+    pub(crate) fn control_some(&mut self, client: usize) {
+        let Some(at) = self.some_session(client) else { return };
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let principal = self.principal();
+        let session = &mut self.clients[client].sessions[at];
+        let answer = runtime.backchannel_ctl(session.key, principal.program, security(principal));
+        self.journal.note(|| format!("client {client}: {principal:?} on {:?}: {answer:?}", session.key), 49);
+        if answer.is_ok() {
+            session.principals.push(principal);
+            self.wire.controlled(session.id, principal);
+        }
+    }
+
+    pub(crate) fn set_target(&mut self, client: usize) {
+        if let Some(at) = self.some_session(client) {
+            let session = &mut self.clients[client].sessions[at];
+            let target = self.choices.below(u64::from(session.slot_count()) + 2) as u32;
+            session.set_target(target);
+        }
+    }
+
+    pub(crate) fn announce(&mut self, client: usize, state: ClientState) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        self.clients[client].in_courtesy = state == ClientState::Courtesy;
+        self.embedder.reference().owners[client].courtesy |= state == ClientState::Courtesy;
+        let answer = runtime.set_client_state(self.clients[client].id, state);
+        self.journal.note(|| format!("client {client} is {state:?}: {answer:?}"), 50);
+    }
+
+    pub(crate) fn renew(&mut self, client: usize) {
+        let session = self.some_session(client).map(|at| self.clients[client].sessions[at].key);
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let status = runtime.seq4_status(self.clients[client].id, session);
+        self.journal.note(|| format!("client {client} renews: {status:#x}"), 51);
+        self.embedder.reference().owners[client].told |= status != 0;
+    }
+
+    /// A client is forgotten, and comes back as a new one.
+    pub(crate) fn replace(&mut self, client: usize) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let known = &mut self.clients[client];
+        known.removed = true;
+        for session in &mut known.sessions {
+            (session.destroyed, session.removed) = (true, true);
+            self.wire.session_removed(session.id);
+        }
+        let answer = runtime.remove_client(known.id);
+        self.journal.note(|| format!("the server removes client {client}: {answer:?}"), 52);
+        self.embedder.reference().owners[client].removed = true;
+        if self.choices.below(2) == 0 {
+            for (line, _) in std::mem::take(&mut self.clients[client].lines) {
+                self.net.borrow_mut().client_close(line, true);
+            }
+        }
+        let callbacks: Vec<usize> = {
+            let reference = self.embedder.reference();
+            let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.exists);
+            own.map(|(cookie, _)| cookie).collect()
+        };
+        for cookie in callbacks {
+            self.embedder.remove(cookie);
+        }
+        self.add_client();
+    }
+
+    /// A client makes itself known, with a session and a line.
+    pub(crate) fn add_client(&mut self) -> Option<usize> {
+        let runtime = self.embedder.runtime()?;
+        let index = self.clients.len();
+        let quality = self.scenario.quality(&mut self.choices);
+        let (line, connection) = self.open_line(quality)?;
+        let id = runtime.add_client(Some(connection));
+        self.journal.note(|| format!("client {index} comes: {id:?}"), 53);
+        let (id, home) = (id.ok()?, connection.reactor());
+        let mut client = Client::new(index, id, home, self.choices.fork(), self.journal.clone());
+        client.add_line(line);
+        if self.choices.per_mille(self.scenario.odd) {
+            let behaviour = Behaviour::draw(&mut self.choices, self.scenario.may_lie);
+            client.set_behaviour(behaviour, &mut self.net.borrow_mut());
+        }
+        self.clients.push(client);
+        self.embedder.reference().owners.push(super::reference::Owner { home, ..Default::default() });
+        for _ in 0..self.choices.between(1, 2) {
+            self.create_session(index);
+        }
+        self.bind_some(index, Some(line));
+        for _ in 0..self.choices.below(3) {
+            let quality = self.scenario.quality(&mut self.choices);
+            let line = self.connect(index, quality);
+            self.bind_some(index, line);
+        }
+        Some(index)
+    }
+
+    /// Drains a client, or a session of it.
+    pub(crate) fn drain_one(&mut self, client: usize, session: Option<usize>) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let key = session.map(|at| self.clients[client].sessions[at].key);
+        let deadline_ns = self.journal.now_ns() + self.choices.pick(&[0, 1_000_000, self.scenario.lease_ns]);
+        let begun = match key {
+            Some(key) => Drain::begin_session(&runtime, key, deadline_ns),
+            None => Drain::begin_client(&runtime, self.clients[client].id, deadline_ns),
+        };
+        self.journal.note(|| format!("drain of client {client} {key:?} until {deadline_ns}: {}", begun.is_ok()), 54);
+        if let Ok(drain) = begun {
+            let number = self.embedder.reference().begin_drain(client, key.is_some());
+            if let Some(at) = session {
+                self.wire.session_drained(self.clients[client].sessions[at].id);
+            }
+            self.drains.push(PartDrain { drain, number, client, session: key, deadline_ns });
+        }
+    }
+
+    /// Drains of clients and sessions that have ended: what was drained goes.
+    pub(crate) fn look_at_drains(&mut self) {
+        for at in (0..self.drains.len()).rev() {
+            let drain = &self.drains[at];
+            let Some(report) = drain.drain.poll() else {
+                let late = self.journal.now_ns() > drain.deadline_ns + DRAIN_SLACK_NS;
+                self.journal.check(Rule::Ends, !late, || {
+                    format!("the drain of client {} {:?} does not end", drain.client, drain.session)
+                });
+                continue;
+            };
+            let drain = self.drains.swap_remove(at);
+            self.journal
+                .note(|| format!("the drain of client {} {:?} ends: {report:?}", drain.client, drain.session), 55);
+            self.embedder.reference().end_drain(drain.number, &report);
+            if self.clients[drain.client].removed {
+                continue;
+            }
+            match drain.session {
+                Some(key) => {
+                    if let Some(session) = self.clients[drain.client].sessions.iter().position(|s| s.key == key) {
+                        self.destroy(drain.client, session);
+                        self.remove_destroyed(drain.client);
+                    }
+                }
+                None => self.replace(drain.client),
+            }
+        }
+    }
+}
+
+fn security(principal: Principal) -> Security {
+    Security::Sys { stamp: principal.stamp, machine_name: b"sim".to_vec(), uid: 0, gid: 0, gids: Vec::new() }
+}

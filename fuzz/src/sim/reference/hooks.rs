@@ -1,0 +1,216 @@
+//! The hooks, as the model sees them called.
+
+use super::{Live, Owner, Reference};
+use crate::sim::call::Payload;
+use crate::sim::journal::Rule;
+use crate::sim::waiters::End;
+use ringback::{CallbackOp, Outcome, Run};
+
+impl Reference {
+    // --- the hooks -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn acquired(&mut self, cookie: u64) {
+        let Some(callback) = self.callback(cookie) else { return };
+        callback.references += 1;
+        let (held, live) = (callback.references, callback.live.is_some());
+        self.journal.check(Rule::OneCompletion, held == 1 && !live, || {
+            format!("acquire of callback {cookie}, which holds {held} references")
+        });
+    }
+
+    /// What holds for every hook of a run. `None`: it was so wrong that there is no going on.
+    fn hook(&mut self, name: &'static str, run: &Run) -> Option<&mut Live> {
+        let journal = self.journal.clone();
+        journal
+            .note(|| format!("  {name} of callback {} ({})", run.cookie, run.op), run.cookie << 8 | name.len() as u64);
+        let (turning, run_deadline_ns) = (self.turning, self.run_deadline_ns);
+        let home = self.callbacks.get(run.cookie as usize).map(|c| self.owners[c.owner].home);
+        let callback = self.callback(run.cookie)?;
+        journal.check(Rule::OneOwner, turning == home, || {
+            format!("{name} of callback {} on reactor {turning:?}, whose home is {home:?}", run.cookie)
+        });
+        journal.check(Rule::HookOrder, callback.key == run.key && callback.op == run.op && callback.exists, || {
+            format!("{name}: {run:?} is not {callback:?}")
+        });
+        let Some(live) = &mut callback.live else {
+            journal.fail(Rule::OneOwner, format!("{name} of callback {}, which does not run", run.cookie));
+            return None;
+        };
+        let age_ns = journal.now_ns() - live.accepted_ns;
+        journal.check(Rule::Deadline, run.age_ns.abs_diff(age_ns) <= AGE_SLACK_NS, || {
+            format!("{name}: age {} of a run that was accepted {age_ns} ns ago", run.age_ns)
+        });
+        let latest_ns = 2 * run_deadline_ns + DEADLINE_SLACK_NS;
+        journal.check(Rule::Deadline, age_ns <= latest_ns, || {
+            format!("{name} of callback {} {age_ns} ns after it was accepted", run.cookie)
+        });
+        Some(live)
+    }
+
+    pub(crate) fn prepare(&mut self, run: &Run, refuse: bool) {
+        self.counts.prepared += 1;
+        let journal = self.journal.clone();
+        let Some(live) = self.hook("prepare", run) else { return };
+        journal.check(Rule::HookOrder, !live.prepared && !live.settled, || format!("a late prepare: {run:?} {live:?}"));
+        live.prepared = true;
+        live.refused = refuse;
+    }
+
+    /// The payload to encode, and how long it is to be.
+    pub(crate) fn encode(&mut self, run: &Run) -> (Payload, usize) {
+        self.counts.encoded += 1;
+        let journal = self.journal.clone();
+        if let Some(live) = self.hook("encode", run) {
+            let fine = live.prepared && !live.refused && !live.settled;
+            journal.check(Rule::HookOrder, fine, || format!("encode in the wrong place: {run:?} {live:?}"));
+        }
+        let callback = self.callbacks.get(run.cookie as usize);
+        let (number, filling) = callback.map_or((0, 0), |c| (c.runs, c.filling));
+        (Payload { cookie: run.cookie, run: number }, filling)
+    }
+
+    pub(crate) fn encoded(&mut self, run: &Run) {
+        let Some(callback) = self.callbacks.get_mut(run.cookie as usize) else { return };
+        if let Some(live) = &mut callback.live {
+            live.encoded += 1;
+        }
+        let recalls = matches!(callback.op, CallbackOp::Recall | CallbackOp::LayoutRecall);
+        if recalls && !callback.dying {
+            callback.owed_ns.get_or_insert(self.journal.now_ns() + self.return_deadline_ns);
+        }
+        if callback.encoded.last().is_none_or(|(run, _)| *run != callback.runs) {
+            callback.encoded.push((callback.runs, self.turn));
+        }
+    }
+
+    pub(crate) fn done(&mut self, run: &Run, outcome: &Outcome<'_>) {
+        let journal = self.journal.clone();
+        let cookie = run.cookie as usize;
+        let owner = self.callbacks.get(cookie).map(|c| self.owners[c.owner]).unwrap_or_default();
+        // What belongs to a session goes with it.
+        let waited = self.callbacks.get(cookie).is_some_and(|c| self.waited.contains(&(run.cookie, c.runs)));
+        let asked = self.callbacks.get(cookie).and_then(|c| c.live.as_ref()).is_some_and(|l| l.cancelled_ns.is_some());
+        let gone = owner.expired || owner.removed || run.op == CallbackOp::RecallSlot;
+        let excused = gone || asked || owner.drained || owner.session_drained;
+        let cancelled = self.draining || excused;
+        let draining = self.draining;
+        journal.trace(|| format!("  outcome of callback {cookie}: {outcome:?}"));
+        let Some(live) = self.hook("done", run) else { return };
+        journal.check(Rule::OneCompletion, !live.settled && !live.released, || {
+            format!("a second done of callback {cookie}: {outcome:?} {live:?}")
+        });
+        live.settled = true;
+        live.end = waited.then(|| End::new(outcome));
+        live.keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
+        if let Some(why) = implausible(live, &owner, cancelled, outcome) {
+            journal
+                .fail(Rule::Outcome, format!("callback {cookie} ends as {outcome:?}, but {why}: {owner:?} {live:?}"));
+        }
+        let late_ns = live.cancelled_ns.map_or(0, |asked_ns| journal.now_ns() - asked_ns);
+        journal.check(Rule::Deadline, late_ns <= CANCEL_SLACK_NS, || {
+            format!("callback {cookie} ends {late_ns} ns after it was cancelled: {outcome:?}")
+        });
+        if matches!(outcome, Outcome::Cancelled { sent: true }) {
+            self.counts.cancelled_sent += 1;
+            let client = self.callbacks[cookie].owner;
+            for drain in self.drains.iter_mut().filter(|d| d.owner == client) {
+                drain.cancelled.push((run.key, gone || asked || owner.session_drained));
+            }
+            if draining {
+                self.abandoned.push((run.key, excused));
+            }
+        }
+    }
+
+    /// `done` returns; `again`: it has asked for another transmission, and may.
+    pub(crate) fn done_returns(&mut self, run: &Run, again: bool) {
+        if again && let Some(live) = self.callbacks.get_mut(run.cookie as usize).and_then(|c| c.live.as_mut()) {
+            live.settled = false;
+            live.asked_again += 1;
+        }
+        self.counts.completed += u64::from(!again);
+    }
+
+    pub(crate) fn release(&mut self, run: &Run) {
+        self.counts.released += 1;
+        let journal = self.journal.clone();
+        let Some(live) = self.hook("release", run) else { return };
+        journal.check(Rule::OneCompletion, live.settled && !live.released, || {
+            format!("release in the wrong place: {run:?} {live:?}")
+        });
+        live.released = true;
+    }
+
+    /// `release` returns, and the one transition that finishes comes next.
+    pub(crate) fn release_returns(&mut self, run: &Run) {
+        let now_ns = self.journal.now_ns();
+        let Some(callback) = self.callbacks.get_mut(run.cookie as usize) else { return };
+        let Some(mut live) = callback.live.take() else { return };
+        let run_id = (run.cookie, callback.runs);
+        if let Some(end) = live.end.take()
+            && self.waited.remove(&run_id)
+        {
+            self.ends.insert(run_id, end);
+        }
+        self.running -= 1;
+        if callback.dying {
+            (callback.exists, callback.dying) = (false, false);
+            self.existing -= 1;
+        } else if live.rearm && live.keep_rearm {
+            callback.runs += 1;
+            self.counts.rearmed += 1;
+            self.running += 1;
+            callback.live = Some(Live { accepted_ns: now_ns, ..Live::default() });
+        }
+    }
+
+    pub(crate) fn reference_dropped(&mut self, cookie: u64) {
+        let journal = self.journal.clone();
+        let Some(callback) = self.callback(cookie) else { return };
+        journal.check(Rule::OneCompletion, callback.references == 1 && callback.live.is_none(), || {
+            format!("the reference of callback {cookie} goes back: {callback:?}")
+        });
+        callback.references = callback.references.saturating_sub(1);
+    }
+}
+
+/// Delays end on a grid, and a reactor may be late by what it does meanwhile.
+const DEADLINE_SLACK_NS: u64 = 2_000_000_000;
+
+/// A run that is to be cancelled is, as soon as its reactor has heard of it.
+const CANCEL_SLACK_NS: u64 = 500_000_000;
+
+/// The age of a run is counted from the turn in which it was accepted, or from the one that its acceptance began.
+const AGE_SLACK_NS: u64 = 20_000_000;
+
+/// Why a run cannot have ended like that.
+fn implausible(live: &Live, owner: &Owner, cancelled: bool, outcome: &Outcome<'_>) -> Option<&'static str> {
+    let sent = live.encoded > 0;
+    let no = |wrong: bool, why: &'static str| wrong.then_some(why);
+    match outcome {
+        Outcome::Refused => no(!live.refused, "prepare did not refuse"),
+        _ if live.refused => Some("prepare refused"),
+        Outcome::Replied { .. } if !sent => Some("it was never sent"),
+        Outcome::Replied { status, .. } if !owner.has_lied => {
+            no(!live.answers.contains(status), "the client did not say that")
+        }
+        Outcome::TimedOut { sent: told } => wrongly_sent(live, owner, *told),
+        Outcome::Cancelled { sent: told } => {
+            wrongly_sent(live, owner, *told).or_else(|| no(!cancelled, "nobody cancelled it"))
+        }
+        Outcome::Courtesy => no(!owner.courtesy, "the client was never in courtesy"),
+        Outcome::PathDown => no(!owner.told, "the client was not told"),
+        Outcome::DeliveredUnknown => no(!sent, "it was never sent"),
+        Outcome::Fault(_) => no(!sent, "it was never sent"),
+        _ => None,
+    }
+}
+
+/// `told`: the outcome says that the run was sent. What the client did not get to, behind a failure in a batch, counts
+/// as not sent.
+fn wrongly_sent(live: &Live, owner: &Owner, told: bool) -> Option<&'static str> {
+    if told && live.encoded == 0 {
+        return Some("it was never sent");
+    }
+    (!told && live.executed > 0 && !owner.has_lied).then_some("the client has executed it")
+}
