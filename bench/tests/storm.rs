@@ -1,6 +1,7 @@
 //! Runs the real `storm` command, small, on both back ends: the whole way from its arguments to its exit status.
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -101,6 +102,30 @@ fn clients_that_delay_for_ever_end_by_the_deadline() {
     assert_balanced(&v, &output);
     assert_eq!(number(&v, "/outcomes/ok"), DELEGATIONS * 3 / 4);
     assert!(number(&v, "/swarm/delayed") > 0);
+}
+
+/// What dead and delaying clients leave open is ended by a drain, and reported by key.
+#[test]
+fn t12_a_drain_reports_by_key_what_was_not_answered() {
+    let file = std::env::temp_dir().join(format!("storm-test-{}.keys", std::process::id()));
+    let bad = ["--dead-clients", "1", "--delay-clients", "1", "--session-slots", "16"];
+    let drain = ["--drain-after", "1", "--report-keys", file.to_str().unwrap()];
+    for backend in BACKENDS {
+        let Some((v, output)) = small(backend, &[&bad[..], &drain].concat()) else { continue };
+        assert_balanced(&v, &output);
+        assert_eq!((number(&v, "/outcomes/ok"), number(&v, "/outcomes/cancelled")), (DELEGATIONS / 2, DELEGATIONS / 2));
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let keys = |fate: &str| text.lines().filter_map(|line| line.strip_prefix(fate)).collect::<BTreeSet<_>>();
+        let (abandoned, unsent) = (keys("abandoned "), keys("unsent "));
+        assert_eq!((abandoned.len() as u64, unsent.len() as u64), (number(&v, "/abandoned"), number(&v, "/unsent")));
+        assert_eq!(
+            (abandoned.union(&unsent).count() as u64, text.lines().count() as u64),
+            (DELEGATIONS / 2, DELEGATIONS / 2)
+        );
+        // The dead client has 500 delegations and 16 session slots.
+        assert!(unsent.len() as u64 >= DELEGATIONS / 4 - 16 && abandoned.len() >= 16, "{text}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ Examples:
   storm --delegations 100000 --backend epoll     smaller, on the other back end
   storm --rate 1000 --plot storm.svg             open loop: 1,000 recalls per second and client, with a picture
   storm --dead-clients 2 --deadline 5            two clients stop reading; the others must not notice
+  storm --delay-clients 8 --drain-after 5        ends what the delaying clients leave open, and counts it by key
   storm --listen 0.0.0.0:2049                    the server half only ...
   storm --connect server:2049                    ... and the swarm half only, also against other NFSv4.1 servers";
 
@@ -112,6 +113,9 @@ pub struct Args {
     /// Deadline of one callback, in seconds [default: the lease, or 20 for each million delegations if that is longer]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub deadline: Option<Duration>,
+    /// Drain the runtime so long after the recalls began, instead of waiting for the deadlines of its callbacks
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub drain_after: Option<Duration>,
     /// Seed of everything the swarm chooses at random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -127,6 +131,9 @@ pub struct Args {
     /// Write the latencies in the log format of HdrHistogram, in microseconds
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Write the keys of the callbacks that a drain ended, one a line
+    #[arg(long, value_name = "FILE")]
+    pub report_keys: Option<PathBuf>,
     /// Only the server half: serve here, recall when --delegations are granted
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
@@ -188,6 +195,8 @@ pub struct Options {
     pub lease: Duration,
     /// Deadline of one callback.
     pub deadline: Duration,
+    /// When to drain; `None`: when every callback has ended by itself.
+    pub drain_after: Option<Duration>,
     /// Seed of the swarm.
     pub seed: u64,
     /// Whether recalled delegations are returned.
@@ -200,6 +209,8 @@ pub struct Options {
     pub plot: Option<PathBuf>,
     /// Where the histogram log goes.
     pub hdr: Option<PathBuf>,
+    /// Where the keys go that a drain reports.
+    pub report_keys: Option<PathBuf>,
 }
 
 impl Options {
@@ -262,12 +273,14 @@ impl Args {
             cut_connections: self.cut_connections,
             lease,
             deadline: self.deadline.unwrap_or(lease.max(for_size)),
+            drain_after: self.drain_after,
             seed: self.seed,
             return_all: self.returns == ReturnChoice::All,
             directory: components(self.directory.as_deref().unwrap_or_default()),
             json: self.json,
             plot: self.plot,
             hdr: self.hdr,
+            report_keys: self.report_keys,
         })
     }
 
@@ -297,7 +310,12 @@ impl Args {
     }
 
     fn check_files(&self) -> Result<(), String> {
-        let files = [("--json", &self.json), ("--plot", &self.plot), ("--hdr", &self.hdr)];
+        let files = [
+            ("--json", &self.json),
+            ("--plot", &self.plot),
+            ("--hdr", &self.hdr),
+            ("--report-keys", &self.report_keys),
+        ];
         for (i, (name, file)) in files.iter().enumerate() {
             let Some(file) = file else { continue };
             if file.as_os_str() == "-" && *name != "--json" {
@@ -322,6 +340,8 @@ impl Args {
             ("--window", self.window.is_some()),
             ("--plot", self.plot.is_some()),
             ("--hdr", self.hdr.is_some()),
+            ("--drain-after", self.drain_after.is_some()),
+            ("--report-keys", self.report_keys.is_some()),
         ];
         if let Some((name, _)) = of_server.iter().find(|(_, given)| *given) {
             return Err(format!(
@@ -434,6 +454,8 @@ mod tests {
             (&["--lease", "0.5"], "--lease", "at least 1"),
             (&["--plot", "-"], "--plot", "name a file"),
             (&["--json", "x", "--hdr", "x"], "--hdr", "name two files"),
+            (&["--report-keys", "-"], "--report-keys", "name a file"),
+            (&["--connect", "127.0.0.1:1", "--drain-after", "2"], "--drain-after", "leave it out"),
             (&["--listen", "127.0.0.1:99999"], "--listen", "HOST:PORT"),
         ] {
             let error = check(args).unwrap_err();

@@ -81,6 +81,7 @@ struct Files {
     json: Option<Output>,
     plot: Option<Output>,
     hdr: Option<Output>,
+    report_keys: Option<Output>,
 }
 
 impl Files {
@@ -90,6 +91,7 @@ impl Files {
             json: json.map(|path| Output::open("--json", path)).transpose()?,
             plot: options.plot.as_deref().map(|path| Output::open("--plot", path)).transpose()?,
             hdr: options.hdr.as_deref().map(|path| Output::open("--hdr", path)).transpose()?,
+            report_keys: options.report_keys.as_deref().map(|path| Output::open("--report-keys", path)).transpose()?,
         })
     }
 
@@ -106,6 +108,9 @@ impl Files {
         }
         if let (Some(file), Some(server)) = (self.hdr, &results.server) {
             file.write(&hdr::render(&server.measured, recall_began)?)?;
+        }
+        if let (Some(file), Some(server)) = (self.report_keys, &results.server) {
+            file.write(report::keys(&server.drained).as_bytes())?;
         }
         Ok(())
     }

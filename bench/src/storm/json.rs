@@ -31,7 +31,9 @@ struct Object<'a> {
     recall_s: Option<f64>,
     granted: Option<u64>,
     returned: Option<u64>,
-    abandoned: Option<u64>,
+    abandoned: Option<usize>,
+    unsent: Option<usize>,
+    drain_s: Option<f64>,
     outcomes: Option<&'a Outcomes>,
     peak_rss_bytes: Option<u64>,
     swarm: Option<Swarm<'a>>,
@@ -77,6 +79,7 @@ struct Asked<'a> {
     cut_connections: u32,
     lease_s: f64,
     deadline_s: f64,
+    drain_after_s: Option<f64>,
     seed: u64,
     #[serde(rename = "return")]
     returns: &'a str,
@@ -127,7 +130,9 @@ pub fn render(results: &Results) -> Result<Vec<u8>, String> {
         recall_s: s.map(|s| round(s.recall.as_secs_f64(), 6)),
         granted: s.map(|s| s.granted),
         returned: s.map(|s| s.returned),
-        abandoned: s.map(|s| s.abandoned),
+        abandoned: s.map(|s| s.drained.abandoned.len()),
+        unsent: s.map(|s| s.drained.unsent.len()),
+        drain_s: s.map(|s| round(s.drained.took.as_secs_f64(), 3)),
         outcomes: s.map(|s| &s.outcomes),
         peak_rss_bytes: s.map(|s| s.peak_rss_bytes),
         swarm: results.swarm.as_ref().map(|t| Swarm { tally: t, cpu_ns_per_recall: round(t.cpu_ns_per_recall(), 1) }),
@@ -157,6 +162,7 @@ fn asked(o: &super::cli::Options) -> Asked<'static> {
         cut_connections: o.cut_connections,
         lease_s: o.lease.as_secs_f64(),
         deadline_s: o.deadline.as_secs_f64(),
+        drain_after_s: o.drain_after.map(|after| after.as_secs_f64()),
         seed: o.seed,
         returns: if o.return_all { "all" } else { "none" },
     }
@@ -194,6 +200,9 @@ mod tests {
             "sends_per_callback",
             "wakes_per_callback",
             "idle_bytes_per_delegation",
+            "abandoned",
+            "unsent",
+            "drain_s",
             "wall_s",
         ] {
             assert!(v[name].is_number(), "{name}: {}", v[name]);

@@ -3,6 +3,7 @@
 use super::pace::Window;
 use super::results::{Measured, Outcomes, histogram};
 use hdrhistogram::Histogram;
+use ringback::CallbackKey;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -45,6 +46,8 @@ pub struct Recorder {
     shards: Vec<Shard>,
     starts: OnceLock<Starts>,
     window: Option<Window>,
+    /// Runs that were cancelled since a drain was begun.
+    cancelled: Mutex<Option<Vec<CallbackKey>>>,
 }
 
 /// When each recall was started. Own clock readings, not the runtime's: it begins to count when the reactor takes a run
@@ -84,7 +87,18 @@ impl Recorder {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             starts: OnceLock::new(),
             window: window.map(Window::new),
+            cancelled: Mutex::new(None),
         }
+    }
+
+    /// From here on, what is cancelled is kept by key.
+    pub fn keep_cancelled(&self) {
+        lock(&self.cancelled).get_or_insert_default();
+    }
+
+    /// What has been cancelled since.
+    pub fn take_cancelled(&self) -> Vec<CallbackKey> {
+        lock(&self.cancelled).take().unwrap_or_default()
     }
 
     /// The window, if there is one.
@@ -117,13 +131,18 @@ impl Recorder {
     }
 
     /// A run has ended, by the runtime's own count `age_ns` after its beginning.
-    pub fn ended(&self, index: u32, age_ns: u64, ending: Ending) {
+    pub fn ended(&self, key: CallbackKey, age_ns: u64, ending: Ending) {
         {
             let mut inner = self.own_shard();
             if inner.outcomes.note(ending) {
-                let us = self.starts.get().and_then(|s| s.age_us(index)).unwrap_or(age_ns / 1_000);
+                let us = self.starts.get().and_then(|s| s.age_us(key.index)).unwrap_or(age_ns / 1_000);
                 inner.latency.get_or_insert_with(histogram).saturating_record(us);
             }
+        }
+        if ending == Ending::Cancelled
+            && let Some(cancelled) = &mut *lock(&self.cancelled)
+        {
+            cancelled.push(key);
         }
         if let Some(window) = &self.window {
             window.leave();
@@ -133,14 +152,14 @@ impl Recorder {
     fn own_shard(&self) -> MutexGuard<'_, Inner> {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local!(static OWN: Cell<usize> = Cell::new(NEXT.fetch_add(1, Relaxed)));
-        lock(&self.shards[OWN.get() % SHARDS])
+        lock(&self.shards[OWN.get() % SHARDS].0)
     }
 
     /// All endings so far.
     pub fn outcomes(&self) -> Outcomes {
         let mut total = Outcomes::default();
         for shard in &self.shards {
-            total.add(&lock(shard).outcomes);
+            total.add(&lock(&shard.0).outcomes);
         }
         total
     }
@@ -149,12 +168,12 @@ impl Recorder {
     fn take_latencies(&self) -> Histogram<u64> {
         let mut sum = histogram();
         for shard in &self.shards {
-            if lock(shard).latency.is_none() {
+            if lock(&shard.0).latency.is_none() {
                 continue;
             }
             // An empty one goes in, so that the reactor need not make one.
             let mut taken = Some(histogram());
-            std::mem::swap(&mut lock(shard).latency, &mut taken);
+            std::mem::swap(&mut lock(&shard.0).latency, &mut taken);
             if let Some(taken) = taken {
                 // The same bounds everywhere: nothing can be out of range.
                 let _ = sum.add(&taken);
@@ -164,8 +183,8 @@ impl Recorder {
     }
 }
 
-fn lock(shard: &Shard) -> MutexGuard<'_, Inner> {
-    shard.0.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Outcomes {
@@ -267,6 +286,21 @@ impl Sampler {
 mod tests {
     use super::*;
 
+    fn key(index: u32) -> CallbackKey {
+        CallbackKey { index, generation: 1 }
+    }
+
+    #[test]
+    fn what_is_cancelled_in_a_drain_is_kept_by_key() {
+        let recorder = Recorder::new(None);
+        recorder.ended(key(1), 0, Ending::Cancelled);
+        recorder.keep_cancelled();
+        recorder.ended(key(2), 0, Ending::Cancelled);
+        recorder.ended(key(3), 0, Ending::Ok);
+        assert_eq!(recorder.take_cancelled(), [key(2)]);
+        assert_eq!(recorder.outcomes().cancelled, 2);
+    }
+
     #[test]
     fn endings_are_counted_and_only_answers_have_a_latency() {
         let recorder = Recorder::new(None);
@@ -283,7 +317,7 @@ mod tests {
             Ending::DeliveredUnknown,
             Ending::Fault,
         ] {
-            recorder.ended(0, 1_500_000, ending);
+            recorder.ended(key(0), 1_500_000, ending);
         }
         let outcomes = recorder.outcomes();
         assert_eq!((outcomes.total(), outcomes.answered()), (10, 3));
@@ -300,11 +334,11 @@ mod tests {
         let began = recorder.begin(2);
         std::thread::sleep(Duration::from_millis(8));
         recorder.set_start(0, Duration::ZERO);
-        recorder.ended(0, 1_000_000, Ending::Ok);
+        recorder.ended(key(0), 1_000_000, Ending::Ok);
         let longest = began.elapsed().as_micros() as u64;
         let h = Sampler::begin(began).end(&recorder, 1).latency;
         assert!((7_990..=longest + 8).contains(&h.max()), "{}", h.max());
-        recorder.ended(1, 1_000_000, Ending::Ok);
+        recorder.ended(key(1), 1_000_000, Ending::Ok);
         let h = Sampler::begin(began).end(&recorder, 2).latency;
         assert_eq!(h.max() / 10, 100, "started by somebody else: the runtime's count");
     }
@@ -315,7 +349,7 @@ mod tests {
         let mut sampler = Sampler::begin(Instant::now());
         std::thread::scope(|s| {
             for _ in 0..4 {
-                s.spawn(|| (0..1000).for_each(|i| recorder.ended(i, 5_000, Ending::Ok)));
+                s.spawn(|| (0..1000).for_each(|i| recorder.ended(key(i), 5_000, Ending::Ok)));
             }
             for _ in 0..50 {
                 let _ = sampler.measured.latency.add(recorder.take_latencies());

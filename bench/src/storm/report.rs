@@ -1,7 +1,7 @@
 //! The table at the end of a run.
 
 use super::progress::{grouped, short};
-use super::results::{Results, ServerResults, SwarmTally};
+use super::results::{Drained, Results, ServerResults, SwarmTally};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -34,6 +34,7 @@ pub fn render(results: &Results) -> String {
     head(&mut table, results);
     if let Some(server) = &results.server {
         counts(&mut table, server);
+        drain(&mut table, &server.drained);
         speed(&mut table, results, server);
         cost(&mut table, server);
     }
@@ -83,13 +84,35 @@ fn counts(t: &mut Table, s: &ServerResults) {
         ("cancelled", o.cancelled),
         ("delivered, result unknown", o.delivered_unknown),
         ("path at fault", o.fault),
-        ("abandoned by the drain", s.abandoned),
     ] {
         // What is 0 in every good run is shown when it is not.
         if value > 0 {
             t.count(&format!("  {name}"), value);
         }
     }
+}
+
+/// What was still open when the runtime was drained; nothing is, where nothing was done on purpose.
+fn drain(t: &mut Table, d: &Drained) {
+    let reported = d.abandoned.len() + d.unsent.len();
+    if reported > 0 {
+        t.section("drain");
+        t.row("took", format_args!("{:>12}", short(d.took)));
+        t.count("reported by key", reported as u64);
+        t.count("  sent, not answered", d.abandoned.len() as u64);
+        t.count("  not sent", d.unsent.len() as u64);
+    }
+}
+
+/// The keys that a drain reported, one a line, with what became of the callback.
+pub fn keys(d: &Drained) -> String {
+    let mut text = String::new();
+    for (fate, keys) in [("abandoned", &d.abandoned), ("unsent", &d.unsent)] {
+        for key in keys {
+            let _ = writeln!(text, "{fate} {}", key.to_bits());
+        }
+    }
+    text
 }
 
 fn speed(t: &mut Table, r: &Results, s: &ServerResults) {
@@ -193,6 +216,7 @@ fn micros(us: u64) -> String {
 mod tests {
     use super::super::sample;
     use super::*;
+    use ringback::CallbackKey;
 
     #[test]
     fn the_table_tells_what_was_promised() {
@@ -221,6 +245,18 @@ mod tests {
         let text = render(&results);
         assert!(text.contains("WRONG: 1 session slots leaked") && text.contains("interrupted"));
         assert!(!text.contains("nothing lost"));
+    }
+
+    #[test]
+    fn what_a_drain_ended_is_counted_and_listed() {
+        let mut results = sample::results();
+        let key = |index| CallbackKey { index, generation: 1 };
+        let drained = &mut results.server.as_mut().unwrap().drained;
+        (drained.abandoned, drained.unsent) = (vec![key(7)], vec![key(1), key(2)]);
+        assert_eq!(keys(drained), "abandoned 4294967303\nunsent 4294967297\nunsent 4294967298\n");
+        let text = render(&results);
+        assert!(text.contains("reported by key                         3"), "{text}");
+        assert!(!render(&sample::results()).contains("drain"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::cli::Options;
 use super::resources::CpuTime;
 use hdrhistogram::Histogram;
+use ringback::CallbackKey;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ pub struct ServerResults {
     pub in_flight: u64,
     /// Session slots not free at the end that no reply can free any more.
     pub slots_leaked: u64,
-    /// Runs that a drain had to abandon.
-    pub abandoned: u64,
+    /// What the drain at the end ended.
+    pub drained: Drained,
     /// Completions by outcome, as the hooks saw them.
     pub outcomes: Outcomes,
     /// Delegations that came back.
@@ -66,6 +67,19 @@ pub struct ServerResults {
     pub peak_rss_bytes: u64,
     /// Latencies and rate.
     pub measured: Measured,
+}
+
+/// What a drain ended, as it says and as the hooks saw it.
+#[derive(Clone, Debug, Default)]
+pub struct Drained {
+    /// How long it took.
+    pub took: Duration,
+    /// Reported: sent, and not answered in time.
+    pub abandoned: Vec<CallbackKey>,
+    /// Reported: ended before they were sent.
+    pub unsent: Vec<CallbackKey>,
+    /// What the hooks were told to be cancelled meanwhile.
+    pub cancelled: Vec<CallbackKey>,
 }
 
 /// What the reactors did.

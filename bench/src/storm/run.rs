@@ -8,7 +8,7 @@ use super::pace::Pace;
 use super::progress::{Progress, grouped};
 use super::recorder::{Recorder, Sampler};
 use super::resources::{self, CpuTime};
-use super::results::{Measured, Results, ServerResults, SwarmTally};
+use super::results::{Drained, Measured, Results, ServerResults, SwarmTally};
 use super::server_half::ServerHalf;
 use super::verdict::expected_stuck;
 use ringback_server::HeldDelegation;
@@ -28,7 +28,7 @@ const LOOK_EVERY_IDLE: Duration = Duration::from_millis(50);
 const FIRST: Duration = Duration::from_millis(50);
 /// How often the server half alone looks whether the other half has come further.
 const WAIT_EVERY: Duration = Duration::from_millis(50);
-/// What callbacks under way may take to be answered when Ctrl-C drains.
+/// What callbacks under way may take to be answered when the runtime is drained.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// After the last callback, slots of live clients may still be on their way back.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
@@ -77,6 +77,8 @@ struct Run<'a> {
     swarm: Option<SwarmProcess>,
     /// What is known of the server half so far.
     found: ServerResults,
+    /// A drain that ended the recall phase.
+    drained: Option<Drained>,
     recall_began: SystemTime,
     /// The same on the other clock.
     recall_from: Instant,
@@ -92,7 +94,18 @@ impl<'a> Run<'a> {
         let found = ServerResults::default();
         let (recall_began, recall_from) = (SystemTime::now(), Instant::now());
         let to_return = options.delegations.saturating_sub(expected_stuck(options));
-        Ok(Run { options, interrupt, recorder, server, swarm, found, recall_began, recall_from, to_return })
+        Ok(Run {
+            options,
+            interrupt,
+            recorder,
+            server,
+            swarm,
+            found,
+            drained: None,
+            recall_began,
+            recall_from,
+            to_return,
+        })
     }
 
     fn phases(&mut self) -> Result<(), Ended> {
@@ -282,6 +295,9 @@ impl<'a> Run<'a> {
         self.found.cpu = CpuTime::now().since(cpu);
         self.found.work = server.counts().work.since(work);
         (self.found.recall, self.found.measured) = (recall, measured);
+        if ended.is_ok() && self.options.drain_after.is_some() {
+            self.drained = Some(server.drain(DRAIN_PATIENCE));
+        }
         ended
     }
 
@@ -292,7 +308,7 @@ impl<'a> Run<'a> {
             while !interrupted && server.slots_leaked() > 0 && Instant::now() < until {
                 std::thread::sleep(LOOK_EVERY);
             }
-            self.found.abandoned = server.drain(DRAIN_PATIENCE);
+            self.found.drained = self.drained.take().unwrap_or_else(|| server.drain(DRAIN_PATIENCE));
             self.found.slots_leaked = server.slots_leaked();
             self.found.returned = self.found.granted.saturating_sub(server.held());
         }
@@ -379,6 +395,9 @@ impl Storm<'_> {
             last = counts.completed;
             self.progress.set(counts.completed);
             if started && counts.in_flight == 0 && counts.completed >= counts.accepted {
+                return Ok(());
+            }
+            if started && self.options.drain_after.is_some_and(|after| elapsed >= after) {
                 return Ok(());
             }
             if self.interrupt.is_set() {

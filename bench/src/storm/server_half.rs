@@ -2,7 +2,7 @@
 
 use super::cli::{BackendChoice, Halves, Options};
 use super::recorder::{Ending, Recorder};
-use super::results::ReactorWork;
+use super::results::{Drained, ReactorWork};
 use ringback::{Backend, Builder, CallbackKey, Outcome, Run, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_server::{Config, HeldDelegation, Observer, Server};
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Room beyond what was asked for: the trigger of a swarm elsewhere is a client too, and holds nothing.
 const CLIENTS_SPARE: u32 = 64;
@@ -53,7 +53,7 @@ impl Observer for Recorder {
     }
 
     fn done(&self, run: &Run, outcome: &Outcome<'_>) {
-        self.ended(run.key.index, run.age_ns, ending(outcome));
+        self.ended(run.key, run.age_ns, ending(outcome));
     }
 }
 
@@ -159,9 +159,14 @@ impl ServerHalf {
         census.with_run.max(not_free.saturating_sub(self.slots_excused))
     }
 
-    /// Ends all callbacks; gives how many had to be abandoned.
-    pub fn drain(&self, patience: Duration) -> u64 {
-        in_main(self.server.runtime().drain(patience)).abandoned.len() as u64
+    /// Ends all callbacks; gives what had to be ended.
+    pub fn drain(&self, patience: Duration) -> Drained {
+        self.recorder.keep_cancelled();
+        let begun = Instant::now();
+        let report = in_main(self.server.runtime().drain(patience));
+        let took = begun.elapsed();
+        let cancelled = self.recorder.take_cancelled();
+        Drained { took, abandoned: report.abandoned, unsent: report.unsent, cancelled }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Compares what the runtime says with what the swarm counted, and names everything that does not add up.
 
 use super::cli::{Halves, Options};
-use super::results::{Results, ServerResults, SwarmTally};
+use super::results::{Drained, Results, ServerResults, SwarmTally};
+use ringback::CallbackKey;
 
 /// Clients that gave up are named so far.
 const FAILURES_SHOWN_MAX: usize = 10;
@@ -36,7 +37,9 @@ fn judge_server(options: &Options, s: &ServerResults, interrupted: bool, found: 
     expect(found, s.in_flight == 0, || format!("{} callbacks in flight at the end", s.in_flight));
     expect(found, s.slots_leaked == 0, || format!("{} session slots leaked", s.slots_leaked));
     let stuck = expected_stuck(options);
-    expect(found, s.abandoned <= stuck, || format!("{} callbacks abandoned by the drain", s.abandoned));
+    let abandoned = s.drained.abandoned.len() as u64;
+    expect(found, abandoned <= stuck, || format!("{abandoned} callbacks abandoned by the drain"));
+    judge_drain(&s.drained, found);
     let seen = s.outcomes.total();
     expect(found, seen == completed, || format!("{completed} callbacks completed but the hooks saw {seen} endings"));
     if interrupted {
@@ -48,6 +51,20 @@ fn judge_server(options: &Options, s: &ServerResults, interrupted: bool, found: 
     let unanswered = completed.saturating_sub(s.outcomes.answered() + s.outcomes.refused);
     expect(found, unanswered <= stuck, || {
         format!("{unanswered} callbacks without an answer, {stuck} at most are at clients made dead or delaying")
+    });
+}
+
+/// What a drain reports by key must be what the hooks were told to be cancelled, each once.
+fn judge_drain(drained: &Drained, found: &mut Vec<String>) {
+    let in_order = |mut keys: Vec<CallbackKey>| {
+        keys.sort_unstable();
+        keys
+    };
+    let reported = in_order([drained.abandoned.as_slice(), &drained.unsent].concat());
+    let cancelled = in_order(drained.cancelled.clone());
+    expect(found, reported == cancelled, || {
+        let (said, seen) = (reported.len(), cancelled.len());
+        format!("the drain reports {said} keys, which are not those of the {seen} callbacks that it cancelled")
     });
 }
 
@@ -110,6 +127,8 @@ mod tests {
     use super::super::sample;
     use super::*;
 
+    const KEY: CallbackKey = CallbackKey { index: 1, generation: 1 };
+
     fn found_after(change: impl FnOnce(&mut Results)) -> Vec<String> {
         let mut results = sample::results();
         change(&mut results);
@@ -133,12 +152,14 @@ mod tests {
     #[test]
     fn each_loss_is_named() {
         type Change = fn(&mut Results);
-        let cases: [(Change, &str); 18] = [
+        let cases: [(Change, &str); 20] = [
             (|r| server(r).completed -= 1, "accepted but"),
             (|r| server(r).released -= 1, "released"),
             (|r| server(r).in_flight = 1, "in flight"),
             (|r| server(r).slots_leaked = 1, "slots leaked"),
-            (|r| server(r).abandoned = 1, "abandoned"),
+            (|r| server(r).drained.abandoned = vec![KEY], "abandoned"),
+            (|r| server(r).drained.unsent = vec![KEY], "the drain reports 1 keys"),
+            (|r| server(r).drained.cancelled = vec![KEY], "the drain reports 0 keys"),
             (|r| server(r).outcomes.ok -= 1, "the hooks saw"),
             (|r| r.options.delegations += 1, "delegations to recall"),
             (|r| swarm(r).doubled = 1, "more than once"),
