@@ -116,6 +116,11 @@ pub(crate) enum Command {
     },
 
     // To every reactor, or to one.
+    /// This callback is about a session (CB_RECALL_SLOT).
+    Belongs {
+        key: CallbackKey,
+        session: SessionKey,
+    },
     /// The run of this callback is to end.
     Cancel(CallbackKey),
     /// The runs of one client are to end.

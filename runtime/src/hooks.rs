@@ -2,7 +2,7 @@
 //! arrive on the same connections.
 
 use crate::{CallbackKey, ClientId, ConnectionId, SessionKey};
-use ringback_rpc::backchannel::AddError;
+use ringback_rpc::backchannel::{AddError, ReferringCalls};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr;
 
@@ -48,9 +48,9 @@ pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 /// reactors (drain, shutdown, census) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that panics takes its
 /// reactor with it: its connections are closed and its clients' runs lost; the other reactors go on.
 ///
-/// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `encode` for every transmission, `done`
-/// once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for again meanwhile, in
-/// which case the next run takes the reference over.
+/// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `referring_calls` and `encode` for every
+/// transmission, `done` once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for
+/// again meanwhile, in which case the next run takes the reference over.
 pub trait Hooks: Send + Sync + 'static {
     /// Takes a reference to the object behind `cookie`, in the thread that called `try_run`.
     fn acquire(&self, cookie: u64) {
@@ -61,6 +61,21 @@ pub trait Hooks: Send + Sync + 'static {
     fn prepare(&self, run: &Run) -> Prepare {
         let _ = run;
         Prepare::Send
+    }
+
+    /// Names the fore-channel calls whose replies the callback must not overtake: the OPEN that granted what is recalled
+    /// (RFC 8881 section 2.10.6.3). The client waits for these replies before it looks at the callback.
+    ///
+    /// - Never a call whose reply waits for this callback: that would be a wait in a circle.
+    /// - Once the client has used the call's session slot with a later sequence id it has the reply, and the call is not
+    ///   named any more. The embedder has the slots of the fore channel, and looks there when the run is prepared
+    ///   ([`ReplierSlots::has_passed`](ringback_rpc::session::ReplierSlots::has_passed)).
+    /// - Like `encode` this is asked for each transmission, and must say the same from `prepare` to `release`.
+    ///
+    /// A callback that names calls is never sent together with others. What does not fit into the client's
+    /// ca_maxrequestsize with its lists is sent without them.
+    fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
+        let _ = (run, calls);
     }
 
     /// Writes the arguments of the operation (what follows `argop` in `nfs_cb_argop4`, RFC 8881 section 20.2), from

@@ -54,7 +54,7 @@ pub use {
     hooks::{Done, Event, Hooks, Outcome, PathFault, PathState, Prepare, Run},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
-    ringback_rpc::backchannel::{AddError, ClientState, PathFaultKind},
+    ringback_rpc::backchannel::{AddError, ClientState, PathFaultKind, ReferringCalls},
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},

@@ -291,6 +291,19 @@ impl Runtime {
         })
     }
 
+    /// Makes a CB_RECALL_SLOT (RFC 8881 section 20.8), which is about one session: it is sent on that one or not at all, and
+    /// a run that finds it gone or drained ends as [`Outcome::Cancelled`](crate::Outcome::Cancelled). With
+    /// [`Runtime::insert`] the session is whichever of the client sends it first.
+    pub fn insert_recall_slot(&self, session: SessionKey, cookie: u64) -> Result<CallbackKey, InsertError> {
+        let known = self.shared().clients.live(session.client).ok_or(InsertError::NoSuchClient)?;
+        if known.sessions.iter().all(|s| s.serial() != Some(session.serial)) {
+            return Err(InsertError::NoSuchSession);
+        }
+        let key = self.insert(session.client, CallbackOp::RecallSlot, cookie)?;
+        self.shared().reactors[known.home()].post(Command::Belongs { key, session });
+        Ok(key)
+    }
+
     /// Asks for a run of a callback. Never blocks, never allocates, calls no hook but `acquire`, and is legal under the
     /// embedder's locks (rule R7).
     pub fn try_run(&self, key: CallbackKey) -> TryRun {

@@ -5,7 +5,6 @@
 //! deadline, a cancellation); the others stay for the reply. But such a *torn* batch cannot be sent again, because its
 //! bytes cannot be written again: where it would have to be, the runs are parted from the call.
 
-use super::Backchannel;
 use super::calls::{BATCH_MAX, Call, Runs};
 use super::config::SessionParams;
 use super::control::RESPONSE_BYTES_MIN;
@@ -13,7 +12,8 @@ use super::decode::{OpAnswer, Results};
 use super::host::{Host, Outcome, PathFault, Requeue, Token, is_batchable, is_repeatable};
 use super::settle::When;
 use super::timeout::NOTE_ALONE;
-use super::transmit::{COUNT_FROM_END, Next, ROOM_BYTES_MIN, write_mark, write_op};
+use super::transmit::{COUNT_FROM_END, Next, ROOM_BYTES_MIN, has_lists, write_mark, write_op};
+use super::{Backchannel, ReferringCalls};
 use crate::message::AcceptStatus;
 use crate::nfs4::Status;
 use crate::nfs4::callback::CallbackOp;
@@ -34,9 +34,16 @@ pub(super) fn is_too_large(status: Status) -> bool {
     matches!(status, Status::NFS4ERR_TOO_MANY_OPS | Status::NFS4ERR_REQ_TOO_BIG | Status::NFS4ERR_REP_TOO_BIG)
 }
 
-/// Whether a run may join a batch. One that failed in a batch goes alone the next time, so that those behind it get on.
+/// Whether a run may join a batch. One that failed in a batch goes alone the next time, so that those behind it get on;
+/// one that depends on calls of the fore channel goes alone always, so that others need not wait for those.
 fn joins<H: Host>(host: &H, token: Token) -> bool {
-    is_batchable(host.op(token)) && host.note(token) & NOTE_ALONE == 0
+    is_batchable(host.op(token)) && host.note(token) & NOTE_ALONE == 0 && !refers(host, token)
+}
+
+fn refers<H: Host>(host: &H, token: Token) -> bool {
+    let mut calls = ReferringCalls::probe();
+    host.referring(token, &mut calls);
+    calls.is_used()
 }
 
 impl Backchannel {
@@ -59,11 +66,11 @@ impl Backchannel {
             host.set_note(last, note & !NOTE_ALONE);
             return len;
         }
-        if !is_batchable(call.op) {
+        let head = session.versions[usize::from(call.version)].head.len();
+        if !is_batchable(call.op) || has_lists(&space[head..len]) {
             return len;
         }
-        let (limit, mut end) = (session.batch_limit, len);
-        let count_at = session.versions[usize::from(call.version)].head.len() - COUNT_FROM_END;
+        let (limit, mut end, count_at) = (session.batch_limit, len, head - COUNT_FROM_END);
         let bytes_max = space.len().min(session.request_bytes_max + 4);
         while call.count < limit && bytes_max - end >= ROOM_BYTES_MIN {
             let Next::Run(token) = self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host) else {

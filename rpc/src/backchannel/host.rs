@@ -1,6 +1,6 @@
 //! What the core asks of its driver, and what it tells it.
 
-use super::{ConnToken, SessionKey};
+use super::{ConnToken, ReferringCalls, SessionKey};
 use crate::message::{AcceptStatus, Rejected};
 use crate::nfs4::Status;
 use crate::nfs4::callback::CallbackOp;
@@ -40,6 +40,12 @@ pub trait Host {
     /// Last look before the first transmission of a run. `false`: there is nothing to send, the run ends as
     /// [`Outcome::Refused`].
     fn prepare(&mut self, token: Token) -> bool;
+
+    /// Names the calls of the fore channel that the callback depends on. Every time the same from `prepare` to the end of
+    /// the run, for they are part of the bytes.
+    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) {
+        let _ = (token, calls);
+    }
 
     /// Writes the arguments of the operation, what follows `argop` in `nfs_cb_argop4`. Every time the same bytes from
     /// `prepare` to the end of the run.

@@ -38,6 +38,7 @@ mod decode;
 mod host;
 mod path;
 mod queue;
+mod referring;
 mod settle;
 mod timeout;
 mod transmit;
@@ -47,6 +48,7 @@ pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
 pub use host::{Class, Event, Host, Outcome, PathFault, PathFaultKind, PathState, Requeue, Token};
 pub use path::seq4_status;
 pub use queue::TIMER_GRAIN_NS;
+pub use referring::ReferringCalls;
 
 use calls::Calls;
 use path::{Conn, PathClock, Session};

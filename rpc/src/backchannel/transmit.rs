@@ -4,7 +4,7 @@ use super::calls::{Call, State};
 use super::config::Credential;
 use super::host::{Host, Outcome, Requeue, Token};
 use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
-use super::{Backchannel, ConnToken, Transmit};
+use super::{Backchannel, ConnToken, ReferringCalls, Transmit};
 use crate::message::RPC_VERSION;
 use crate::nfs4::SessionId;
 use crate::nfs4::callback::{CB_COMPOUND, CallbackOp, NFS_CB};
@@ -12,9 +12,14 @@ use crate::record::LAST_FRAGMENT;
 use crate::session::SlotId;
 use crate::xdr::{self, Writer, XdrError, XdrErrorKind};
 
-/// The words of a call between its head and the arguments of its operation: sequence id, slot, highest slot, cachethis,
-/// no referring call lists, operation.
-pub(super) const CALL_WORDS_BYTES: usize = 24;
+/// What of CB_SEQUENCE follows the session id, up to the referring call lists: sequence id, slot, highest slot,
+/// cachethis, number of lists.
+const SEQUENCE_WORDS_BYTES: usize = 20;
+/// The words of a call without referring call lists between its head and the arguments of its operation: those, and the
+/// operation's number.
+pub(super) const CALL_WORDS_BYTES: usize = SEQUENCE_WORDS_BYTES + 4;
+/// Where among them the number of lists stands.
+const LISTS_AT: usize = SEQUENCE_WORDS_BYTES - 4;
 const XID_AT: usize = 4;
 /// The number of operations stands this far before the end of the head: itself, CB_SEQUENCE's number, the session id.
 pub(super) const COUNT_FROM_END: usize = 4 + 4 + 16;
@@ -55,6 +60,44 @@ pub(super) fn write_op<H: Host>(token: Token, space: &mut [u8], host: &mut H) ->
     host.encode(token, &mut w)?;
     Ok(w.position())
 }
+
+/// Writes the referring call lists of a run that is alone in its call, their number into `lists`, and its operation. What
+/// the session does not allow together is written without the lists, and so every time: the limit is the session's, to
+/// which a call is pinned. Returns the length.
+#[inline]
+fn write_lone<H: Host>(
+    token: Token,
+    short: bool,
+    lists: &mut [u8],
+    space: &mut [u8],
+    host: &mut H,
+) -> xdr::Result<usize> {
+    let mut calls = ReferringCalls::new(space);
+    host.referring(token, &mut calls);
+    if !calls.is_used() {
+        return write_op(token, space, host);
+    }
+    let written = calls.finish();
+    let (count, len) = written.unwrap_or_default();
+    let fits = if written.is_some() { write_op(token, &mut space[len..], host) } else { Err(NO_ROOM) };
+    match fits {
+        Ok(bytes) => {
+            lists.copy_from_slice(&count.to_be_bytes());
+            Ok(len + bytes)
+        }
+        Err(XdrError { kind: XdrErrorKind::NoSpace { .. }, .. }) if !short => write_op(token, space, host),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether referring call lists were written, by what follows the session id.
+pub(super) fn has_lists(words: &[u8]) -> bool {
+    words.get(LISTS_AT..SEQUENCE_WORDS_BYTES).is_some_and(|count| count != [0; 4])
+}
+
+/// The referring call lists do not fit.
+const NO_ROOM: XdrError =
+    XdrError { what: "csa_referring_call_lists", offset: 0, kind: XdrErrorKind::NoSpace { needed: 1, left: 0 } };
 
 /// Writes the mark of a record (RFC 5531 section 11).
 #[inline]
@@ -321,43 +364,35 @@ impl Backchannel {
         let limit = session.request_bytes_max + 4;
         let (short, len) = (space.len() < limit, limit.min(space.len()));
         let space = &mut space[..len];
-        let Some((fixed, rest)) = space.split_at_mut_checked(head.len() + CALL_WORDS_BYTES) else {
-            return Err(NotWritten::NoSpace);
-        };
+        let start = head.len() + SEQUENCE_WORDS_BYTES;
+        let Some((fixed, rest)) = space.split_at_mut_checked(start) else { return Err(NotWritten::NoSpace) };
         let (fixed_head, words) = fixed.split_at_mut(head.len());
         fixed_head.copy_from_slice(head);
         fixed_head[XID_AT..XID_AT + 4].copy_from_slice(&call.xid.to_be_bytes());
-        let values = [session.slots.id(slot).0, slot.0, call.highest, 0, 0, call.op as u32];
+        let values = [session.slots.id(slot).0, slot.0, call.highest, 0, 0];
         for (word, value) in words.chunks_exact_mut(4).zip(values) {
             word.copy_from_slice(&value.to_be_bytes());
         }
-        let len = match call.token.filter(|_| !call.resync) {
-            None => {
-                let count_at = head.len() - COUNT_FROM_END;
-                fixed_head[count_at..count_at + 4].copy_from_slice(&1u32.to_be_bytes());
-                // Without the operation's number.
-                head.len() + CALL_WORDS_BYTES - 4
+        let count_at = head.len() - COUNT_FROM_END;
+        let failed = |token, e: XdrError| match e.kind {
+            XdrErrorKind::NoSpace { .. } if short => NotWritten::NoSpace,
+            _ => NotWritten::Failed(token, e),
+        };
+        let mut len = 0;
+        match call.token.filter(|_| !call.resync) {
+            None => fixed_head[count_at..count_at + 4].copy_from_slice(&1u32.to_be_bytes()),
+            Some(token) if call.is_batch() => {
+                let mut runs = call.runs();
+                while let Some(token) = runs.next(host) {
+                    len += write_op(token, &mut rest[len..], host).map_err(|e| failed(token, e))?;
+                }
+                fixed_head[count_at..count_at + 4].copy_from_slice(&(1 + u32::from(call.count)).to_be_bytes());
             }
             Some(token) => {
-                let failed = |token, e: XdrError| match e.kind {
-                    XdrErrorKind::NoSpace { .. } if short => NotWritten::NoSpace,
-                    _ => NotWritten::Failed(token, e),
-                };
-                let mut args = Writer::new(rest);
-                host.encode(token, &mut args).map_err(|e| failed(token, e))?;
-                let mut len = args.position();
-                if call.is_batch() {
-                    let mut runs = call.runs();
-                    runs.next(host);
-                    while let Some(token) = runs.next(host) {
-                        len += write_op(token, &mut rest[len..], host).map_err(|e| failed(token, e))?;
-                    }
-                    let count_at = head.len() - COUNT_FROM_END;
-                    fixed_head[count_at..count_at + 4].copy_from_slice(&(1 + u32::from(call.count)).to_be_bytes());
-                }
-                head.len() + CALL_WORDS_BYTES + len
+                len = write_lone(token, short, &mut words[LISTS_AT..], rest, host).map_err(|e| failed(token, e))?;
             }
-        };
+        }
+        let len = start + len;
         write_mark(&mut space[..len]);
         Ok(len)
     }

@@ -110,6 +110,14 @@ impl ReplierSlots {
         Ok(Check::New)
     }
 
+    /// Whether the requester has gone on from a request: it has used the slot with a later sequence id, and so has the
+    /// reply to the earlier one (RFC 8881 section 2.10.6.1). A call that was passed is not named in a referring call
+    /// list any more.
+    pub fn has_passed(&self, slot: SlotId, id: SequenceId) -> bool {
+        // Ids wrap: later is whatever is less than half the range ahead.
+        self.slots.get(slot.0 as usize).is_none_or(|entry| (entry.id.0.wrapping_sub(id.0) as i32) > 0)
+    }
+
     /// The request of a busy slot was executed. `reply` is kept if the request asked for that (sa_cachethis) and it is
     /// not too long; `None`: the request did not ask.
     pub fn finish(&mut self, slot: SlotId, reply: Option<&[u8]>) {
@@ -153,6 +161,19 @@ mod tests {
         assert_eq!(slots.check(S0, SequenceId(2), S0, 8), Ok(Check::Uncached));
         assert_eq!(slots.check(S0, SequenceId(1), S0, 7), Ok(Check::Misordered));
         assert_eq!(slots.check(S0, SequenceId(4), S0, 7), Ok(Check::Misordered));
+    }
+
+    #[test]
+    fn f10_a_call_is_passed_once_its_slot_was_used_again() {
+        let mut slots = ReplierSlots::new(1, 8);
+        assert!(!slots.has_passed(S0, SequenceId(1)), "not here yet");
+        assert_eq!(slots.check(S0, SequenceId(1), S0, 7), Ok(Check::New));
+        slots.finish(S0, None);
+        assert!(!slots.has_passed(S0, SequenceId(1)), "answered, but has the answer arrived?");
+        assert_eq!(slots.check(S0, SequenceId(2), S0, 7), Ok(Check::New));
+        assert!(slots.has_passed(S0, SequenceId(1)));
+        assert!(slots.has_passed(S0, SequenceId(u32::MAX)), "ids wrap");
+        assert!(slots.has_passed(SlotId(1), SequenceId(1)), "not in the table any more");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod batch;
 mod lost;
 mod normal;
 mod random;
+mod referring;
 mod refused;
 mod resync;
 mod support;

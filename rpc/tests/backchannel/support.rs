@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ringback_rpc::backchannel::{
-    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, Requeue, SessionKey, SessionParams,
-    Token, Transmit,
+    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, ReferringCalls, Requeue, SessionKey,
+    SessionParams, Token, Transmit,
 };
 use ringback_rpc::message::{AuthSys, CallHeader, OpaqueAuth, ReplyHeader};
-use ringback_rpc::nfs4::callback::{CallbackOp, CbCompoundArgs, CbSequenceArgs};
+use ringback_rpc::nfs4::callback::{CallbackOp, CbCompoundArgs, CbSequenceArgs, ReferringCallList};
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::record::LAST_FRAGMENT;
 use ringback_rpc::xdr::{Decode, Encode, Reader, Result, Writer};
@@ -60,6 +60,8 @@ pub struct Entry {
     running: bool,
     pub refuse: bool,
     pub args_bytes: usize,
+    /// Session, sequence id and slot of calls of the fore channel.
+    pub referring: Vec<(SessionId, u32, u32)>,
     pub prepared: u32,
     pub ended: Vec<Ended>,
     pub requeues: Vec<Requeue>,
@@ -109,6 +111,11 @@ impl Host for TestHost {
         assert_eq!(entry.prepared, 1, "prepare ran again for {token:?}");
         !entry.refuse
     }
+    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) {
+        for (session, sequence_id, slot) in &self.entries[token.0 as usize].referring {
+            calls.add(*session, *sequence_id, *slot);
+        }
+    }
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
         let bytes = self.at(token).args_bytes;
         args.u32(token.0)?;
@@ -148,6 +155,8 @@ pub struct Sent {
     pub op: Option<(u32, Token)>,
     /// All operations after CB_SEQUENCE.
     pub ops: Vec<(u32, Token)>,
+    /// The calls of all referring call lists.
+    pub referring: Vec<(SessionId, u32, u32)>,
 }
 
 impl Sent {
@@ -163,6 +172,10 @@ impl Sent {
         assert_eq!(r.u32("op").unwrap(), CallbackOp::Sequence as u32);
         let sequence = CbSequenceArgs::decode(&mut r).unwrap();
         assert!(!sequence.cache_this);
+        let of_list = |list: ReferringCallList<'_>| {
+            list.calls.iter().map(|c| (list.session_id, c.sequence_id, c.slot_id)).collect::<Vec<_>>()
+        };
+        let referring = sequence.referring_call_lists.iter().flat_map(of_list).collect();
         let mut ops = Vec::new();
         for _ in 1..compound.count {
             let (op, token) = (r.u32("op").unwrap(), Token(r.u32("token").unwrap()));
@@ -184,6 +197,7 @@ impl Sent {
             highest: sequence.highest_slot_id,
             op: ops.first().copied(),
             ops,
+            referring,
         }
     }
 
@@ -357,6 +371,7 @@ impl World {
             running: true,
             refuse: false,
             args_bytes: 16,
+            referring: Vec::new(),
             prepared: 0,
             ended: Vec::new(),
             requeues: Vec::new(),

@@ -185,6 +185,9 @@ pub enum InsertError {
     /// CB_SEQUENCE is sent by the runtime itself (RFC 8881 section 20.9), CB_ILLEGAL by nobody (section 20.13).
     #[error("CB_SEQUENCE and CB_ILLEGAL are no callbacks of their own")]
     NotACallback,
+    /// The session is not registered, or has been removed.
+    #[error("no such session: it was never registered here or has been removed")]
+    NoSuchSession,
     /// No memory for another segment of entries.
     #[error("no memory for more callbacks")]
     OutOfMemory,

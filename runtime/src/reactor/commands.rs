@@ -52,6 +52,9 @@ impl<I: Io> Reactor<I> {
             }
             Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
             Command::Unbound { connection, client } => self.unbound(connection, client),
+            Command::Belongs { key, session } => {
+                self.home.of_session.insert(key.index, (key.generation, session));
+            }
             Command::Cancel(key) => self.cancels.ask(key),
             Command::DrainClient { client, job } => self.home.drain_client(client, None, job),
             Command::DrainSession { session, job } => self.home.drain_client(session.client, Some(session), job),
@@ -295,6 +298,7 @@ impl<I: Io> Reactor<I> {
             for link in &client.links {
                 self.part(link.connection, client.id);
             }
+            self.home.of_session.retain(|_, (_, session)| session.client != client.id);
             self.home.shared.clients.removed(client.id);
         }
     }

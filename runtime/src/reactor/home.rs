@@ -1,15 +1,17 @@
 //! The clients whose home a reactor is, and their backchannels.
 
-use super::draining::{ClientDrain, Draining};
+use super::draining::{ClientDrain, Draining, core_key};
 use super::host::ClientHost;
 use super::owed::Owed;
-use crate::callback::WaitTable;
+use crate::callback::{CallbackEntry, WaitTable};
 use crate::io::ConnKey;
-use crate::keys::{ClientId, ConnectionId};
+use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::{Census, ReactorStats, count, count_by, set};
 use crate::wait::{Answer, WaitError};
-use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled};
+use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled, Token};
+use ringback_rpc::nfs4::callback::CallbackOp;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -117,6 +119,8 @@ pub(super) struct Home {
     /// Connections that the core has given up.
     pub condemned: Vec<(ClientId, ConnectionId)>,
     pub drain: Option<Draining>,
+    /// Callbacks that are about a session, by index: their generation, and the session, which may be gone.
+    pub of_session: HashMap<u32, (u32, SessionKey)>,
     /// Who waits for the end of a run.
     pub waits: WaitTable<Answer>,
     /// Recalls that were sent and whose return is awaited.
@@ -138,6 +142,7 @@ impl Home {
             touched: Vec::new(),
             condemned: Vec::new(),
             drain: None,
+            of_session: HashMap::new(),
             owed,
             waits: WaitTable::new(Err(WaitError::Closed)),
             with_embedder: 0,
@@ -204,6 +209,28 @@ impl Home {
         let result = f(client, &mut host);
         client.drains = host.drains;
         Some(result)
+    }
+
+    /// Hands an accepted run to its client's core. `false`: the client is not here.
+    pub fn submit(&mut self, index: u32, entry: &CallbackEntry) -> bool {
+        let token = Token(index);
+        let session = match self.session_of(index, entry) {
+            Some(session) => session,
+            None => return self.act(entry.client(), |client, host| client.backchannel.enqueue(token, host)).is_some(),
+        };
+        let enqueue = |client: &mut Client, host: &mut ClientHost<'_>| {
+            client.backchannel.enqueue_on(token, core_key(session), host);
+        };
+        self.act(entry.client(), enqueue).is_some()
+    }
+
+    fn session_of(&self, index: u32, entry: &CallbackEntry) -> Option<SessionKey> {
+        if entry.op() != CallbackOp::RecallSlot as u8 {
+            return None;
+        }
+        let (generation, session) = *self.of_session.get(&index)?;
+        // The run owns the entry, whose generation cannot change.
+        (entry.word().snapshot().generation() == generation).then_some(session)
     }
 
     /// As [`Home::act`], for one incarnation of a client: a command that comes late for an earlier one does nothing.

@@ -9,7 +9,7 @@ use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ReactorPort, Shared};
 use crate::stats::count;
 use crate::wait::{Answer, Ended};
-use ringback_rpc::backchannel::{self, Host, Requeue, Token};
+use ringback_rpc::backchannel::{self, Host, ReferringCalls, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer};
 
@@ -153,6 +153,10 @@ impl Host for ClientHost<'_> {
 
     fn prepare(&mut self, token: Token) -> bool {
         self.shared.hooks.prepare(&self.run(token)) == Prepare::Send
+    }
+
+    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) {
+        self.shared.hooks.referring_calls(&self.run(token), calls);
     }
 
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {

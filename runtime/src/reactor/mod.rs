@@ -235,9 +235,9 @@ impl<I: Io> Reactor<I> {
             }
             entry.set_attempts(0);
             started += 1;
-            let taken = self.home.act(entry.client(), |client, host| client.backchannel.enqueue(Token(index), host));
+            let taken = self.home.submit(index, entry);
             // Client indices are not used again while something is in flight, so the client is here.
-            assert!(taken.is_some(), "entry {index} names client {}, whose home is not here", entry.client());
+            assert!(taken, "entry {index} names client {}, whose home is not here", entry.client());
         }
         count_by(&port.stats.started, started);
         if self.submitted.is_empty() {

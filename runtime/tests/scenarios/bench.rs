@@ -2,10 +2,10 @@
 
 use ringback::{
     Backend, Builder, Call, CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Event, ForeChannel, Hooks, Outbound,
-    Outcome, Prepare, Run, Runtime, Security, SessionConfig, SessionKey, Transport, TryRun,
+    Outcome, Prepare, ReferringCalls, Run, Runtime, Security, SessionConfig, SessionKey, Transport, TryRun,
 };
 use ringback_rpc::message::{CallHeader, ReplyHeader};
-use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbSequenceArgs};
+use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbSequenceArgs, ReferringCallList};
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::record::RecordReader;
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
@@ -49,6 +49,8 @@ pub struct Embedder {
     pub events: Mutex<Vec<Event>>,
     /// What `done` answers next; then it finishes.
     pub answers: Mutex<VecDeque<Done>>,
+    /// By cookie: session, sequence id and slot of the fore-channel calls that it depends on.
+    pub referring: Mutex<HashMap<u64, Vec<([u8; 16], u32, u32)>>>,
     actions: Mutex<Vec<(u64, Stage, Action)>>,
     runtime: OnceLock<Runtime>,
 }
@@ -75,6 +77,11 @@ impl Hooks for Embedder {
     fn prepare(&self, run: &Run) -> Prepare {
         self.enter(run.cookie, Stage::Prepare, |s| s.prepared += 1);
         Prepare::Send
+    }
+    fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
+        for (session, sequence_id, slot) in self.referring.lock().unwrap().get(&run.cookie).into_iter().flatten() {
+            calls.add(SessionId(*session), *sequence_id, *slot);
+        }
     }
     fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
         self.enter(run.cookie, Stage::Encode, |_| ());
@@ -282,9 +289,11 @@ pub struct Called {
     pub xid: u32,
     pub program: u32,
     pub credential: u32,
-    session: SessionId,
+    pub session: SessionId,
     pub sequence: u32,
     pub slot: u32,
+    /// The calls of all referring call lists.
+    pub referring: Vec<([u8; 16], u32, u32)>,
     /// The operation and its cookie; `None`: a lone CB_SEQUENCE.
     pub op: Option<(u32, u64)>,
 }
@@ -295,10 +304,12 @@ impl Called {
         let header = CallHeader::decode(&mut r).unwrap();
         assert_eq!((header.version, header.procedure), (1, 1));
         let compound = CbCompoundArgs::decode(&mut r).unwrap();
-        let Ok(CbArgs::Sequence(CbSequenceArgs { session_id, sequence_id, slot_id, .. })) = CbArgs::decode(&mut r)
-        else {
-            panic!("CB_SEQUENCE comes first")
+        let Ok(CbArgs::Sequence(sequence)) = CbArgs::decode(&mut r) else { panic!("CB_SEQUENCE comes first") };
+        let CbSequenceArgs { session_id, sequence_id, slot_id, referring_call_lists, .. } = sequence;
+        let of_list = |list: ReferringCallList<'_>| {
+            list.calls.iter().map(|c| (list.session_id.0, c.sequence_id, c.slot_id)).collect::<Vec<_>>()
         };
+        let referring = referring_call_lists.iter().flat_map(of_list).collect();
         let op = (compound.count == 2).then(|| (r.u32("op").unwrap(), r.u64("cookie").unwrap()));
         r.finish("a call").unwrap();
         Called {
@@ -309,6 +320,7 @@ impl Called {
             session: session_id,
             sequence: sequence_id,
             slot: slot_id,
+            referring,
             op,
         }
     }

@@ -11,3 +11,4 @@ mod drains;
 mod many;
 mod paths;
 mod runs;
+mod sessions;
