@@ -61,6 +61,9 @@ pub enum XdrErrorKind {
         /// Bytes left in the buffer.
         left: usize,
     },
+    /// Whoever was to write the value failed, for reasons that have nothing to do with XDR.
+    #[error("its encoder failed")]
+    EncoderFailed,
 }
 
 /// The result of a codec function.

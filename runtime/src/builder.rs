@@ -256,7 +256,7 @@ fn start(reactor: usize, shared: Arc<Shared>, kind: BackendKind) -> io::Result<t
     }
 }
 
-/// However the thread of a reactor ends, by a panic in a hook too, others learn about it.
+/// However the thread of a reactor ends, by a panic too, others learn about it.
 struct Ending {
     reactor: usize,
     shared: Arc<Shared>,

@@ -3,6 +3,7 @@
 
 use crate::callback::CallbackKey;
 use crate::drain::DrainJob;
+use crate::guard::guard;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::Census;
@@ -141,6 +142,9 @@ pub(crate) enum Command {
     /// Count session slots.
     Census(Sender<Census>),
     Stop,
+    /// A mistake of ours.
+    #[cfg(test)]
+    Panic,
 }
 
 impl Command {
@@ -148,7 +152,9 @@ impl Command {
     /// wait for an answer.
     pub fn discard(self) {
         match self {
-            Command::AddTransport { mut transport, .. } => transport.close(),
+            Command::AddTransport { mut transport, .. } => {
+                let _ = guard(move || transport.close());
+            }
             Command::Drain(job) | Command::DrainClient { job, .. } | Command::DrainSession { job, .. } => {
                 job.reactor_done(&[], &[]);
             }

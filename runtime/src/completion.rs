@@ -261,7 +261,8 @@ impl Shared {
             self.slab.free(index);
             client.entries.fetch_sub(1, AcqRel);
         }
-        self.hooks.drop_reference(run.cookie);
+        let port = &self.reactors[client.home()];
+        self.call(port, "Hooks::drop_reference", Some(run.key), || self.hooks.drop_reference(run.cookie));
         // A drain looks at the count itself, at the end of each turn.
         let _ = client.in_flight.leave();
     }
@@ -272,7 +273,7 @@ impl Shared {
         let mut returned = port.returned.take_all(&self.slab);
         while let Some(index) = returned.pop(&self.slab) {
             let (run, _) = self.run_of(index);
-            self.call_hook(|| self.hooks.release(&run));
+            self.call_hook(|| self.call(port, "Hooks::release", Some(run.key), || self.hooks.release(&run)));
             port.stats.released.fetch_add(1, Relaxed);
             // There is nobody to run it again.
             let finished = self.slab[index].word().finish(false);

@@ -45,8 +45,8 @@ pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 
 /// The embedder's side of its callbacks. All but `acquire` are called on the reactor that owns the client, one at a time
 /// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; what waits for
-/// reactors (drain, shutdown, census) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that panics takes its
-/// reactor with it: its connections are closed and its clients' runs lost; the other reactors go on.
+/// reactors (drain, shutdown, census) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that panics
+/// ends nothing but its call: see [`Event::Panicked`].
 ///
 /// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `referring_calls` and `encode` for every
 /// transmission, `done` once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for
@@ -142,6 +142,20 @@ pub enum Event {
         cookie: u64,
         /// The client.
         client: ClientId,
+    },
+    /// Code of the embedder panicked on a reactor; where, the panic hook of the process has told. The runtime goes on as
+    /// if it had returned, so that every run ends and is released once:
+    ///
+    /// - `prepare`: as [`Prepare::Refuse`]. `referring_calls` and `encode`: the run ends as [`Outcome::Unencodable`].
+    /// - `done`: as [`Done::Finish`]. `release`, `drop_reference` and `event`: as if nothing had happened.
+    /// - `ForeChannel::call`, and all of a `Transport`: its connection is closed.
+    ///
+    /// A panic of `acquire` goes to the caller of `try_run`; no run was begun.
+    Panicked {
+        /// What was called, such as "Hooks::done".
+        call: &'static str,
+        /// The callback that it was about.
+        key: Option<CallbackKey>,
     },
     /// A session, its new parameters or a binding could not be taken.
     SessionRefused {

@@ -18,6 +18,7 @@ mod completion;
 mod drain;
 #[cfg(not(loom))]
 mod fore;
+mod guard;
 #[cfg(not(loom))]
 mod hooks;
 #[cfg(not(loom))]

@@ -1,15 +1,16 @@
 //! What all threads share: the slab, the table of clients, and each reactor's front door. Read by many, changed by few;
 //! nothing here blocks a reactor or `try_run`.
 
-use crate::callback::{Arrivals, CallbackSlab, InFlight, Inbox, Parking};
+use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, Parking};
 use crate::command::Command;
 use crate::completion::QueueState;
 use crate::fore::ForeChannel;
-use crate::hooks::Hooks;
+use crate::guard::guard;
+use crate::hooks::{Event, Hooks};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
 use crate::settings::Settings;
-use crate::stats::ReactorStats;
+use crate::stats::{ReactorStats, count};
 use crate::wait::{Answer, WaitError};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
@@ -80,6 +81,35 @@ impl Shared {
         }
         let _restore = Restore(HOOKS_OF.replace(self.address()));
         hook()
+    }
+
+    /// Calls `what` of the embedder, on the reactor of `port`. `None`: it panicked, which is counted and told.
+    #[inline]
+    pub fn call<R>(
+        &self,
+        port: &ReactorPort,
+        what: &'static str,
+        key: Option<CallbackKey>,
+        call: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let answer = guard(call);
+        if answer.is_none() {
+            self.panicked(port, what, key);
+        }
+        answer
+    }
+
+    #[cold]
+    fn panicked(&self, port: &ReactorPort, call: &'static str, key: Option<CallbackKey>) {
+        count(&port.stats.embedder_panics);
+        if guard(|| self.hooks.event(&Event::Panicked { call, key })).is_none() {
+            count(&port.stats.embedder_panics);
+        }
+    }
+
+    /// Tells the embedder, on the reactor of `port`.
+    pub fn tell(&self, port: &ReactorPort, event: &Event) {
+        self.call(port, "Hooks::event", None, || self.hooks.event(event));
     }
 
     /// Whether this thread is in a hook of this runtime. To wait for a reactor there would be to wait for oneself.

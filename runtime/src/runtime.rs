@@ -31,9 +31,9 @@ pub enum Error {
     /// A hook (or another call from a reactor into the embedder's code) asked for something that waits for reactors.
     #[error("called from a hook, where nothing may be waited for")]
     InHook,
-    /// The reactor has ended, because a hook panicked or its back end failed; why is on stderr. Its clients' runs are
+    /// The reactor has ended, because its back end failed or by a mistake of ours; why is on stderr. Its clients' runs are
     /// lost, its connections are closed.
-    #[error("reactor {reactor} has ended: a hook panicked, or its back end failed")]
+    #[error("reactor {reactor} has ended: its back end failed, or by a mistake of ours; stderr says why")]
     ReactorEnded {
         /// Which.
         reactor: usize,

@@ -41,6 +41,8 @@ pub struct Stats {
     pub connections_condemned: u64,
     /// Fore-channel calls handed to the embedder.
     pub fore_calls: u64,
+    /// Calls of the embedder's code that panicked: see [`Event::Panicked`](crate::Event::Panicked).
+    pub embedder_panics: u64,
     /// Runs accepted and not completed.
     pub in_flight: u64,
     /// Cross-thread wake-ups of parked reactors.
@@ -133,7 +135,7 @@ macro_rules! reactor_stats {
 
 reactor_stats! {
     started, completed, released, replied, timed_out, cancelled, requeued, resent, callbacks_sent, calls_sent, resynchronised,
-    replies_unknown, replies_malformed, records_malformed, connections_condemned, connections_failed, fore_calls, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
+    replies_unknown, replies_malformed, records_malformed, connections_condemned, connections_failed, fore_calls, embedder_panics, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
 }
 
 /// Adds one to a counter that only the calling reactor writes: no locked instruction is needed.

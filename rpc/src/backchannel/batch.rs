@@ -42,8 +42,8 @@ fn joins<H: Host>(host: &H, token: Token) -> bool {
 
 fn refers<H: Host>(host: &H, token: Token) -> bool {
     let mut calls = ReferringCalls::probe();
-    host.referring(token, &mut calls);
-    calls.is_used()
+    // What fails goes alone as well, and fails there.
+    host.referring(token, &mut calls).is_err() || calls.is_used()
 }
 
 impl Backchannel {

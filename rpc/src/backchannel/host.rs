@@ -42,9 +42,10 @@ pub trait Host {
     fn prepare(&mut self, token: Token) -> bool;
 
     /// Names the calls of the fore channel that the callback depends on. Every time the same from `prepare` to the end of
-    /// the run, for they are part of the bytes.
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) {
+    /// the run, for they are part of the bytes. An error is one of [`encode`](Host::encode).
+    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
         let _ = (token, calls);
+        Ok(())
     }
 
     /// Writes the arguments of the operation, what follows `argop` in `nfs_cb_argop4`. Every time the same bytes from

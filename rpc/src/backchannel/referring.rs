@@ -5,8 +5,6 @@ use crate::nfs4::SessionId;
 
 /// Session id and count of one `referring_call_list4`.
 const LIST_BYTES: usize = 16 + 4;
-/// Sequence id, then slot id: one `referring_call4`.
-const CALL_BYTES: usize = 4 + 4;
 
 /// The referring call lists of one callback, written where they are sent. The calls of a session that are added one
 /// after the other make one list.
@@ -85,6 +83,9 @@ mod tests {
     use super::*;
     use crate::nfs4::callback::CbSequenceArgs;
     use crate::xdr::{Decode, Reader};
+
+    /// Sequence id, then slot id: one `referring_call4`.
+    const CALL_BYTES: usize = 4 + 4;
 
     fn session(id: u8) -> SessionId {
         SessionId([id; 16])

@@ -73,7 +73,7 @@ fn write_lone<H: Host>(
     host: &mut H,
 ) -> xdr::Result<usize> {
     let mut calls = ReferringCalls::new(space);
-    host.referring(token, &mut calls);
+    host.referring(token, &mut calls)?;
     if !calls.is_used() {
         return write_op(token, space, host);
     }
@@ -381,7 +381,7 @@ impl Backchannel {
         let mut len = 0;
         match call.token.filter(|_| !call.resync) {
             None => fixed_head[count_at..count_at + 4].copy_from_slice(&1u32.to_be_bytes()),
-            Some(token) if call.is_batch() => {
+            Some(_) if call.is_batch() => {
                 let mut runs = call.runs();
                 while let Some(token) = runs.next(host) {
                     len += write_op(token, &mut rest[len..], host).map_err(|e| failed(token, e))?;

@@ -111,10 +111,11 @@ impl Host for TestHost {
         assert_eq!(entry.prepared, 1, "prepare ran again for {token:?}");
         !entry.refuse
     }
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) {
+    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> Result<()> {
         for (session, sequence_id, slot) in &self.entries[token.0 as usize].referring {
             calls.add(*session, *sequence_id, *slot);
         }
+        Ok(())
     }
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
         let bytes = self.at(token).args_bytes;

@@ -25,6 +25,7 @@
 
 use super::CallbackKey;
 use super::state::{StateWord, Wait};
+use crate::guard::guard;
 use crate::sync::{AtomicBool, AtomicUsize, Handover, Ordering, Queue};
 use slab::Slab;
 use std::collections::HashMap;
@@ -59,7 +60,8 @@ impl<T> Waiter<T> {
         if self.answer.set(answer).is_ok()
             && let Some(waker) = self.waker.take()
         {
-            waker.wake();
+            // A waker is the embedder's code too.
+            let _ = guard(|| waker.wake());
         }
     }
 }

@@ -66,6 +66,8 @@ impl<I: Io> Reactor<I> {
                 let _ = answer.send(self.home.census());
             }
             Command::Stop => self.stop(),
+            #[cfg(test)]
+            Command::Panic => panic!("a mistake of ours, on purpose"),
             client => self.run_client_command(client),
         }
     }
@@ -105,7 +107,7 @@ impl<I: Io> Reactor<I> {
                     if let Some(known) = self.home.shared.clients.live(session.client) {
                         known.hide_session(session.serial);
                     }
-                    self.home.shared.hooks.event(&Event::SessionRefused { session, error });
+                    self.home.tell(&Event::SessionRefused { session, error });
                 }
             }
             Command::RemoveSession(session) => {
@@ -120,7 +122,7 @@ impl<I: Io> Reactor<I> {
                     client.backchannel.control(core_key(session), program, &credential, host)
                 });
                 if let Some(Err(error)) = set {
-                    self.home.shared.hooks.event(&Event::SessionRefused { session, error });
+                    self.home.tell(&Event::SessionRefused { session, error });
                 }
             }
             _ => {}
@@ -132,7 +134,7 @@ impl<I: Io> Reactor<I> {
         if self.stopping || self.io.attach(key, socket).is_err() {
             self.lines.begin_close(key);
             self.lines.forget(key);
-            self.home.shared.fore.closed(connection);
+            self.home.tell_closed(connection);
         }
     }
 
@@ -182,7 +184,7 @@ impl<I: Io> Reactor<I> {
         });
         match bound {
             Some(Ok(())) => {}
-            Some(Err(error)) => self.home.shared.hooks.event(&Event::SessionRefused { session, error }),
+            Some(Err(error)) => self.home.tell(&Event::SessionRefused { session, error }),
             // It has been forgotten since the connection learnt about it.
             None => self.part(connection, session.client),
         }
@@ -247,12 +249,13 @@ impl<I: Io> Reactor<I> {
         }
         match transport {
             Some(mut transport) => {
-                transport.close();
+                self.home.call("Transport::close", || transport.close());
+                self.home.call("Transport::drop", || drop(transport));
                 self.lines.forget(key);
             }
             None => self.io.detach(key),
         }
-        self.home.shared.fore.closed(id);
+        self.home.tell_closed(id);
     }
 
     /// Connections that the core judged dead. They must be shut down before the same calls go out on another one (RFC

@@ -4,6 +4,7 @@ use super::draining::{ClientDrain, Draining, core_key};
 use super::host::ClientHost;
 use super::owed::Owed;
 use crate::callback::{CallbackEntry, WaitTable};
+use crate::hooks::Event;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ClientShared, ReactorPort, Shared};
@@ -152,6 +153,21 @@ impl Home {
 
     pub fn port(&self) -> &ReactorPort {
         &self.shared.reactors[self.reactor]
+    }
+
+    /// Calls the embedder's code.
+    pub fn call<R>(&self, what: &'static str, call: impl FnOnce() -> R) -> Option<R> {
+        self.shared.call(self.port(), what, None, call)
+    }
+
+    /// Tells the embedder.
+    pub fn tell(&self, event: &Event) {
+        self.shared.tell(self.port(), event);
+    }
+
+    /// Tells the embedder that a connection is gone.
+    pub fn tell_closed(&self, connection: ConnectionId) {
+        self.call("ForeChannel::closed", || self.shared.fore.closed(connection));
     }
 
     pub fn count_reply(&self, handled: Handled) {

@@ -11,7 +11,7 @@ use crate::stats::count;
 use crate::wait::{Answer, Ended};
 use ringback_rpc::backchannel::{self, Host, ReferringCalls, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
-use ringback_rpc::xdr::{self, Writer};
+use ringback_rpc::xdr::{self, Writer, XdrError, XdrErrorKind};
 
 /// The driver of one client's backchannel: its tokens are indices of slab entries. The run owns its entry while the core
 /// holds the token (rule R1), so the generation cannot change.
@@ -57,6 +57,11 @@ impl ClientHost<'_> {
         }
     }
 
+    /// Calls a hook.
+    fn call<R>(&self, what: &'static str, run: &Run, call: impl FnOnce() -> R) -> Option<R> {
+        self.shared.call(self.port, what, Some(run.key), call)
+    }
+
     fn count_outcome(&mut self, run: &Run, outcome: &Outcome<'_>) {
         let stats = &self.port.stats;
         count(&stats.completed);
@@ -100,7 +105,7 @@ impl ClientHost<'_> {
     /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `told`: what those
     /// are told who wait for the run.
     fn end(&mut self, token: Token, run: &Run, keep_rearm: bool, told: Option<&Outcome<'_>>) {
-        self.shared.hooks.release(run);
+        self.call("Hooks::release", run, || self.shared.hooks.release(run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
         let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
@@ -152,16 +157,20 @@ impl Host for ClientHost<'_> {
     }
 
     fn prepare(&mut self, token: Token) -> bool {
-        self.shared.hooks.prepare(&self.run(token)) == Prepare::Send
+        let run = self.run(token);
+        self.call("Hooks::prepare", &run, || self.shared.hooks.prepare(&run)) == Some(Prepare::Send)
     }
 
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) {
-        self.shared.hooks.referring_calls(&self.run(token), calls);
+    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
+        let run = self.run(token);
+        let named = self.call("Hooks::referring_calls", &run, || self.shared.hooks.referring_calls(&run, calls));
+        named.ok_or(XdrError { what: "Hooks::referring_calls", offset: 0, kind: XdrErrorKind::EncoderFailed })
     }
 
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
         let run = self.run(token);
-        self.shared.hooks.encode(&run, args)?;
+        let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
+        self.call("Hooks::encode", &run, || self.shared.hooks.encode(&run, args)).unwrap_or(Err(failed))?;
         // The time until the return is overdue begins here and not with the request, which may have waited for a path
         // for most of it.
         if matches!(run.op, CallbackOp::Recall | CallbackOp::LayoutRecall) && self.entry(token).word().recalled() {
@@ -174,7 +183,8 @@ impl Host for ClientHost<'_> {
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
         let waited = self.entry(token).word().settle();
         let run = self.run(token);
-        match self.shared.hooks.done(&run, outcome) {
+        let answer = self.call("Hooks::done", &run, || self.shared.hooks.done(&run, outcome));
+        match answer.unwrap_or(Done::Finish) {
             Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
                 // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
                 self.entry(token).word().requeue();
@@ -213,7 +223,7 @@ impl Host for ClientHost<'_> {
             // The core may learn to tell more; nothing of that is for the embedder yet.
             _ => return,
         };
-        self.shared.hooks.event(&told);
+        self.shared.tell(self.port, &told);
     }
 }
 

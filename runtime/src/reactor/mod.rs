@@ -32,7 +32,6 @@ use connection::Lines;
 use draining::Cancels;
 use home::Home;
 use retry::Retry;
-use ringback_rpc::backchannel::Token;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;

@@ -138,7 +138,7 @@ impl Home {
             }
             // To a client that was removed nobody can be overdue.
             if let Some(client) = self.client(client).filter(|client| !client.removed).map(|client| client.id) {
-                self.shared.hooks.event(&Event::ReturnOverdue { key: record.key(), cookie, client });
+                self.tell(&Event::ReturnOverdue { key: record.key(), cookie, client });
             }
         }
     }

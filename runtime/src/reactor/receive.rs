@@ -72,7 +72,11 @@ impl<I: Io> Reactor<I> {
         }
         connection.paused = true;
         match &mut connection.transport {
-            Some(transport) => transport.pause(),
+            Some(transport) => {
+                if self.home.call("Transport::pause", || transport.pause()).is_none() {
+                    return self.close(key);
+                }
+            }
             None => self.io.pause(key),
         }
         self.tell_held(key, None);
@@ -115,7 +119,11 @@ impl<I: Io> Reactor<I> {
         {
             connection.paused = false;
             match &mut connection.transport {
-                Some(transport) => transport.resume(),
+                Some(transport) => {
+                    if self.home.call("Transport::resume", || transport.resume()).is_none() {
+                        return self.close(key);
+                    }
+                }
                 None => self.io.resume(key),
             }
             self.tell_held(key, None);
@@ -170,10 +178,15 @@ fn call(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: 
     connection.call_serial += 1;
     let token = CallToken { connection: connection.id, serial: connection.call_serial };
     let mut out = ReplyTo { out: &mut connection.out, pool, fate: Fate::Dropped };
-    home.shared.fore.call(Call { token, record, out: &mut out });
+    let call = Call { token, record, out: &mut out };
+    let answered = home.call("ForeChannel::call", || home.shared.fore.call(call));
     out.out.release(out.pool);
     if out.fate == Fate::Deferred {
         connection.calls_unanswered += 1;
+    }
+    if answered.is_none() {
+        // Nobody knows what the client was to be told. It asks again on the next connection.
+        home.port().post(Command::CloseConnection(connection.id));
     }
 }
 

@@ -77,7 +77,10 @@ impl<I: Io> Reactor<I> {
             let Some(buf) = connection.out.next(pool) else { continue };
             connection.out.sending = true;
             if let Some(transport) = &mut connection.transport {
-                transport.send(Outbound::new(buf, connection.id, Arc::clone(&self.home.shared)));
+                let outbound = Outbound::new(buf, connection.id, Arc::clone(&self.home.shared));
+                if self.home.call("Transport::send", || transport.send(outbound)).is_none() {
+                    self.home.port().post(Command::CloseConnection(connection.id));
+                }
             } else if let Err(buf) = self.io.send(connection.key, buf) {
                 // Not queued: the submission queue is full. The next turn empties it, or the kernel has no memory.
                 connection.out.sending = false;

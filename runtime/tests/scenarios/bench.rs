@@ -10,6 +10,7 @@ use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::record::RecordReader;
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ pub struct Seen {
 pub enum Stage {
     Acquire,
     Prepare,
+    Referring,
     Encode,
     Done,
     Release,
@@ -51,6 +53,9 @@ pub struct Embedder {
     pub answers: Mutex<VecDeque<Done>>,
     /// By cookie: session, sequence id and slot of the fore-channel calls that it depends on.
     pub referring: Mutex<HashMap<u64, Vec<([u8; 16], u32, u32)>>>,
+    pub closed: Mutex<Vec<ConnectionId>>,
+    pub call_panics: AtomicBool,
+    pub event_panics: AtomicBool,
     actions: Mutex<Vec<(u64, Stage, Action)>>,
     runtime: OnceLock<Runtime>,
 }
@@ -79,6 +84,7 @@ impl Hooks for Embedder {
         Prepare::Send
     }
     fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
+        self.enter(run.cookie, Stage::Referring, |_| ());
         for (session, sequence_id, slot) in self.referring.lock().unwrap().get(&run.cookie).into_iter().flatten() {
             calls.add(SessionId(*session), *sequence_id, *slot);
         }
@@ -98,12 +104,18 @@ impl Hooks for Embedder {
         self.enter(cookie, Stage::DropReference, |s| s.dropped += 1);
     }
     fn event(&self, event: &Event) {
+        assert!(!self.event_panics.load(SeqCst), "a panic of the embedder, on purpose");
         self.events.lock().unwrap().push(event.clone());
     }
 }
 
 impl ForeChannel for Embedder {
-    fn call(&self, _: Call<'_>) {}
+    fn call(&self, _: Call<'_>) {
+        assert!(!self.call_panics.load(SeqCst), "a panic of the embedder, on purpose");
+    }
+    fn closed(&self, connection: ConnectionId) {
+        self.closed.lock().unwrap().push(connection);
+    }
 }
 
 struct Wire(Sender<Vec<u8>>);

@@ -9,6 +9,7 @@ mod clients;
 mod control;
 mod drains;
 mod many;
+mod panics;
 mod paths;
 mod runs;
 mod sessions;
