@@ -32,6 +32,7 @@ use connection::Lines;
 use draining::Cancels;
 use home::Home;
 use retry::Retry;
+use ringback_rpc::backchannel::Token;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;

@@ -42,6 +42,9 @@ pub enum Stage {
     DropReference,
 }
 
+/// Session, sequence id and slot of a fore-channel call.
+pub type Named = ([u8; 16], u32, u32);
+
 type Action = Box<dyn FnOnce(&Runtime) + Send>;
 
 /// An embedder that counts by cookie, and does once in a hook what it was told.
@@ -51,8 +54,8 @@ pub struct Embedder {
     pub events: Mutex<Vec<Event>>,
     /// What `done` answers next; then it finishes.
     pub answers: Mutex<VecDeque<Done>>,
-    /// By cookie: session, sequence id and slot of the fore-channel calls that it depends on.
-    pub referring: Mutex<HashMap<u64, Vec<([u8; 16], u32, u32)>>>,
+    /// By cookie: the fore-channel calls that it depends on.
+    pub referring: Mutex<HashMap<u64, Vec<Named>>>,
     pub closed: Mutex<Vec<ConnectionId>>,
     pub call_panics: AtomicBool,
     pub event_panics: AtomicBool,
@@ -305,7 +308,7 @@ pub struct Called {
     pub sequence: u32,
     pub slot: u32,
     /// The calls of all referring call lists.
-    pub referring: Vec<([u8; 16], u32, u32)>,
+    pub referring: Vec<Named>,
     /// The operation and its cookie; `None`: a lone CB_SEQUENCE.
     pub op: Option<(u32, u64)>,
 }
