@@ -107,6 +107,7 @@ fn assert_within_the_rules(tally: &Tally) {
         "{tally:?}"
     );
     assert_eq!((tally.wrong_program, tally.wrong_credential, tally.other_credential), (0, 0, 0), "{tally:?}");
+    assert_eq!(tally.replaced_parameters, 0, "nothing new has a program or a credential that was replaced: {tally:?}");
     assert!(tally.failures.is_empty(), "{tally:?}");
 }
 
@@ -126,6 +127,7 @@ fn t20_a_storm_cut_three_times_completes_each_callback_once() {
         }
         assert_eq!((tally.cuts, tally.total().distinct), (3 * 16, DELEGATIONS), "{tally:?}");
         assert_within_the_rules(&tally);
+        assert!((16..=3 * 16).contains(&tally.controls), "each client replaces both after a cut: {tally:?}");
         assert!(storm.server.runtime().stats().resent > 0, "something was out when a connection was cut");
         storm.server.shutdown(Duration::from_secs(1)).unwrap();
     }

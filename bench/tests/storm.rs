@@ -140,7 +140,8 @@ fn callbacks_survive_that_every_connection_is_cut() {
     for backend in BACKENDS {
         let Some((v, output)) = small(backend, &["--cut-connections", "2", "--session-slots", "16"]) else { continue };
         assert_balanced(&v, &output);
-        assert_eq!(number(&v, "/swarm/cuts"), 8);
+        assert_eq!((number(&v, "/swarm/cuts"), number(&v, "/swarm/other_credential")), (8, 0));
+        assert!(number(&v, "/swarm/controls") >= 4, "each client has other parameters in the end");
         assert_eq!(number(&v, "/swarm/recalled"), DELEGATIONS);
     }
 }

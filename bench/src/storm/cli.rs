@@ -104,7 +104,7 @@ pub struct Args {
     /// Clients that answer NFS4ERR_DELAY for ever
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub delay_clients: u32,
-    /// Times that every connection is cut and rebound during the recalls
+    /// Times that every connection is cut and rebound during the recalls, with other callback parameters
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cut_connections: u32,
     /// Lease time of the server half, in seconds [default: 90]

@@ -168,6 +168,7 @@ fn swarm_half(t: &mut Table, s: &SwarmTally) {
         ("  answered NFS4ERR_DELAY", s.delayed),
         ("  resends recognised", s.resends),
         ("  connections cut", s.cuts),
+        ("  parameters replaced", s.controls),
         ("  unknown", s.unknown),
         ("  opens without delegation", s.not_granted),
         ("  recalled again on request", s.repeated),

@@ -215,8 +215,11 @@ pub struct SwarmTally {
     pub repeated: u64,
     /// Records that could not be decoded.
     pub malformed: u64,
-    /// Callbacks against the session's rules, with a wrong credential or program; replies to nothing.
+    /// Callbacks against the session's rules, with a wrong credential or program, or with one that was replaced; replies to
+    /// nothing.
     pub against_rules: u64,
+    /// Callbacks with a credential that is not the one that goes with their program.
+    pub other_credential: u64,
     /// CB_RECALLs for what was never granted.
     pub unknown: u64,
     /// Delegations of clients that are neither dead nor told to answer DELAY for which no CB_RECALL arrived.
@@ -233,6 +236,8 @@ pub struct SwarmTally {
     pub resends: u64,
     /// Connections that were cut on purpose.
     pub cuts: u64,
+    /// Times that a client had program and credential of its callbacks replaced: after each cut.
+    pub controls: u64,
     /// Connections that the server closed, or that broke.
     pub connections_lost: u64,
     /// Opens for write that made the server recall.

@@ -197,7 +197,13 @@ fn tally_of(t: &Tally) -> SwarmTally {
         doubled: total.doubled,
         repeated: total.repeated,
         malformed: t.malformed,
-        against_rules: t.misordered + t.sequence_errors + t.wrong_credential + t.wrong_program + t.unknown_xid,
+        against_rules: t.misordered
+            + t.sequence_errors
+            + t.wrong_credential
+            + t.wrong_program
+            + t.replaced_parameters
+            + t.unknown_xid,
+        other_credential: t.other_credential,
         unknown: total.unknown_stateid,
         missed_live: live.iter().map(|r| r.granted.saturating_sub(r.distinct)).sum(),
         returned: total.delegreturns_ok,
@@ -206,6 +212,7 @@ fn tally_of(t: &Tally) -> SwarmTally {
         callbacks: t.callbacks,
         resends: t.replays,
         cuts: t.cuts,
+        controls: t.controls,
         connections_lost: t.connections_lost,
         triggered: t.triggered,
         failures: t.failures.clone(),

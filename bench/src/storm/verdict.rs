@@ -98,6 +98,9 @@ fn judge_both(options: &Options, s: &ServerResults, t: &SwarmTally, interrupted:
             format!("the server granted {} delegations, the swarm has seen {}", s.granted, t.granted)
         });
     }
+    // Another server may put a name of its own into the credential; ours does not.
+    let other = t.other_credential;
+    expect(found, other == 0, || format!("{other} callbacks with a credential that does not go with their program"));
     // What the runtime says was answered, the swarm must have received.
     let answered = s.outcomes.ok + s.outcomes.delivered_unknown;
     expect(found, answered <= t.recalled, || {
@@ -152,7 +155,7 @@ mod tests {
     #[test]
     fn each_loss_is_named() {
         type Change = fn(&mut Results);
-        let cases: [(Change, &str); 20] = [
+        let cases: [(Change, &str); 21] = [
             (|r| server(r).completed -= 1, "accepted but"),
             (|r| server(r).released -= 1, "released"),
             (|r| server(r).in_flight = 1, "in flight"),
@@ -166,6 +169,7 @@ mod tests {
             (|r| swarm(r).malformed = 1, "malformed"),
             (|r| swarm(r).against_rules = 1, "against the rules"),
             (|r| swarm(r).granted_twice = 1, "granted twice"),
+            (|r| swarm(r).other_credential = 1, "with a credential"),
             (|r| swarm(r).kept_live = 1, "not returned"),
             (|r| swarm(r).failures = vec!["client 3 gave up".into(); 12], "2 more clients"),
             (|r| swarm(r).unknown = 1, "never granted"),

@@ -3,6 +3,7 @@
 use super::config::Behaviour;
 use super::fore::ForeChannel;
 use super::outgoing::Outgoing;
+use super::parameters::Parameters;
 use super::returns::{Return, ReturnQueue};
 use super::tally::{Delegations, Recalled, Tally};
 use ringback_rpc::message::{AcceptStatus, AuthStatus, CallHeader, Rejected, ReplyBody, ReplyHeader, flavor};
@@ -29,8 +30,6 @@ pub(crate) struct Host<'a> {
     pub(crate) behaviour: Behaviour,
     pub(crate) slow_delay_ns: u64,
     pub(crate) return_delegations: bool,
-    /// The AUTH_SYS body of csa_sec_parms.
-    pub(crate) credential: &'a [u8],
     pub(crate) fore: &'a ForeChannel,
     pub(crate) delegations: &'a mut Delegations,
     pub(crate) returns: &'a mut ReturnQueue,
@@ -49,6 +48,8 @@ struct BackSlot {
     sequence_id: Option<u32>,
     /// Its answer is still held back.
     executing: bool,
+    /// One callback with parameters that were replaced may be on its way: it was out already, or is sent again as it was.
+    may_be_late: bool,
     /// The delegations whose recalls it executed.
     recalled: Vec<[u8; OTHER_SIZE]>,
 }
@@ -65,7 +66,9 @@ struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct BackChannel {
     session_id: SessionId,
-    program: u32,
+    parameters: Parameters,
+    /// Those of the callback at hand.
+    generation: u32,
     /// Most operations in one callback, CB_SEQUENCE included.
     operations_max: u32,
     slots: Vec<BackSlot>,
@@ -76,9 +79,20 @@ pub(crate) struct BackChannel {
 }
 
 impl BackChannel {
-    pub(crate) fn new(session_id: SessionId, program: u32, slots: u32, operations_max: u32) -> Self {
+    pub(crate) fn new(session_id: SessionId, parameters: Parameters, slots: u32, operations_max: u32) -> Self {
         let slots = vec![BackSlot::default(); slots.max(1) as usize];
-        BackChannel { session_id, program, operations_max, slots, held: VecDeque::new(), current: None }
+        BackChannel { session_id, parameters, operations_max, slots, ..BackChannel::default() }
+    }
+
+    /// What the server is to be asked to use from now on.
+    pub(crate) fn next_parameters(&mut self) -> (u32, &Parameters) {
+        (self.parameters.ask(), &self.parameters)
+    }
+
+    /// The server has agreed to use them for what it sends anew.
+    pub(crate) fn agreed(&mut self, generation: u32) {
+        self.parameters.agree(generation);
+        self.slots.iter_mut().for_each(|slot| slot.may_be_late = true);
     }
 
     /// Answers a CALL record, at once or later.
@@ -148,13 +162,13 @@ impl BackChannel {
     }
 
     /// What is refused on the level of RPC: another program or version, and credentials. AUTH_NONE is for CB_NULL only.
-    fn refusal(&self, call: &CallHeader<'_>, host: &mut Host<'_>) -> Option<ReplyHeader<'static>> {
+    fn refusal(&mut self, call: &CallHeader<'_>, host: &mut Host<'_>) -> Option<ReplyHeader<'static>> {
         let accepted = |status| Some(ReplyHeader::accepted(call.xid, status));
         let tally = &mut *host.tally;
         tally.wrong_program += 1;
-        if call.program != self.program {
+        let Some(generation) = self.parameters.generation(call.program) else {
             return accepted(AcceptStatus::ProgUnavail);
-        }
+        };
         if !matches!(call.version, 1 | 4) {
             return accepted(AcceptStatus::ProgMismatch { low: 1, high: 4 });
         }
@@ -170,7 +184,8 @@ impl BackChannel {
             let body = ReplyBody::Denied(Rejected::AuthError(AuthStatus::BadCred));
             return Some(ReplyHeader { xid: call.xid, body });
         }
-        tally.other_credential += u64::from(call.credential.body != host.credential);
+        self.generation = generation;
+        tally.other_credential += u64::from(!self.parameters.is_credential(generation, call.credential.body));
         None
     }
 
@@ -240,6 +255,9 @@ impl BackChannel {
                 let slot = &mut self.slots[index];
                 slot.sequence_id = Some(args.sequence_id);
                 slot.recalled.clear();
+                let replaced = self.generation < self.parameters.agreed();
+                host.tally.replaced_parameters += u64::from(replaced && !slot.may_be_late);
+                slot.may_be_late = false;
                 self.current = Some(index);
                 host.tally.callbacks += 1;
             }

@@ -5,13 +5,14 @@ use super::config::{Behaviour, SwarmConfig};
 use super::fore::{Caller, File, ForeChannel, Work};
 use super::opens::Opens;
 use super::outgoing::Outgoing;
+use super::parameters::Parameters;
 use super::returns::ReturnQueue;
 use super::setup::{self, Step};
 use super::tally::{Delegations, Tally};
-use ringback_rpc::message::{AcceptStatus, AuthSys, MessageType, ReplyBody, ReplyHeader, peek};
+use ringback_rpc::message::{AcceptStatus, MessageType, ReplyBody, ReplyHeader, peek};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::fore::{BindConnToSessionOk, BoundDirection, CompoundRes, OpRes};
-use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
+use ringback_rpc::xdr::{Decode, Reader, Writer};
 
 /// How long a call waits that the server delayed: what the Linux client begins with.
 pub(crate) const DELAY_NS: u64 = 100_000_000;
@@ -68,6 +69,9 @@ pub(crate) struct Client {
     pub(crate) opens: Opens,
     /// Opens for write that have no final answer yet.
     pub(crate) writes: usize,
+    /// BACKCHANNEL_CTL is to be sent, and has not been answered.
+    pub(crate) control_due: bool,
+    pub(crate) control_out: bool,
     pub(crate) delegations: Delegations,
     pub(crate) returns: ReturnQueue,
     /// Nothing is returned before, because the server said NFS4ERR_DELAY.
@@ -92,12 +96,14 @@ impl Client {
             stage: Stage::New,
             alone: None,
             repeat_ns: None,
-            caller: Caller::new(credential(index, config)),
+            caller: Caller::new(Parameters::new(index, config).credential()),
             fore: ForeChannel::default(),
             back: BackChannel::default(),
             id: setup::Identity::new(index, config, incarnation),
             opens: Opens::default(),
             writes: 0,
+            control_due: false,
+            control_out: false,
             delegations: Delegations::default(),
             returns: ReturnQueue::default(),
             returns_after_ns: 0,
@@ -115,7 +121,8 @@ impl Client {
 
     /// Whether nothing is under way: no call, no open and no return that waits.
     pub(crate) fn is_idle(&self) -> bool {
-        self.fore.busy() == 0 && self.opens.is_done() && self.returns.is_empty() && self.writes == 0
+        let nothing_due = self.returns.is_empty() && self.writes == 0 && !self.control_due;
+        self.fore.busy() == 0 && self.opens.is_done() && nothing_due
     }
 
     /// The connection is up, for the first time or again.
@@ -164,7 +171,6 @@ impl Client {
             behaviour: self.behaves(),
             slow_delay_ns: turn.config.slow_delay.as_nanos() as u64,
             return_delegations: turn.config.return_delegations,
-            credential: &self.caller.credential,
             fore: &self.fore,
             delegations: &mut self.delegations,
             returns: &mut self.returns,
@@ -243,6 +249,7 @@ impl Client {
             Work::Return(back) => self.returned(back, results, turn),
             Work::Reclaim => self.reclaimed(results, turn),
             Work::Directory => self.found_directory(results, turn),
+            Work::Control(generation) => self.controlled(generation, results, turn),
             Work::Renew => {}
         }
     }
@@ -251,6 +258,9 @@ impl Client {
     pub(crate) fn pump(&mut self, turn: &mut Turn<'_>) {
         if self.stage != Stage::Ready {
             return;
+        }
+        if self.control_due && !self.control_out && self.fore.has_room() {
+            self.start_control(turn);
         }
         while self.fore.has_room() {
             let may_return = self.returns_after_ns <= turn.now_ns;
@@ -321,6 +331,7 @@ impl Client {
         }
         self.stage = Stage::Ready;
         self.fore.resend_all(turn.out);
+        self.control_due = true;
     }
 }
 
@@ -341,14 +352,4 @@ impl<'a> Results<'a> {
         }
         result
     }
-}
-
-/// The AUTH_SYS body that the client calls with, and wants to be called with.
-fn credential(index: u32, config: &SwarmConfig) -> Vec<u8> {
-    let mut space = [0; 64];
-    let mut w = Writer::new(&mut space);
-    let sys = AuthSys::new(index, b"ringback-swarm", config.uid, config.gid, &[]);
-    let written = sys.map(|sys| sys.encode(&mut w));
-    debug_assert_eq!(written, Some(Ok(())));
-    w.written().to_vec()
 }

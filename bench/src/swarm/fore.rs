@@ -33,6 +33,8 @@ pub(crate) enum Work {
     Write(File),
     /// DELEGRETURN.
     Return(Return),
+    /// BACKCHANNEL_CTL, with parameters of this generation.
+    Control(u32),
     /// SEQUENCE alone.
     Renew,
 }
@@ -160,7 +162,7 @@ impl ForeChannel {
             slot_id: index as u32,
             highest_slot_id: highest as u32,
             // What changes state is cached, as the Linux client asks: after a cut its answer must be had again.
-            cache_this: matches!(work, Work::Open(_) | Work::Write(_) | Work::Return(_)),
+            cache_this: matches!(work, Work::Open(_) | Work::Write(_) | Work::Return(_) | Work::Control(_)),
         };
         let xid = caller.next_xid(index as u32);
         let request = out.record(CALL_BYTES_MAX, |w| {

@@ -4,7 +4,7 @@
 //!
 //! - `config`: how many clients, and how they behave.
 //! - `client`: one client's protocol state, sans-IO: `setup` makes the session, `work` opens and returns; `fore` and
-//!   `callback` are its two channels.
+//!   `callback` are its two channels, `parameters` what it wants to be called with.
 //! - `engine`: the loop, over one `link` (client and socket) each; one turn reads all that is there, handles all
 //!   records and writes once per connection.
 //! - `tally`: what was seen.
@@ -19,6 +19,7 @@ mod fore;
 mod link;
 mod opens;
 mod outgoing;
+mod parameters;
 mod returns;
 mod setup;
 mod tally;

@@ -4,11 +4,12 @@ use super::callback::{BackChannel, REQUEST_BYTES_MAX, reply_bytes_max};
 use super::client::{Client, DELAY_NS, Results, Stage, Turn};
 use super::config::SwarmConfig;
 use super::fore::{CALL_BYTES_MAX, ForeChannel, Work};
+use super::parameters::Parameters;
 use ringback_rpc::message::AuthSys;
 use ringback_rpc::nfs4::fore::{
-    BindConnToSessionArgs, BindDirection, ChannelAttrs, ClientOwner, CreateSessionArgs, CreateSessionOk,
-    DestroyClientIdArgs, DestroySessionArgs, ExchangeIdArgs, GetAttrArgs, LookupArgs, Op, OpArgs, OpRes, Opaque4,
-    PutFhArgs, ReclaimCompleteArgs, StateProtectArgs, create_session_flag,
+    BackchannelCtlArgs, BindConnToSessionArgs, BindDirection, ChannelAttrs, ClientOwner, CreateSessionArgs,
+    CreateSessionOk, DestroyClientIdArgs, DestroySessionArgs, ExchangeIdArgs, GetAttrArgs, LookupArgs, Op, OpArgs,
+    OpRes, Opaque4, PutFhArgs, ReclaimCompleteArgs, StateProtectArgs, create_session_flag,
 };
 use ringback_rpc::nfs4::{Bitmap4, CallbackSecParms, ClientId4, FHSIZE, FileHandle, List, Status, Verifier4, attr};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
@@ -43,7 +44,6 @@ pub(crate) struct Identity {
     client_id: ClientId4,
     /// The sequence id of CREATE_SESSION.
     sequence_id: u32,
-    pub(crate) program: u32,
     directory: Option<([u8; FHSIZE], usize)>,
     pub(crate) renew_ns: u64,
 }
@@ -55,9 +55,6 @@ impl Identity {
             incarnation,
             client_id: ClientId4::default(),
             sequence_id: 0,
-            // In the transient range (RFC 5531 section 8.4), and not the number in the XDR, so that a server that takes
-            // that one instead of what it was told is found out.
-            program: 0x4100_0000 + index,
             directory: None,
             renew_ns: config.renew_interval.map_or(RENEW_NS, |every| every.as_nanos() as u64),
         }
@@ -99,12 +96,13 @@ impl Client {
 
     fn call_alone(&mut self, step: Step, turn: &mut Turn<'_>) {
         let xid = self.caller.next_xid(0);
+        let parameters = Parameters::new(self.index, turn.config);
         let (id, caller, session_id) = (&self.id, &self.caller, self.fore.session_id());
         let written = turn.out.record(CALL_BYTES_MAX, |w| {
             caller.head(xid, 1, w)?;
             match step {
                 Step::ExchangeId => OpArgs::ExchangeId(exchange_id(id)).encode(w),
-                Step::CreateSession => create_session(id, turn.config, &caller.credential, w),
+                Step::CreateSession => create_session(id, turn.config, &parameters, w),
                 Step::Bind => {
                     let direction = BindDirection::BackOrBoth;
                     OpArgs::BindConnToSession(BindConnToSessionArgs { session_id, direction, rdma: false }).encode(w)
@@ -157,8 +155,33 @@ impl Client {
         self.fore = ForeChannel::new(ok.session_id, slots.min(ok.fore_channel.requests_max));
         let back = &ok.back_channel;
         let operations = turn.config.callback_operations.min(back.operations_max);
-        self.back = BackChannel::new(ok.session_id, self.id.program, slots.min(back.requests_max), operations);
+        let parameters = Parameters::new(self.index, turn.config);
+        self.back = BackChannel::new(ok.session_id, parameters, slots.min(back.requests_max), operations);
         self.begin(Step::Reclaim, turn);
+    }
+
+    /// BACKCHANNEL_CTL: the session has a new connection, and the client wants to be called with something else on it.
+    pub(crate) fn start_control(&mut self, turn: &mut Turn<'_>) {
+        (self.control_due, self.control_out) = (false, true);
+        let (generation, parameters) = self.back.next_parameters();
+        let (callback_program, credential) = (parameters.program(), parameters.credential());
+        self.start(Work::Control(generation), 1, turn, |w| {
+            let security = [CallbackSecParms::Sys(AuthSys::decode(&mut Reader::new(&credential))?)];
+            OpArgs::BackchannelCtl(BackchannelCtlArgs { callback_program, security: List::Slice(&security) }).encode(w)
+        });
+    }
+
+    /// The answer to BACKCHANNEL_CTL.
+    pub(crate) fn controlled(&mut self, generation: u32, results: &mut Results<'_>, turn: &mut Turn<'_>) {
+        self.control_out = false;
+        match results.next() {
+            Some(OpRes::BackchannelCtl(Ok(()))) => {
+                self.back.agreed(generation);
+                turn.tally.controls += 1;
+            }
+            Some(other) => self.fail(format!("{} failed with {}", other.op(), other.status()), turn.tally),
+            None => self.fail("BACKCHANNEL_CTL got no result".into(), turn.tally),
+        }
     }
 
     /// RECLAIM_COMPLETE was answered. A server that remembers the client id says that it was done before.
@@ -226,8 +249,9 @@ fn exchange_id(id: &Identity) -> ExchangeIdArgs<'_> {
     }
 }
 
-fn create_session(id: &Identity, config: &SwarmConfig, credential: &[u8], w: &mut Writer<'_>) -> xdr::Result<()> {
-    let security = [CallbackSecParms::Sys(AuthSys::decode(&mut Reader::new(credential))?)];
+fn create_session(id: &Identity, config: &SwarmConfig, parameters: &Parameters, w: &mut Writer<'_>) -> xdr::Result<()> {
+    let credential = parameters.credential();
+    let security = [CallbackSecParms::Sys(AuthSys::decode(&mut Reader::new(&credential))?)];
     let fore_channel = ChannelAttrs {
         header_pad_bytes: 0,
         request_bytes_max: CALL_BYTES_MAX as u32,
@@ -250,7 +274,7 @@ fn create_session(id: &Identity, config: &SwarmConfig, credential: &[u8], w: &mu
         flags: create_session_flag::CONN_BACK_CHAN,
         fore_channel,
         back_channel,
-        callback_program: id.program,
+        callback_program: parameters.program(),
         security: List::Slice(&security),
     })
     .encode(w)

@@ -67,8 +67,14 @@ pub struct Tally {
     pub malformed: u64,
     /// Callbacks refused for their credential: AUTH_NONE on anything but CB_NULL, or a flavor that was not offered.
     pub wrong_credential: u64,
-    /// Callbacks with AUTH_SYS but not the credential of csa_sec_parms. They are answered.
+    /// Callbacks with AUTH_SYS but not the credential that goes with their program (csa_sec_parms, bca_sec_parms). They are
+    /// answered.
     pub other_credential: u64,
+    /// Callbacks executed with a program that BACKCHANNEL_CTL had replaced, where none that was sent before can be meant:
+    /// each session slot may have had one out.
+    pub replaced_parameters: u64,
+    /// BACKCHANNEL_CTLs that succeeded: after each cut, the client wants to be called with another program and credential.
+    pub controls: u64,
     /// Callbacks for another program, version or procedure.
     pub wrong_program: u64,
     /// CB_NULLs answered.

@@ -1,9 +1,10 @@
 //! The replier half, rule by rule (what the Linux client checks).
 
 use crate::swarm::callback::{BackChannel, Host};
-use crate::swarm::config::Behaviour;
+use crate::swarm::config::{Behaviour, SwarmConfig};
 use crate::swarm::fore::{Caller, ForeChannel, Work};
 use crate::swarm::outgoing::Outgoing;
+use crate::swarm::parameters::Parameters;
 use crate::swarm::returns::ReturnQueue;
 use crate::swarm::tally::{Delegations, Tally};
 use proptest::prelude::*;
@@ -16,6 +17,11 @@ use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
 
 const SESSION: SessionId = SessionId([5; 16]);
 const PROGRAM: u32 = 0x4100_0007;
+
+/// Those of the client that has this program.
+fn parameters() -> Parameters {
+    Parameters::new(7, &SwarmConfig::new("127.0.0.1:1".parse().unwrap()))
+}
 
 struct Bench {
     back: BackChannel,
@@ -30,7 +36,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let mut bench = Bench {
-            back: BackChannel::new(SESSION, PROGRAM, 4, 2),
+            back: BackChannel::new(SESSION, parameters(), 4, 2),
             fore: ForeChannel::new(SESSION, 4),
             delegations: Delegations::default(),
             returns: ReturnQueue::default(),
@@ -52,7 +58,6 @@ impl Bench {
             behaviour: self.behaviour,
             slow_delay_ns: 10,
             return_delegations: true,
-            credential: &[1, 2, 3, 4],
             fore: &self.fore,
             delegations: &mut self.delegations,
             returns: &mut self.returns,
@@ -205,7 +210,7 @@ fn the_shape_of_a_compound_is_checked() {
 #[test]
 fn t31_a_batch_is_executed_up_to_the_first_that_fails() {
     let mut bench = Bench::new();
-    bench.back = BackChannel::new(SESSION, PROGRAM, 4, 6);
+    bench.back = BackChannel::new(SESSION, parameters(), 4, 6);
     let batch = |sequence_id: u32, stateids: &[u8]| {
         let mut operations = vec![CbArgs::Sequence(sequence(0, sequence_id))];
         let fh = FileHandle::new(b"fh").unwrap();
@@ -241,6 +246,32 @@ fn rpc_refuses_what_is_not_for_this_client() {
     is(denied, &|h| h.credential = OpaqueAuth::NONE);
     is(accepted(AcceptStatus::Success), &|h| (h.procedure, h.credential) = (CB_NULL, OpaqueAuth::NONE));
     assert_eq!((bench.tally.wrong_program, bench.tally.wrong_credential, bench.tally.probes), (3, 1, 1));
+}
+
+/// What was out when the parameters were replaced comes with the old ones, once on each session slot; what is new must not.
+#[test]
+fn f6_one_callback_of_each_session_slot_may_have_replaced_parameters() {
+    let mut bench = Bench::new();
+    // Whether it was answered, and how many had parameters that they should not have had.
+    let call = |bench: &mut Bench, program, slot, sequence_id| {
+        let operations = [CbArgs::Sequence(sequence(slot, sequence_id))];
+        let reply = bench.call(&record(CallHeader { program, ..call_header(CB_COMPOUND) }, 1, &operations));
+        let header = ReplyHeader::decode(&mut Reader::new(&reply)).unwrap();
+        (header == ReplyHeader::success(77), bench.tally.replaced_parameters)
+    };
+    assert_eq!(call(&mut bench, PROGRAM, 0, 1), (true, 0));
+    let (generation, next) = bench.back.next_parameters();
+    let next = next.program();
+    // While the answer is on its way, both are right.
+    assert_eq!(call(&mut bench, next, 0, 2), (true, 0));
+    assert_eq!(call(&mut bench, PROGRAM, 0, 3), (true, 0));
+    bench.back.agreed(generation);
+    assert_eq!(call(&mut bench, PROGRAM, 0, 4), (true, 0), "it was out");
+    assert_eq!(call(&mut bench, PROGRAM, 0, 4), (true, 0), "and is sent again");
+    assert_eq!(call(&mut bench, PROGRAM, 0, 5), (true, 1), "that one is new");
+    assert_eq!(call(&mut bench, next, 1, 1), (true, 1));
+    assert_eq!(call(&mut bench, PROGRAM, 1, 2), (true, 2), "none was out there");
+    assert_eq!(call(&mut bench, next + (next - PROGRAM), 1, 3), (false, 2), "never asked for");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) struct Script {
     pub(crate) auth_none: bool,
     /// Recalls every delegation twice.
     pub(crate) doubles: bool,
+    /// Says yes to BACKCHANNEL_CTL, and goes on as before.
+    pub(crate) ignores_controls: bool,
     /// Gives no backchannel.
     pub(crate) no_backchannel: bool,
 }
@@ -186,6 +188,14 @@ impl State {
                 target_highest_slot_id: 63,
                 status_flags: 0,
             })),
+            OpArgs::BackchannelCtl(args) => {
+                let Some(CallbackSecParms::Sys(sys)) = args.security.iter().next() else { panic!("no AUTH_SYS") };
+                let session = self.sessions.get_mut(&session.unwrap()).unwrap();
+                if !self.script.ignores_controls {
+                    (session.program, session.credential) = (args.callback_program, body(&sys));
+                }
+                OpRes::BackchannelCtl(Ok(()))
+            }
             OpArgs::ReclaimComplete(_) => OpRes::ReclaimComplete(Ok(())),
             OpArgs::PutRootFh => OpRes::PutRootFh(Ok(())),
             OpArgs::Lookup(_) => OpRes::Lookup(Ok(())),

@@ -121,6 +121,22 @@ fn cut_connections_are_bound_again_and_nothing_is_lost_or_doubled() {
     assert_eq!((total.delegreturns_ok, fake.returned()), (2000, 2000));
     assert_eq!(&tally.failures[..], &[] as &[String]);
     assert!(tally.replays > 0, "some answers are lost on purpose");
+    // A program and a credential of its own for each connection.
+    assert!((4..=20).contains(&tally.controls), "{tally:?}");
+    assert_eq!((tally.wrong_program, tally.replaced_parameters, tally.other_credential), (0, 0, 0), "{tally:?}");
+}
+
+#[test]
+fn f6_a_server_that_goes_on_with_replaced_parameters_is_found_out() {
+    let fake = Fake::start(Script { ignores_controls: true, ..Script::default() });
+    let mut config = config(&fake);
+    config.cuts = 1;
+    let mut swarm = recalled(&fake, config, 2000);
+    serve(&mut swarm);
+    let tally = swarm.finish();
+    // Half of the recalls come after the cut, and 8 session slots of each client had one call out at most.
+    assert!(tally.replaced_parameters > 500, "{tally:?}");
+    assert_eq!((tally.total().distinct, tally.controls), (2000, 4));
 }
 
 #[test]
