@@ -15,6 +15,8 @@ mod loom_word;
 #[cfg(not(loom))]
 mod measure;
 #[cfg(not(loom))]
+mod picture;
+#[cfg(not(loom))]
 mod races;
 #[cfg(not(loom))]
 mod slab_model;
