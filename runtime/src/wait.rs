@@ -44,6 +44,11 @@ impl Ended {
         Ended { outcome: outcome.without_results(), results: kept, results_bytes: results.len() }
     }
 
+    /// What somebody is told who waited for `waiter`, when a run of `ran` has ended in the same entry.
+    pub(crate) fn told_to(&self, waiter: CallbackKey, ran: CallbackKey) -> Answer {
+        if waiter == ran { Ok(*self) } else { Err(WaitError::Stale) }
+    }
+
     /// The outcome, as `done` saw it. Of a result that [is not whole](Ended::is_whole) it has the beginning.
     pub fn outcome(&self) -> Outcome<'_> {
         match self.outcome {

@@ -19,6 +19,8 @@
 //! seen, and step 2 comes before the finisher's look at the queue: the waiter is found. If not, the finisher may have
 //! looked before step 2. Then the waiter was not answered, and takes what step 3 said: for all that anybody can tell, it
 //! asked only then. The finisher never takes a waiter that came for a later run, for no later run begins before `finish`.
+//! It may take one that came for the callback that had the entry before and has since been removed: its key tells, and it
+//! is answered as stale.
 //!
 //! One run is never finished by a reactor: that of a winner who found its client closed, and abandoned it. Who waits for
 //! that one is answered when nothing of the client runs any more, see [`InFlight::is_over`](super::inflight::InFlight).
@@ -166,13 +168,14 @@ impl<T: Clone> WaitTable<T> {
         Taken(self.first.remove(&index))
     }
 
-    /// Answers waiters, after `finish`.
-    pub(crate) fn answer(&mut self, taken: Taken, answer: &T) {
+    /// Answers waiters, after `finish`. `told` says what who waits for a callback is told: it need not be the one that
+    /// the entry holds now.
+    pub(crate) fn answer(&mut self, taken: Taken, told: impl Fn(CallbackKey) -> T) {
         let mut next = taken.0;
         while let Some(at) = next {
             let node = self.nodes.remove(at);
             next = node.next;
-            node.waiter.answer(answer.clone());
+            node.waiter.answer(told(node.waiter.key));
         }
     }
 

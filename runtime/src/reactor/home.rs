@@ -265,7 +265,7 @@ impl Home {
     /// A run was given up before it began. Who waits for a run that has begun since is told the same, and may ask again.
     pub fn abandoned(&mut self, index: u32) {
         let waiters = self.waits.take(&self.shared.reactors[self.reactor].waits, index);
-        self.waits.answer(waiters, &Err(WaitError::Idle));
+        self.waits.answer(waiters, |_| Err(WaitError::Idle));
     }
 
     /// Nothing of the clients that `over` names runs any more, nor will it: answers who still waits for them.

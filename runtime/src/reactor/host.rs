@@ -89,7 +89,8 @@ impl ClientHost<'_> {
         if waited {
             // Nobody else begins to wait before `finish`.
             let waiters = self.waits.take(&self.port.waits, token.0);
-            self.waits.answer(waiters, &Ok(Ended::new(outcome)));
+            let ended = Ended::new(outcome);
+            self.waits.answer(waiters, |waiter| ended.told_to(waiter, run.key));
         }
         *self.with_embedder += 1;
         self.shared.deliver(queue, token.0, run, outcome);
@@ -111,7 +112,7 @@ impl ClientHost<'_> {
         let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
         let finished = self.entry(token).word().finish(keep_rearm);
         if let Some((waiters, ended)) = waiters {
-            self.waits.answer(waiters, &Ok(ended));
+            self.waits.answer(waiters, |waiter| ended.told_to(waiter, run.key));
         }
         if matches!(finished, Finish::RunAgain { .. }) {
             // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is awake, so

@@ -1,8 +1,11 @@
 //! The inbox and the parked/wake handshake in every interleaving of few threads.
 
 use super::{OP_CB_RECALL, model};
+use crate::callback::CallbackKey;
 use crate::callback::inbox::{Inbox, Parking};
+use crate::callback::inflight::InFlight;
 use crate::callback::slab::CallbackSlab;
+use crate::callback::state::{Abandon, Claim, Dequeue, Finish, Removal};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
@@ -32,6 +35,7 @@ struct Scene {
     slab: CallbackSlab,
     inbox: Inbox,
     parking: Parking,
+    in_flight: InFlight,
     doorbell: Doorbell,
 }
 
@@ -42,7 +46,7 @@ impl Scene {
             slab.insert(0, number, OP_CB_RECALL, 0).expect("there is room");
         }
         let doorbell = Doorbell { rings: Mutex::new(0), rung: Condvar::new() };
-        Arc::new(Scene { slab, inbox: Inbox::new(), parking: Parking::new(), doorbell })
+        Arc::new(Scene { slab, inbox: Inbox::new(), parking: Parking::new(), in_flight: InFlight::new(), doorbell })
     }
 
     fn push(&self, index: u32) {
@@ -118,6 +122,48 @@ fn t10_the_end_of_a_batch_wakes_for_all_of_it() {
         });
         assert_eq!(scene.take(2), [0, 1]);
         producer.join().expect("no panic");
+    });
+}
+
+/// The reactor drains: whoever was let in before is taken from the inbox and completed, removed or not.
+#[test]
+fn t35_a_queued_run_meets_remove_and_drain() {
+    model(|| {
+        let scene = Scene::new(1);
+        let key = CallbackKey { index: 0, generation: 1 };
+        let (asker, remover) = (Arc::clone(&scene), Arc::clone(&scene));
+        let asker = thread::spawn(move || {
+            if asker.slab[0].try_run(key.generation) != Claim::Submit {
+                return;
+            }
+            if asker.in_flight.enter() {
+                asker.push(0);
+            } else if let Abandon::Free { .. } = asker.slab[0].word().abandon() {
+                asker.slab.free(0);
+            }
+        });
+        let remover = thread::spawn(move || {
+            if remover.slab[0].word().remove(key.generation) == Removal::FreeNow {
+                remover.slab.free(0);
+            }
+        });
+        let mut drained = scene.in_flight.close();
+        while !drained {
+            assert_eq!(scene.take(1), [0]);
+            let word = scene.slab[0].word();
+            assert_eq!(word.take_requeue(), Dequeue::Prepare);
+            word.settle();
+            if let Finish::Free { .. } = word.finish(true) {
+                scene.slab.free(0);
+            }
+            drained = scene.in_flight.leave();
+        }
+        assert!(scene.in_flight.is_over(), "one drain, and it ends");
+        asker.join().expect("no panic");
+        remover.join().expect("no panic");
+        assert!(scene.inbox.is_empty());
+        // One entry in all: it was freed, and once.
+        assert!(scene.slab.insert(0, 0, OP_CB_RECALL, 0).is_ok() && scene.slab.insert(0, 0, OP_CB_RECALL, 0).is_err());
     });
 }
 

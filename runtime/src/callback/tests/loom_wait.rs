@@ -5,12 +5,15 @@ use super::{OP_CB_RECALL, model};
 use crate::callback::CallbackKey;
 use crate::callback::inflight::InFlight;
 use crate::callback::slab::CallbackSlab;
-use crate::callback::state::{Abandon, Claim, Finish, StateWord};
+use crate::callback::state::{Abandon, Claim, Finish, Removal, StateWord};
 use crate::callback::waiters::{Arrivals, WaitTable, Waiter};
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use std::task::{Wake, Waker};
+
+/// What a waiter is told whose callback is not the one that ran.
+const STALE: u32 = 0;
 
 /// What a waiter sleeps on.
 struct Doorbell {
@@ -73,7 +76,7 @@ impl Scene {
         let taken = waited.then(|| table.take(&self.arrivals, self.key.index));
         assert_eq!(self.word().finish(true), Finish::Idle { wake: waited }, "nobody begins to wait for a settled run");
         if let Some(taken) = taken {
-            table.answer(taken, &number);
+            table.answer(taken, |_| number);
         }
     }
 
@@ -132,6 +135,39 @@ fn a_waiter_that_leaves_keeps_nobody_waiting() {
         scene.run(1, &mut WaitTable::new(0));
         leaver.join().expect("no panic");
         stayer.join().expect("no panic");
+    });
+}
+
+/// The callback is removed, and another takes its entry while the waiter begins to wait: the other's run is not his.
+#[test]
+fn a_waiter_of_a_removed_callback_is_told_nothing_of_the_next() {
+    model(|| {
+        let scene = Scene::new();
+        assert_eq!(scene.claim(), Claim::Submit);
+        let waiter = Arc::clone(&scene);
+        let waiter = thread::spawn(move || {
+            let registered = waiter.arrivals.register(waiter.word(), waiter.key, 0).ok()?;
+            Some(sleep_until_answered(&registered))
+        });
+        let mut table = WaitTable::new(0);
+        assert_eq!(scene.word().remove(scene.key.generation), Removal::Deferred);
+        let end = |key: CallbackKey, number, table: &mut WaitTable<u32>| {
+            let taken = scene.word().settle().then(|| table.take(&scene.arrivals, key.index));
+            let finished = scene.word().finish(true);
+            if let Some(taken) = taken {
+                table.answer(taken, |waiter| if waiter == key { number } else { STALE });
+            }
+            finished
+        };
+        assert!(matches!(end(scene.key, 1, &mut table), Finish::Free { .. }));
+        scene.slab.free(scene.key.index);
+        let next = scene.slab.insert(0, 0, OP_CB_RECALL, 0).expect("the entry is free");
+        assert_eq!(scene.slab[next.index].try_run(next.generation), Claim::Submit);
+        let other = scene.arrivals.register(scene.word(), next, 0).ok().expect("a run is going on");
+        assert_eq!(end(next, 2, &mut table), Finish::Idle { wake: true });
+        assert_eq!(sleep_until_answered(&other), 2);
+        let told = waiter.join().expect("no panic");
+        assert!(matches!(told, None | Some(1 | STALE)), "told of run {told:?}");
     });
 }
 

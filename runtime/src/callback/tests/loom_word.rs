@@ -2,10 +2,10 @@
 //! touches of it that are not ordered.
 
 use super::{OP_CB_NOTIFY, OP_CB_RECALL, model};
-use crate::callback::CallbackKey;
 use crate::callback::inflight::InFlight;
 use crate::callback::slab::CallbackSlab;
 use crate::callback::state::{Abandon, Claim, Dequeue, Finish, Flags, Removal, Wait};
+use crate::callback::{CallbackKey, Cancel, Returned};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
@@ -274,5 +274,43 @@ fn a_registered_waiter_is_woken_once() {
         let registered = waiter.join().expect("no panic");
         assert_eq!(scene.wakes.load(Ordering::Relaxed), u32::from(registered));
         assert_eq!(scene.flags(), Flags::LIVE);
+    });
+}
+
+/// The embedder says that it was returned, the reactor that it is overdue, and perhaps it is removed: one of them has it.
+#[test]
+fn f4_what_is_owed_is_settled_once() {
+    model(|| {
+        let scene = Scene::new(OP_CB_RECALL);
+        let word = |scene: &Scene| scene.slab[scene.key.index].word().returned(scene.key.generation);
+        assert_eq!(scene.try_run(), Claim::Submit);
+        assert!(scene.slab[scene.key.index].word().recalled());
+        scene.run();
+        let (embedder, remover) = (Arc::clone(&scene), Arc::clone(&scene));
+        let embedder = thread::spawn(move || word(&embedder));
+        let remover = thread::spawn(move || remover.remove());
+        let answers = [word(&scene), embedder.join().expect("no panic")];
+        remover.join().expect("no panic");
+        assert!(answers.iter().filter(|&&answer| answer == Returned::Noted).count() <= 1, "{answers:?}");
+        assert_eq!(scene.frees.load(Ordering::Relaxed), 1);
+        assert_eq!(word(&scene), Returned::Stale);
+    });
+}
+
+#[test]
+fn t29_a_cancellation_never_reaches_the_next_run() {
+    model(|| {
+        let scene = Scene::new(OP_CB_RECALL);
+        assert_eq!(scene.try_run(), Claim::Submit);
+        let asker = Arc::clone(&scene);
+        let asker = thread::spawn(move || asker.slab[asker.key.index].word().cancel(asker.key.generation));
+        let word = scene.slab[scene.key.index].word();
+        word.settle();
+        let settled = word.is_cancelled(scene.key.generation);
+        assert_eq!(word.finish(true), Finish::Idle { wake: false });
+        let answer = asker.join().expect("no panic");
+        assert_eq!(answer == Cancel::Asked, settled, "asked before it was settled, or not at all");
+        assert_eq!(scene.try_run(), Claim::Submit);
+        assert!(!word.is_cancelled(scene.key.generation));
     });
 }

@@ -3,11 +3,14 @@
 use super::OP_CB_RECALL;
 use crate::callback::CallbackKey;
 use crate::callback::slab::CallbackSlab;
-use crate::callback::state::{Claim, Finish, StateWord, Wait};
+use crate::callback::state::{Abandon, Claim, Finish, Removal, StateWord, Wait};
 use crate::callback::waiters::{Arrivals, DEPARTED_MAX, WaitTable, Waiter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Wake, Waker};
+
+/// What a waiter is told whose callback is not the one that ran.
+const STALE: u32 = 0;
 
 #[derive(Default)]
 struct Rings(AtomicU32);
@@ -45,7 +48,8 @@ impl Scene {
         if self.word().settle() {
             let taken = self.table.take(&self.arrivals, self.key.index);
             assert_eq!(self.word().finish(true), Finish::Idle { wake: true });
-            self.table.answer(taken, &number);
+            let key = self.key;
+            self.table.answer(taken, |waiter| if waiter == key { number } else { STALE });
         } else {
             assert_eq!(self.word().finish(true), Finish::Idle { wake: false });
         }
@@ -85,7 +89,7 @@ fn who_comes_too_late_is_told_so() {
     assert_eq!(scene.wait().err(), Some(Wait::TooLate));
     let taken = scene.table.take(&scene.arrivals, scene.key.index);
     assert_eq!(scene.word().finish(true), Finish::Idle { wake: true });
-    scene.table.answer(taken, &1);
+    scene.table.answer(taken, |_| 1);
     assert_eq!(scene.poll(&waiter), Some(1));
     let stale = CallbackKey { generation: 9, ..scene.key };
     assert_eq!(scene.arrivals.register(scene.word(), stale, 7).err(), Some(Wait::Stale));
@@ -100,6 +104,23 @@ fn a_waiter_survives_a_requeue_that_done_asked_for() {
     scene.word().requeue();
     scene.end(1);
     assert_eq!(scene.poll(&waiter), Some(1));
+}
+
+/// It began to wait for a run that was then given up, and the callback with it.
+#[test]
+fn a_waiter_of_a_removed_callback_is_told_nothing_of_the_next() {
+    let mut scene = Scene::new();
+    scene.begin();
+    let waiter = scene.wait().expect("a run is going on");
+    assert_eq!(scene.word().remove(scene.key.generation), Removal::Deferred);
+    assert_eq!(scene.word().abandon(), Abandon::Free { wake: true });
+    scene.slab.free(scene.key.index);
+    let old = std::mem::replace(&mut scene.key, scene.slab.insert(0, 7, OP_CB_RECALL, 0).expect("there is room"));
+    assert_eq!(old.index, scene.key.index);
+    scene.begin();
+    let other = scene.wait().expect("a run is going on");
+    scene.end(2);
+    assert_eq!((scene.poll(&waiter), scene.poll(&other)), (Some(STALE), Some(2)));
 }
 
 #[test]
