@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn slots_beyond_the_first_64_are_found() {
+        let mut slots = RequesterSlots::new(130);
+        for expected in 0..130 {
+            let slot = slots.lowest_free().unwrap();
+            assert_eq!(slot, SlotId(expected));
+            slots.take(slot);
+            assert_eq!(slots.highest_busy(SlotId(0)), slot);
+        }
+        assert_eq!(slots.lowest_free(), None);
+        slots.release(SlotId(64));
+        assert_eq!((slots.lowest_free(), slots.highest_busy(SlotId(0))), (Some(SlotId(64)), SlotId(129)));
+    }
+
+    #[test]
     fn t28_sequence_ids_wrap_to_zero() {
         let mut slots = RequesterSlots::new(1);
         slots.set_id(SlotId(0), SequenceId(u32::MAX));
@@ -283,6 +297,8 @@ mod tests {
         assert!(slots.retire(SlotId(0)), "once is enough");
         assert_eq!(slots.retired_count(), 1);
         slots.take(SlotId(1));
+        assert!(slots.retire(SlotId(2)), "there is none");
+        assert_eq!((slots.busy_count(), slots.retired_count()), (1, 1));
         assert!(!slots.retire(SlotId(1)));
         assert_eq!(slots.lowest_free(), None);
         assert_eq!((slots.busy_count(), slots.retired_count()), (0, 2));
