@@ -1,4 +1,6 @@
-//! Workloads for ringback: the client swarm, and the storm that it takes part in.
+//! Workloads for ringback: the client swarm, the storm that it takes part in, and the peers that ringback is measured
+//! against.
 
+pub mod peers;
 pub mod storm;
 pub mod swarm;

@@ -44,7 +44,7 @@ fn fail(why: &str) -> ExitCode {
 }
 
 /// The first paragraph of clap's message on one line; its usage and hints are in `--help`.
-fn one_line(message: &str) -> String {
+pub(crate) fn one_line(message: &str) -> String {
     let paragraph: Vec<&str> = message.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:")).collect();
     let text = paragraph.join(" ");
     let text = text.split("  ").next().unwrap_or_default().trim();

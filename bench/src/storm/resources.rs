@@ -32,7 +32,7 @@ pub fn prepare(options: &Options) -> Result<(), String> {
 }
 
 /// Only the soft limit moves; that it cannot is no error here, the check comes after.
-fn raise(what: Resource) -> Option<u64> {
+pub(crate) fn raise(what: Resource) -> Option<u64> {
     let limit = getrlimit(what);
     if limit.current == limit.maximum {
         return limit.current;
@@ -93,7 +93,8 @@ fn may_lock() -> bool {
     capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::IPC_LOCK))
 }
 
-fn memory_available() -> Option<u64> {
+/// Memory that can be had without swapping, bytes.
+pub(crate) fn memory_available() -> Option<u64> {
     field_kib(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
