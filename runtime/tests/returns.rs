@@ -44,7 +44,7 @@ fn overdue(hooks: &Counting) -> Vec<(CallbackKey, u64)> {
 }
 
 #[test]
-fn a_return_that_is_overdue_is_told_once() {
+fn t23_a_return_that_is_overdue_is_told_once() {
     for backend in backends() {
         let hooks = Arc::new(Counting::default());
         let runtime = build(backend, &hooks);

@@ -1,13 +1,13 @@
 //! Many clients at once.
 
 use crate::bench::*;
-use ringback::{Backend, Builder, CallbackOp, Outbound, Transport, TryRun};
+use ringback::{Builder, CallbackOp, Outbound, Transport, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::record::RecordReader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const READERS: u64 = 10_000;
 
@@ -25,7 +25,8 @@ impl Transport for Shared {
 #[test]
 fn t25_of_ten_thousand_readers_of_one_file_a_dead_one_delays_nobody() {
     const DEAD: u64 = 4321;
-    let bench = Bench::with(Builder::new().reactors(2).backend(Backend::Epoll));
+    // No timeout comes to anybody's help within the patience of this test.
+    let bench = Bench::with(Builder::new().reactors(2).lease(Duration::from_secs(1_000)));
     let (sender, sends) = channel();
     let mut connections = Vec::new();
     let mut keys = Vec::new();
@@ -54,10 +55,8 @@ fn t25_of_ten_thousand_readers_of_one_file_a_dead_one_delays_nobody() {
         }
     });
     // The writer's OPEN: one conflict, ten thousand recalls, the dead one's among the first half.
-    let begun = Instant::now();
     keys.iter().for_each(|key| assert_eq!(bench.runtime.try_run(*key), TryRun::Submitted));
     bench.until("all but one have answered", |b| b.runtime.stats().in_flight == 1);
-    assert!(begun.elapsed() < Duration::from_secs(9), "before any timeout, {:?}", begun.elapsed());
     assert_eq!(answered.load(SeqCst), READERS - 1);
     for reader in (0..READERS).filter(|reader| *reader != DEAD) {
         bench.assert_ended_once(reader, "Replied");

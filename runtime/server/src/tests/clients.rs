@@ -80,6 +80,32 @@ fn f18_a_restarted_client_loses_its_former_state_when_it_confirms() {
     assert_eq!(after.bare(&[destroy(old)]).status(), Status::NFS4ERR_STALE_CLIENTID);
 }
 
+/// One recall was sent on a session that is gone, the other one never: the restarted client gets neither.
+#[test]
+fn f18_a_restarted_client_has_its_parked_callbacks_cancelled() {
+    let world = World::new();
+    let (mut before, mut other) = (world.client("a"), world.client("b"));
+    before.take_delegation("sent");
+    before.take_delegation("unsent");
+    assert_eq!(other.open("sent", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    let recalled = before.recalled();
+    let destroy = OpArgs::DestroySession(DestroySessionArgs { session_id: before.session });
+    assert_eq!(before.bare(&[destroy]).status(), Status::NFS4_OK);
+    assert_eq!(other.open("unsent", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    before.answer(&recalled, Status::NFS4_OK);
+    let stats = || world.server.runtime().stats();
+    world.until("both wait for a session", || (stats().in_flight, stats().resent + stats().replied) == (2, 0));
+    let mut after = world.stranger("a");
+    after.verifier = 2;
+    after.establish();
+    world.until("both are over", || world.counts.released.load(SeqCst) == 2);
+    assert_eq!((stats().cancelled, stats().in_flight, world.counts.done.load(SeqCst)), (2, 0, 2));
+    for name in ["sent", "unsent"] {
+        assert_eq!(other.open(name, share_access::WRITE).status(), Status::NFS4_OK);
+    }
+    assert!(after.callbacks.recv_timeout(Duration::from_millis(50)).is_err(), "it holds nothing");
+}
+
 #[test]
 fn reclaim_complete_is_done_once_and_before_opens() {
     let world = World::new();

@@ -96,6 +96,79 @@ fn f17_the_holders_own_open_recalls_nothing() {
     assert_eq!(peer.delegreturn(stateid, &handle), Status::NFS4_OK);
 }
 
+/// Two holders, each of which wants what the other one holds: both are told to come again, and both can answer.
+#[test]
+fn f17_opens_that_recall_each_other_wait_for_nobody() {
+    let world = World::new();
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    let (own, f) = a.take_delegation("f");
+    let (in_the_way_of_a, _) = b.take_delegation("f");
+    let (in_the_way_of_b, g) = a.take_delegation("g");
+    assert_eq!(a.open("f", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    assert_eq!(b.open("g", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    for (peer, stateid, handle) in [(&mut b, in_the_way_of_a, &f), (&mut a, in_the_way_of_b, &g)] {
+        let recalled = peer.recalled();
+        assert_eq!(recalled.stateid, stateid);
+        peer.answer(&recalled, Status::NFS4_OK);
+        assert_eq!(peer.delegreturn(stateid, handle), Status::NFS4_OK);
+    }
+    assert_eq!(a.open("f", share_access::WRITE).status(), Status::NFS4_OK);
+    assert_eq!(b.open("g", share_access::WRITE).status(), Status::NFS4_OK);
+    assert_eq!(world.counts.accepted.load(SeqCst), 2, "what a client holds itself is not in its way");
+    assert_eq!(a.delegreturn(own, &f), Status::NFS4_OK);
+    world.until("no run", || world.counts.released.load(SeqCst) == 2);
+}
+
+/// The return comes before the revocation, after it, or at the same time: it is one or the other, and nothing is left.
+#[test]
+fn t22_a_return_that_races_the_revocation_is_one_or_the_other() {
+    let world = World::with(Config { lease: Duration::from_secs(10), ..Config::default() });
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    let (mut returned, mut revoked) = (0, 0);
+    for round in 0..120 {
+        let name = format!("f{round}");
+        let (stateid, handle) = a.take_delegation(&name);
+        assert_eq!(b.open(&name, share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+        let recalled = a.recalled();
+        a.answer(&recalled, Status::NFS4_OK);
+        // A lease passes in which both are alive.
+        for _ in 0..2 {
+            (a.now_ns, b.now_ns) = (a.now_ns + 6_000_000_000, b.now_ns + 6_000_000_000);
+            assert_eq!((a.call(&[]).status(), b.call(&[]).status()), (Status::NFS4_OK, Status::NFS4_OK));
+        }
+        let back = match round % 3 {
+            0 => a.delegreturn(stateid, &handle),
+            1 => {
+                assert_eq!(b.open(&name, share_access::WRITE).status(), Status::NFS4_OK);
+                a.delegreturn(stateid, &handle)
+            }
+            _ => std::thread::scope(|scope| {
+                let open = scope.spawn(|| b.open(&name, share_access::WRITE).status());
+                let back = a.delegreturn(stateid, &handle);
+                assert_eq!(open.join().unwrap(), Status::NFS4_OK);
+                back
+            }),
+        };
+        assert_eq!(b.open(&name, share_access::WRITE).status(), Status::NFS4_OK);
+        let flags = |peer: &mut Peer<'_>| match peer.call(&[]).last() {
+            OpRes::Sequence(Ok(ok)) => ok.status_flags & seq4_status::RECALLABLE_STATE_REVOKED,
+            other => panic!("{other:?}"),
+        };
+        if back == Status::NFS4_OK {
+            returned += 1;
+        } else {
+            assert_eq!(back, Status::NFS4ERR_DELEG_REVOKED);
+            assert_ne!(flags(&mut a), 0);
+            assert_eq!(a.call(&[OpArgs::FreeStateid(FreeStateidArgs { stateid })]).status(), Status::NFS4_OK);
+            revoked += 1;
+        }
+        assert_eq!((flags(&mut a), world.server.delegations()), (0, 0));
+        world.until("the run is over", || world.counts.released.load(SeqCst) == round + 1);
+    }
+    assert!(returned >= 40 && revoked >= 40, "{returned} returned, {revoked} revoked");
+    world.until("no run", || world.server.runtime().stats().in_flight == 0);
+}
+
 #[test]
 fn t22_a_return_that_races_the_recall_leaves_nothing_behind() {
     let world = World::new();
