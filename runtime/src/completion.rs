@@ -55,7 +55,7 @@ pub enum Ending {
 }
 
 /// The endings without a status of the client, by their codes behind those of all statuses.
-const OTHERS: [Ending; 15] = [
+const OTHERS: [Ending; 16] = [
     Ending::Refused,
     Ending::Unencodable,
     Ending::TimedOut { sent: false },
@@ -71,6 +71,7 @@ const OTHERS: [Ending; 15] = [
     Ending::Fault(PathFaultKind::WrongEcho),
     Ending::Fault(PathFaultKind::Malformed),
     Ending::Fault(PathFaultKind::NoSlots),
+    Ending::Fault(PathFaultKind::NoAnswer),
 ];
 
 /// An ending is kept in one byte of the entry.

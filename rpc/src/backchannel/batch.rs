@@ -34,8 +34,8 @@ pub(super) fn is_too_large(status: Status) -> bool {
     matches!(status, Status::NFS4ERR_TOO_MANY_OPS | Status::NFS4ERR_REQ_TOO_BIG | Status::NFS4ERR_REP_TOO_BIG)
 }
 
-/// Whether a run may join a batch. One that failed in a batch goes alone the next time, so that those behind it get on;
-/// one that depends on calls of the fore channel goes alone always, so that others need not wait for those.
+/// Whether a run may join a batch. One that was put off, or failed in a batch, goes alone from then on, so that those
+/// behind it get on: a client that puts it off for ever would have them sent again each time. One that depends on calls of the fore channel goes alone always, so that others need not wait for those.
 fn joins<H: Host>(host: &H, token: Token) -> bool {
     is_batchable(host.op(token)) && host.note(token) & NOTE_ALONE == 0 && !refers(host, token)
 }
@@ -61,13 +61,8 @@ impl Backchannel {
         let (Some(mut last), Some(session)) = (call.token, &self.sessions[usize::from(call.session)]) else {
             return len;
         };
-        let note = host.note(last);
-        if note & NOTE_ALONE != 0 {
-            host.set_note(last, note & !NOTE_ALONE);
-            return len;
-        }
         let head = session.versions[usize::from(call.version)].head.len();
-        if !is_batchable(call.op) || has_lists(&space[head..len]) {
+        if host.note(last) & NOTE_ALONE != 0 || !is_batchable(call.op) || has_lists(&space[head..len]) {
             return len;
         }
         let (limit, mut end, count_at) = (session.batch_limit, len, head - COUNT_FROM_END);

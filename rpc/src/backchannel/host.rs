@@ -21,7 +21,7 @@ pub trait Host {
     /// Stores the next token of the queue that `token` is in.
     fn set_link(&mut self, token: Token, next: Option<Token>);
 
-    /// What [`set_note`](Host::set_note) stored last; 0 at the start of a run.
+    /// What [`set_note`](Host::set_note) stored last; 0 at the start of a run. Below 0x80.
     fn note(&self, token: Token) -> u8;
 
     /// Stores what the core remembers about a run while it is queued (backoff level, whether it was sent before).
@@ -51,6 +51,11 @@ pub trait Host {
     /// Writes the arguments of the operation, what follows `argop` in `nfs_cb_argop4`. Every time the same bytes from
     /// `prepare` to the end of the run.
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()>;
+
+    /// The client did not get to what was sent of the run, nor to anything before: as if it had never been encoded.
+    fn unsent(&mut self, token: Token) {
+        let _ = token;
+    }
 
     /// How the run went. `None`: it is over and the token is the driver's again. `Some(delay_ns)`: it is to be sent
     /// again after that time, which the core cuts to [`Config::backoff_ns_max`](super::Config) and to the run
@@ -140,6 +145,8 @@ pub enum PathFault {
     Malformed,
     /// Every session slot was answered with NFS4ERR_SEQ_MISORDERED or NFS4ERR_BADSLOT: the session is of no use.
     NoSlots,
+    /// The client answers other things, and for a lease has not said where a session slot stands.
+    NoAnswer,
 }
 
 /// A [`PathFault`] without its details.
@@ -157,6 +164,8 @@ pub enum PathFaultKind {
     Malformed,
     /// [`PathFault::NoSlots`].
     NoSlots,
+    /// [`PathFault::NoAnswer`].
+    NoAnswer,
 }
 
 impl PathFault {
@@ -169,6 +178,7 @@ impl PathFault {
             PathFault::WrongEcho => PathFaultKind::WrongEcho,
             PathFault::Malformed => PathFaultKind::Malformed,
             PathFault::NoSlots => PathFaultKind::NoSlots,
+            PathFault::NoAnswer => PathFaultKind::NoAnswer,
         }
     }
 }

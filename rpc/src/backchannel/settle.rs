@@ -8,6 +8,7 @@ use super::batch::is_too_large;
 use super::calls::{Call, Found, NO_CONN, Runs, State};
 use super::decode::{Answer, Echo, OpAnswer, Results, answer};
 use super::host::{Event, Host, Outcome, PathFault, Requeue, Token, is_repeatable};
+use super::timeout::NOTE_ALONE;
 use super::{Backchannel, ConnToken, Handled};
 use crate::message::{MessageType, peek};
 use crate::nfs4::Status;
@@ -101,6 +102,14 @@ impl Backchannel {
             return self.bad_reply(now_ns, index, PathFault::WrongEcho, host);
         }
         session.slots.limits(echo.highest, echo.target_highest);
+        if session.higher_busy_count > 0 {
+            // Whatever the client says now: as long as the higher slots are used again and again, those calls would wait.
+            let mut slots = (0..session.slots.count()).map(SlotId);
+            let waits = |slot: &SlotId| self.calls.get(session.call_index(*slot)).state == State::HigherBusy;
+            if let Some(slot) = slots.find(waits) {
+                session.slots.cap(slot);
+            }
+        }
         session.own_level = 0;
         let accepts_again = session.refused.is_some() && call.version == session.current;
         if accepts_again {
@@ -141,6 +150,7 @@ impl Backchannel {
         match answer.status {
             Status::NFS4ERR_DELAY => {
                 self.counters.delays += 1;
+                host.set_note(token, host.note(token) | NOTE_ALONE);
                 self.send_again(now_ns, call, token, Requeue::Delay, When::Backoff, host);
             }
             Status::NFS4ERR_RETRY_UNCACHED_REP => {

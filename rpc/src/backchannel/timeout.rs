@@ -2,7 +2,7 @@
 
 use super::Backchannel;
 use super::calls::State;
-use super::host::{Event, Host, Outcome, Requeue, Token};
+use super::host::{Event, Host, Outcome, PathFault, Requeue, Token};
 
 /// Most runs that one call of [`Backchannel`] ends beyond the one that it is about; the rest follows by
 /// [`Backchannel::handle_timeout`], so that a client with a million callbacks does not hold up a reactor.
@@ -11,8 +11,7 @@ pub(super) const ENDINGS_PER_CALL_MAX: usize = 1024;
 /// The calls are looked at no more often than this, however their timers lie: a look walks all of them.
 const CALLS_GRAIN_NS: u64 = 1_000_000;
 
-/// Bits of [`Host::note`]: the backoff level, whether the run was sent before, and whether it goes without a batch the
-/// next time.
+/// Bits of [`Host::note`]: the backoff level, whether the run was sent before, and whether it goes without a batch.
 const NOTE_LEVEL: u8 = 0x07;
 pub(super) const NOTE_SENT: u8 = 0x08;
 pub(super) const NOTE_ALONE: u8 = 0x10;
@@ -152,7 +151,8 @@ impl Backchannel {
 
     /// A call has been out for too long. If nothing was heard on its connection since `since_ns`, the connection is
     /// dead. If it is alive the call stays on it, a late reply settles it; a quarantined slot asks where the client
-    /// stands, but not twice on a connection that is up.
+    /// stands, but not twice on a connection that is up. A client that does not answer even that for a lease has lost
+    /// the slot; what is left is to ask it for another session.
     fn judge<H: Host>(&mut self, now_ns: u64, index: usize, since_ns: u64, host: &mut H) {
         self.calls.get_mut(index).unknown = true;
         let call = *self.calls.get(index);
@@ -169,6 +169,9 @@ impl Backchannel {
                 self.set_state(index, State::Unknown);
                 let again_ns = now_ns.saturating_add(self.config.rpc_timeout_ns);
                 self.calls.wake_at(index, call.deadline_ns.min(again_ns));
+                if call.token.is_none() && call.sent_ns.saturating_add(self.config.lease_ns) <= now_ns {
+                    self.fault_session(usize::from(call.session), PathFault::NoAnswer, host);
+                }
             }
         }
     }
@@ -295,6 +298,9 @@ impl Backchannel {
         let attempted = !matches!(why, Requeue::NotReached | Requeue::BatchSplit);
         let note = host.note(token);
         let sent = attempted || note & NOTE_SENT != 0;
+        if !sent {
+            host.unsent(token);
+        }
         let ending =
             if self.deadline_ns(token, host) <= now_ns { Some(Outcome::TimedOut { sent }) } else { self.ending(sent) };
         if let Some(outcome) = ending {

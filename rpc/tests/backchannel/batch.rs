@@ -172,6 +172,30 @@ fn t31_the_operation_that_failed_goes_alone_the_next_time() {
     w.assert_clean();
 }
 
+/// A callback that is put off for ever is sent again and again by itself; the others do not pay for it.
+#[test]
+fn t12_delay_for_ever_does_not_send_the_rest_of_its_batch_again() {
+    let mut w = World::batching(1, 10);
+    let mut tokens = recalls(&mut w, 9);
+    let delayed = tokens[4];
+    let mut sent_ops = 0;
+    for _ in 0..60 {
+        while let Some(sent) = w.sends().pop() {
+            sent_ops += sent.tokens().iter().filter(|t| **t != delayed).count();
+            match sent.tokens().iter().position(|t| *t == delayed) {
+                Some(at) => w.answer(&sent, &sent.stopped(at, DELAY, 1)),
+                None => w.answer_ok(&sent),
+            }
+        }
+        w.pass(S);
+        w.core.heard(w.now_ns, C1);
+        tokens.extend(recalls(&mut w, 9));
+    }
+    w.sends().iter().for_each(|s| w.answer_ok(s));
+    let others = tokens.len() - 1 - 9;
+    assert_eq!(sent_ops, others + 4, "the four behind it in the first batch went twice");
+}
+
 #[test]
 fn t31_done_may_ask_again_for_each() {
     let mut w = World::batching(1, 10);

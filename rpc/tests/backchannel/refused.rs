@@ -201,6 +201,40 @@ fn a_high_slot_waits_for_the_slots_above() {
     w.assert_clean();
 }
 
+/// The client says one thing with NFS4ERR_BAD_HIGH_SLOT and the opposite with csr_highest_slotid. The higher slots drain
+/// all the same, however much there is to send.
+#[test]
+fn t26_a_high_slot_does_not_wait_for_ever_in_a_steady_flow() {
+    let mut w = World::new(4);
+    for _ in 0..4 {
+        w.recall();
+    }
+    let mut out = w.sends();
+    w.answer_ok(&out.remove(1));
+    w.recall();
+    let refused = w.send();
+    assert_eq!((refused.slot, refused.highest), (1, 3));
+    w.answer(&refused, &refused.sequence_status(Status::NFS4ERR_BAD_HIGH_SLOT));
+    for answers in 1.. {
+        assert!(answers < 20, "still waiting");
+        let sent = out.remove(0);
+        w.answer(&sent, &sent.limits(Status::NFS4_OK, 3, 3));
+        w.recall();
+        w.recall();
+        out.extend(w.sends());
+        if let Some(again) = out.iter().find(|s| s.token() == refused.token()) {
+            assert_eq!((again.slot, again.sequence, again.highest), (1, 2, 1));
+            break;
+        }
+    }
+    while !out.is_empty() {
+        out.drain(..).for_each(|s| w.answer_ok(&s));
+        out = w.sends();
+    }
+    assert_eq!(w.ended(refused.token()), [Ended::ok()]);
+    w.assert_clean();
+}
+
 #[test]
 fn a_high_slot_that_is_the_slot_itself_is_lost() {
     let mut w = World::new(2);

@@ -1,7 +1,7 @@
 //! A call was given up while its fate was unknown.
 
 use crate::support::*;
-use ringback_rpc::backchannel::{Handled, Outcome};
+use ringback_rpc::backchannel::{Event, Handled, Outcome, PathFault, PathState, seq4_status};
 use ringback_rpc::message::{AcceptStatus, ReplyHeader};
 use ringback_rpc::nfs4::Status;
 
@@ -59,6 +59,35 @@ fn t9_a_probe_is_one_at_a_time_and_completes_no_run() {
     assert_eq!((w.entry(token).prepared, w.ended(token).len()), (1, 1));
     assert_eq!(w.core.counters().resyncs, 1);
     w.assert_clean();
+}
+
+/// A client that is alive and never says where the slot stands is told to make another session; until then the other
+/// slots are used, and an answer, however late, still settles this one.
+#[test]
+fn t36_a_resynchronisation_without_an_answer_is_a_fault_of_the_session() {
+    let (mut w, _) = given_up(2);
+    let probe = w.send();
+    let fault = Event::SessionFault { session: S1, fault: PathFault::NoAnswer };
+    for s in 1..=110 {
+        w.pass(S);
+        w.core.heard(w.now_ns, C1);
+        let told = w.core.seq4_status(Some(S1)) == seq4_status::BACKCHANNEL_FAULT;
+        assert_eq!(told, w.host.events.contains(&fault));
+        assert!(if s < 90 { !told } else { told || s < 100 }, "after {s} s");
+    }
+    assert_eq!(w.host.events.iter().filter(|e| **e == fault).count(), 1);
+    assert_eq!(w.core.path_state(), PathState::Up);
+    let token = w.recall();
+    let sent = w.send();
+    assert_eq!((sent.token(), sent.slot), (token, 1));
+    w.answer_ok(&sent);
+    w.answer_ok(&probe);
+    w.assert_clean();
+    // DESTROY_SESSION, CREATE_SESSION: nothing is left of it.
+    w.core.remove_session(w.now_ns, S1, &mut w.host);
+    w.add_session(S2, 1);
+    w.bind(S2, C1);
+    assert_eq!(w.core.seq4_status(Some(S2)), 0);
 }
 
 #[test]

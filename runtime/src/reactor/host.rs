@@ -13,6 +13,9 @@ use ringback_rpc::backchannel::{self, Host, ReferringCalls, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer, XdrError, XdrErrorKind};
 
+/// The bit of an entry's `attempts` that the core leaves to its driver: it is this run that made the return owed.
+const NOTE_OWED: u8 = 0x80;
+
 /// The driver of one client's backchannel: its tokens are indices of slab entries. The run owns its entry while the core
 /// holds the token (rule R1), so the generation cannot change.
 pub(super) struct ClientHost<'a> {
@@ -138,11 +141,12 @@ impl Host for ClientHost<'_> {
     }
 
     fn note(&self, token: Token) -> u8 {
-        self.entry(token).attempts()
+        self.entry(token).attempts() & !NOTE_OWED
     }
 
     fn set_note(&mut self, token: Token, note: u8) {
-        self.entry(token).set_attempts(note);
+        let entry = self.entry(token);
+        entry.set_attempts(note | entry.attempts() & NOTE_OWED);
     }
 
     fn op(&self, token: Token) -> CallbackOp {
@@ -176,9 +180,20 @@ impl Host for ClientHost<'_> {
         // for most of it.
         if matches!(run.op, CallbackOp::Recall | CallbackOp::LayoutRecall) && self.entry(token).word().recalled() {
             let stamp = self.owed.push(run.key, self.now_ns);
-            self.entry(token).set_return_stamp(stamp);
+            let entry = self.entry(token);
+            entry.set_return_stamp(stamp);
+            entry.set_attempts(entry.attempts() | NOTE_OWED);
         }
         Ok(())
+    }
+
+    fn unsent(&mut self, token: Token) {
+        let (entry, generation) = (self.entry(token), self.run(token).key.generation);
+        if entry.attempts() & NOTE_OWED != 0 {
+            entry.set_attempts(entry.attempts() & !NOTE_OWED);
+            // Or the embedder has said so meanwhile.
+            let _ = entry.word().returned(generation);
+        }
     }
 
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {

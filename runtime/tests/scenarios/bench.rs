@@ -309,8 +309,10 @@ pub struct Called {
     pub slot: u32,
     /// The calls of all referring call lists.
     pub referring: Vec<Named>,
-    /// The operation and its cookie; `None`: a lone CB_SEQUENCE.
+    /// The first operation and its cookie; `None`: a lone CB_SEQUENCE.
     pub op: Option<(u32, u64)>,
+    /// All of them.
+    pub ops: Vec<(u32, u64)>,
 }
 
 impl Called {
@@ -325,7 +327,7 @@ impl Called {
             list.calls.iter().map(|c| (list.session_id.0, c.sequence_id, c.slot_id)).collect::<Vec<_>>()
         };
         let referring = referring_call_lists.iter().flat_map(of_list).collect();
-        let op = (compound.count == 2).then(|| (r.u32("op").unwrap(), r.u64("cookie").unwrap()));
+        let ops: Vec<_> = (1..compound.count).map(|_| (r.u32("op").unwrap(), r.u64("cookie").unwrap())).collect();
         r.finish("a call").unwrap();
         Called {
             bytes: bytes.to_vec(),
@@ -336,7 +338,8 @@ impl Called {
             sequence: sequence_id,
             slot: slot_id,
             referring,
-            op,
+            op: ops.first().copied(),
+            ops,
         }
     }
 
@@ -350,14 +353,15 @@ impl Called {
         Called { slot, ..self.clone() }
     }
 
-    /// CB_SEQUENCE is fine; then the operation's status, if there is one.
+    /// CB_SEQUENCE is fine; then the status of the operations. An error stops at the first of them.
     pub fn status(&self, status: Status) -> Vec<u8> {
+        let ops = if status.is_ok() { &self.ops[..] } else { &self.ops[..self.ops.len().min(1)] };
         self.results(|w| {
-            CbCompoundRes { status, tag: b"", count: 1 + u32::from(self.op.is_some()) }.encode(w)?;
+            CbCompoundRes { status, tag: b"", count: 1 + ops.len() as u32 }.encode(w)?;
             words(w, &[CallbackOp::Sequence as u32, 0])?;
             self.session.encode(w)?;
             words(w, &[self.sequence, self.slot, 63, 63])?;
-            self.op.map_or(Ok(()), |(op, _)| words(w, &[op, status.0]))
+            ops.iter().try_for_each(|(op, _)| words(w, &[*op, status.0]))
         })
     }
 

@@ -1,7 +1,7 @@
 //! What becomes of one callback: requests, requeues and removals at every moment of its run.
 
 use crate::bench::*;
-use ringback::{Builder, CallbackOp, ClientState, Done, Remove, Runtime, TryRun};
+use ringback::{Builder, CallbackOp, ClientState, Done, Remove, Returned, Runtime, SessionConfig, TryRun};
 use ringback_rpc::nfs4::Status;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -40,6 +40,43 @@ fn t2_a_kick_during_the_rpc_is_one_submission() {
         "a rearm keeps the reference"
     );
     bench.assert_slots_free();
+}
+
+/// Of a batch that stops at its first operation the client has not seen the second: nothing is owed for that.
+#[test]
+fn f4_what_the_client_did_not_get_to_is_not_owed() {
+    let bench = Bench::new();
+    let client = bench.runtime.add_client(None).unwrap();
+    let [asked, fresh, earlier] = [1, 2, 3].map(|cookie| bench.insert(client, CallbackOp::Recall, cookie));
+    let session =
+        bench.runtime.add_session(client, SessionConfig { operations_max: 8, ..session_config(1, 1) }).unwrap();
+    let mut first = bench.line();
+    bench.runtime.bind(first.connection, session).unwrap();
+    bench.submit(earlier);
+    assert_eq!(first.serve(), 3);
+    bench.until_idle();
+    bench.runtime.close_connection(first.connection);
+    for key in [asked, fresh, earlier] {
+        bench.submit(key);
+    }
+    let mut line = bench.line();
+    bench.runtime.bind(line.connection, session).unwrap();
+    let call = line.call();
+    assert_eq!(call.ops.iter().map(|(_, cookie)| *cookie).collect::<Vec<_>>(), [1, 2, 3]);
+    std::thread::scope(|threads| {
+        // Nothing new is sent from here on.
+        let drain = threads.spawn(|| bench.runtime.drain_session(session, PATIENCE));
+        bench.until("the session is drained", |b| b.runtime.seq4_status(client, Some(session)) != 0);
+        line.reply(call.status(Status::NFS4ERR_BAD_STATEID));
+        drain.join().unwrap().unwrap();
+    });
+    bench.assert_ended_once(1, "Replied");
+    assert_eq!(bench.runtime.returned(asked), Returned::Noted);
+    assert_eq!(bench.runtime.returned(fresh), Returned::NotAwaited);
+    assert_eq!(bench.runtime.returned(earlier), Returned::Noted, "of the run before");
+    bench.runtime.remove_client(client).unwrap();
+    bench.until_idle();
+    bench.assert_ended_once(2, "Cancelled { sent: false }");
 }
 
 #[test]
