@@ -26,21 +26,17 @@ impl Inbox {
         self.0.push(slab, index);
     }
 
+    /// Takes all that is queued, to be [turned round](Chain::turn) before anything is popped.
+    pub(crate) fn take(&self) -> Chain {
+        // The look spares an idle turn the swap.
+        Chain { newest: if self.0.is_empty() { None } else { self.0.take_all() }, ..Chain::default() }
+    }
+
     /// Takes all that is queued, first come first.
-    ///
-    /// The entries are reversed in place, which reads each of them: the reactor needs them next anyway.
     pub(crate) fn take_all(&self, slab: &CallbackSlab) -> Chain {
-        if self.0.is_empty() {
-            return Chain { first: None }; // spares an idle turn the swap
-        }
-        let (mut next, mut first) = (self.0.take_all(), None);
-        while let Some(index) = next {
-            let entry = &slab[index];
-            next = entry.link();
-            entry.set_link(first);
-            first = Some(index);
-        }
-        Chain { first }
+        let mut chain = self.take();
+        chain.turn(slab, usize::MAX);
+        chain
     }
 
     /// Whether nothing is queued: for [`Parking::prepare_park`].
@@ -53,10 +49,29 @@ impl Inbox {
 #[derive(Debug, Default)]
 #[must_use = "a callback in a chain that is dropped never ends"]
 pub(crate) struct Chain {
+    /// First come first.
     first: Option<u32>,
+    /// As they come from the inbox: the newest of those that are not turned round yet. Then `first` is `None`.
+    newest: Option<u32>,
+    /// Those that are, while others are not.
+    turned: Option<u32>,
 }
 
 impl Chain {
+    /// Reverses up to `limit` entries in place, which reads each of them: whoever takes them needs them next anyway.
+    pub(crate) fn turn(&mut self, slab: &CallbackSlab, limit: usize) {
+        for _ in 0..limit {
+            let Some(index) = self.newest else { return };
+            let entry = &slab[index];
+            self.newest = entry.link();
+            entry.set_link(self.turned);
+            self.turned = Some(index);
+            if self.newest.is_none() {
+                self.first = self.turned.take();
+            }
+        }
+    }
+
     /// Takes the next entry; its link is free to be used.
     pub(crate) fn pop(&mut self, slab: &CallbackSlab) -> Option<u32> {
         let index = self.first?;
@@ -75,7 +90,7 @@ impl Chain {
 
     /// Whether all was popped.
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.first.is_none() && self.newest.is_none()
     }
 }
 

@@ -43,6 +43,33 @@ fn one_callback_from_insert_to_the_stale_key() {
 }
 
 #[test]
+fn a_long_queue_is_turned_round_a_slice_at_a_time() {
+    let slab = CallbackSlab::new(100, 1);
+    let (inbox, parking) = (Inbox::new(), Parking::new());
+    let insert = |cookie| slab.insert(0, 7, OP_CB_RECALL, cookie).expect("there is room").index;
+    let indices: Vec<_> = (0..50).map(insert).collect();
+    for limit in [1, 7, 49, 50, 51] {
+        for index in &indices {
+            let _ = inbox.push(&slab, *index, &parking);
+        }
+        let (mut chain, mut turns) = (inbox.take(), 0);
+        // It comes after those, and waits for the next chain.
+        let late = insert(0);
+        let _ = inbox.push(&slab, late, &parking);
+        while !chain.is_empty() && chain.pop(&slab).inspect(|first| assert_eq!(*first, indices[0])).is_none() {
+            chain.turn(&slab, limit);
+            turns += 1;
+        }
+        assert_eq!(turns, 50usize.div_ceil(limit));
+        chain.turn(&slab, limit);
+        let rest: Vec<_> = std::iter::from_fn(|| chain.pop(&slab)).collect();
+        assert_eq!((&rest[..], chain.is_empty()), (&indices[1..], true), "{limit}");
+        let mut next = inbox.take_all(&slab);
+        assert_eq!((next.pop(&slab), next.pop(&slab)), (Some(late), None));
+    }
+}
+
+#[test]
 fn keys_pack_into_one_integer() {
     let key = CallbackKey { index: 0x0102_0304, generation: 0xa0b0_c0d0 };
     assert_eq!(key.to_bits(), 0xa0b0_c0d0_0102_0304);

@@ -247,6 +247,32 @@ fn t38_a_path_that_was_up_for_a_moment_is_told_again_to_be_down() {
     assert_eq!(stepped.runtime.stats().in_flight, 0, "it ended as PathDown, a lease after the client was told");
 }
 
+/// However many callbacks are submitted at once, a turn looks at so many of them and goes on to the connections.
+#[test]
+fn t24_a_flood_is_taken_up_in_many_turns_and_in_order() {
+    let mut stepped = Stepped::new(1, |_| ());
+    let client = stepped.runtime.add_client(None).unwrap();
+    stepped.settle();
+    let mut keys: Vec<_> =
+        (0..40_000).map(|_| stepped.runtime.insert(client, CallbackOp::Recall, 0).unwrap()).collect();
+    for key in &keys {
+        assert_eq!(stepped.runtime.try_run(*key), TryRun::Submitted);
+    }
+    let mut started = Vec::new();
+    while stepped.runtime.stats().started < 40_000 {
+        stepped.turn(0);
+        started.push(stepped.runtime.stats().started);
+        assert!(started.len() < 20, "{started:?}");
+    }
+    assert_eq!(started[..3], [0, 0, 4096], "two turns to put 40,000 into order, and a third");
+    // A second flood finds its way behind the first.
+    keys.truncate(100);
+    for key in &keys {
+        assert_eq!(stepped.runtime.try_run(*key), TryRun::Coalesced);
+    }
+    assert_eq!(stepped.runtime.stats().in_flight, 40_000);
+}
+
 /// Each cancellation may walk a long queue; however many there are, a turn ends.
 #[test]
 fn cancelling_many_runs_takes_many_turns() {
