@@ -26,7 +26,7 @@ use ringback::{
 use ringback_rpc::nfs4::callback::CbRecallArgs;
 use ringback_rpc::nfs4::{FileHandle, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Who wants to know what becomes of the recalls, besides the server. Called on reactor threads, or in the thread of an
 /// OPEN under a short lock: count and return.
@@ -68,8 +68,9 @@ const DENIAL_DELAY_NS: u64 = 200_000_000;
 
 /// The server's side of the runtime.
 pub(crate) struct Callbacks {
-    /// Set once, when runtime and server have been built: each needs the other.
-    runtime: OnceLock<Runtime>,
+    /// Set once, when runtime and server have been built: each needs the other. Weak, for the runtime owns its hooks, and
+    /// two that own each other are never freed.
+    runtime: OnceLock<Weak<Runtime>>,
     observer: Arc<dyn Observer>,
 }
 
@@ -78,13 +79,13 @@ impl Callbacks {
         Callbacks { runtime: OnceLock::new(), observer }
     }
 
-    pub(crate) fn connect(&self, runtime: Runtime) {
+    pub(crate) fn connect(&self, runtime: &Arc<Runtime>) {
         // A second runtime cannot happen: the server is built with its only one.
-        let _ = self.runtime.set(runtime);
+        let _ = self.runtime.set(Arc::downgrade(runtime));
     }
 
-    pub(crate) fn runtime(&self) -> Option<&Runtime> {
-        self.runtime.get()
+    pub(crate) fn runtime(&self) -> Option<Arc<Runtime>> {
+        self.runtime.get()?.upgrade()
     }
 
     /// A callback for a new delegation; `None` when the runtime takes no more.

@@ -56,11 +56,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A running file server. It ends with [`Server::shutdown`]; until then its runtime and it keep each other alive.
+/// A running file server. It ends with [`Server::shutdown`].
 #[derive(Debug)]
 pub struct Server {
     inner: Arc<Inner>,
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
 }
 
 /// What reactors and listeners share.
@@ -84,8 +84,8 @@ impl Server {
     pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, BuildError> {
         let builder = builder.lease(config.lease);
         let inner = Arc::new(Inner::new(config, observer));
-        let runtime = builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?;
-        inner.callbacks.connect(runtime.clone());
+        let runtime = Arc::new(builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?);
+        inner.callbacks.connect(&runtime);
         Ok(Server { inner, runtime })
     }
 

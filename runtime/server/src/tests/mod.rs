@@ -435,3 +435,13 @@ fn parse(record: &[u8]) -> Recalled {
     let header = encode(&[&ReplyHeader::success(header.xid)]);
     Recalled { header, sequence, stateid, handle: fh.as_bytes().to_vec() }
 }
+
+#[test]
+fn nothing_is_left_of_a_server_that_was_shut_down() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    peer.take_delegation("f");
+    let inner = Arc::downgrade(&world.server.inner);
+    drop(world);
+    assert!(inner.upgrade().is_none(), "something still owns it");
+}
