@@ -62,6 +62,7 @@ impl Backchannel {
         };
         // Should the call go on, this transmission of it is answered: a duplicate of the reply is late.
         self.calls.get_mut(index).conn = NO_CONN;
+        self.fault_slotless(host);
         handled
     }
 
@@ -395,6 +396,15 @@ impl Backchannel {
             self.fault_session(usize::from(call.session), PathFault::NoSlots, host);
         }
         self.send_all_again(now_ns, &call, Requeue::SlotLost, When::Now, host);
+    }
+
+    /// The client's limit may leave a session nothing but slots that are lost.
+    pub(super) fn fault_slotless<H: Host>(&mut self, host: &mut H) {
+        for at in 0..self.sessions.len() {
+            if self.sessions[at].as_ref().is_some_and(|s| !s.dead && !s.slots.has_usable()) {
+                self.fault_session(at, PathFault::NoSlots, host);
+            }
+        }
     }
 
     /// NFS4ERR_SEQ_FALSE_RETRY: the client has executed something else under this id, so that the id is used up.

@@ -59,6 +59,7 @@ impl Backchannel {
         if self.queues.deadline_bound_ns <= now_ns {
             self.expire_queued(now_ns, host);
         }
+        self.fault_slotless(host);
     }
 
     fn has_waiting(&self) -> bool {

@@ -72,14 +72,27 @@ impl RequesterSlots {
     /// available slot, so that the replier can see how much of its table is needed.
     #[inline]
     pub fn lowest_free(&self) -> Option<SlotId> {
-        let limit = self.highest.min(self.target).min(self.ceiling);
+        let preferred = self.highest.min(self.target).min(self.ceiling);
         for (i, word) in self.free.iter().enumerate() {
             if *word != 0 {
                 let slot = i as u32 * WORD_BITS + word.trailing_zeros();
-                return (slot <= limit).then_some(SlotId(slot));
+                // What is a preference does not hold where it leaves nothing.
+                let takes = slot <= preferred || (slot <= self.highest && self.are_retired(preferred));
+                return takes.then_some(SlotId(slot));
             }
         }
         None
+    }
+
+    /// Whether all slots up to `last` are retired.
+    fn are_retired(&self, last: u32) -> bool {
+        self.retired_count > last && (0..=last).all(|slot| get(&self.retired, slot))
+    }
+
+    /// Whether a slot can be used, now or when what is outstanding on it is settled. The replier's own limit may leave none
+    /// that is not retired; and if nothing is outstanding, no reply will raise it.
+    pub fn has_usable(&self) -> bool {
+        self.retired_count == 0 || self.busy_count > 0 || !self.are_retired(self.highest)
     }
 
     /// Makes a free slot busy.
@@ -154,7 +167,7 @@ impl RequesterSlots {
             set(&mut self.retired, slot.0);
             self.retired_count += 1;
         }
-        self.retired_count < self.count()
+        self.has_usable()
     }
 
     /// The limits in a reply. A target is a preference (RFC 8881 section 20.9.3, csr_target_highest_slotid): ids go on
@@ -283,6 +296,30 @@ mod tests {
         slots.advance(SlotId(3));
         slots.limits(SlotId(9), SlotId(9));
         assert_eq!([1, 2, 3].map(|s| slots.id(SlotId(s)).0), [2, 1, 1]);
+    }
+
+    #[test]
+    fn t17_a_table_that_shrank_runs_out_of_slots() {
+        let mut slots = RequesterSlots::new(3);
+        slots.take(SlotId(0));
+        slots.limits(SlotId(2), SlotId(0));
+        assert_eq!(slots.lowest_free(), None, "the target is 0");
+        assert!(slots.retire(SlotId(0)));
+        assert_eq!(slots.lowest_free(), Some(SlotId(1)), "which was only a wish");
+        slots.take(SlotId(1));
+        slots.take(SlotId(2));
+        slots.limits(SlotId(1), SlotId(0));
+        assert!(slots.retire(SlotId(1)), "the reply on slot 2 may raise the limit");
+        assert_eq!((slots.lowest_free(), slots.has_usable()), (None, true));
+        slots.advance(SlotId(2));
+        assert_eq!((slots.lowest_free(), slots.has_usable()), (None, false));
+        // A ceiling is ours alone.
+        let mut slots = RequesterSlots::new(2);
+        slots.cap(SlotId(0));
+        slots.take(SlotId(0));
+        assert_eq!(slots.lowest_free(), None);
+        assert!(slots.retire(SlotId(0)));
+        assert_eq!(slots.lowest_free(), Some(SlotId(1)));
     }
 
     #[test]

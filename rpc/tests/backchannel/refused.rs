@@ -201,6 +201,49 @@ fn a_high_slot_waits_for_the_slots_above() {
     w.assert_clean();
 }
 
+/// The client has one slot left and says that its id is wrong: there is no reply to come that could give more.
+#[test]
+fn t17_the_last_slot_of_a_table_that_shrank_is_misordered() {
+    for target in [0, 3] {
+        let mut w = World::new(4);
+        let (token, other) = (w.recall(), w.recall());
+        let sent = w.sends();
+        w.answer(&sent[0], &sent[0].limits(Status::NFS4_OK, 0, target));
+        let next = w.recall();
+        let last = w.send();
+        assert_eq!((last.token(), last.slot), (next, 0));
+        w.answer(&last, &last.sequence_status(Status::NFS4ERR_SEQ_MISORDERED));
+        assert_eq!(w.core.seq4_status(Some(S1)), 0, "a reply is to come that may say more");
+        w.answer(&sent[1], &sent[1].limits(Status::NFS4_OK, 0, target));
+        assert_eq!(w.ended(token), w.ended(other));
+        assert!(w.host.events.contains(&Event::SessionFault { session: S1, fault: PathFault::NoSlots }));
+        assert_ne!(w.core.seq4_status(Some(S1)) & seq4_status::BACKCHANNEL_FAULT, 0);
+        w.quiet();
+        w.add_session(S2, 1);
+        w.bind(S2, C1);
+        let moved = w.send();
+        assert_eq!((moved.token(), moved.session), (next, session_id(S2)));
+        w.answer_ok(&moved);
+    }
+}
+
+/// A target is a wish: it does not keep the client from its other slots when the wished ones are lost.
+#[test]
+fn t17_a_target_whose_slots_are_lost_is_passed_over() {
+    let mut w = World::new(4);
+    w.recall();
+    let sent = w.send();
+    w.answer(&sent, &sent.limits(Status::NFS4_OK, 3, 0));
+    let token = w.recall();
+    let sent = w.send();
+    w.answer(&sent, &sent.sequence_status(Status::NFS4ERR_SEQ_MISORDERED));
+    let again = w.send();
+    assert_eq!((again.token(), again.slot), (token, 1));
+    w.answer(&again, &again.limits(Status::NFS4_OK, 3, 0));
+    assert_eq!(w.core.seq4_status(Some(S1)), 0);
+    assert_eq!(w.core.census().slots_free, 3);
+}
+
 /// The client says one thing with NFS4ERR_BAD_HIGH_SLOT and the opposite with csr_highest_slotid. The higher slots drain
 /// all the same, however much there is to send.
 #[test]
