@@ -134,8 +134,13 @@ pub(crate) enum Command {
         session: SessionKey,
         job: Arc<DrainJob>,
     },
-    /// A run of this callback was given up before it began: who waits for it is told.
-    Abandoned(u32),
+    /// A run was given up before it began: who waits for it is told, and its client is looked at.
+    Abandoned {
+        /// The entry.
+        callback: u32,
+        /// The place of its client.
+        client: u32,
+    },
     /// Many waiters have left: forget them.
     ForgetWaiters,
     Drain(Arc<DrainJob>),

@@ -142,7 +142,8 @@ pub struct Completion {
 }
 
 /// A queue of completions with a descriptor to poll: see [`Builder::completion_queues`](crate::Builder). Clones name the
-/// same queue, and may be used from any thread; each completion is given to one of them.
+/// same queue, and may be used from any thread; each completion is given to one of them. But whichever is polled releases
+/// what any of them took last: a queue is worked by one thread at a time, and several threads have a queue each.
 #[derive(Clone)]
 pub struct CompletionQueue {
     shared: Arc<Shared>,

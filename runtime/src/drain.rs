@@ -8,7 +8,7 @@ use crate::keys::{ClientId, SessionKey};
 use crate::runtime::{Error, Runtime};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -149,6 +149,7 @@ impl Runtime {
     pub(crate) fn begin_drain(&self, deadline_ns: u64) -> Arc<DrainJob> {
         let shared = self.shared();
         shared.closed.store(true, SeqCst);
+        fence(SeqCst); // before the look at the table; partner: `add_client`
         for client in shared.clients.each() {
             // Whether it was the last one out is found by the reactor, which looks at the counts.
             let _ = client.in_flight.close();
@@ -171,10 +172,12 @@ impl Runtime {
 
     /// The beginning of [`Runtime::drain_client`].
     pub(crate) fn begin_drain_client(&self, client: ClientId, deadline_ns: u64) -> Result<Arc<DrainJob>, Error> {
-        let known = self.client(client)?;
-        let _ = known.in_flight.close();
+        let home = self.with_client(client, |known| {
+            let _ = known.in_flight.close();
+            known.home()
+        })?;
         let job = Arc::new(DrainJob::new(deadline_ns, 1));
-        self.shared().reactors[known.home()].post(Command::DrainClient { client, job: Arc::clone(&job) });
+        self.shared().reactors[home].post(Command::DrainClient { client, job: Arc::clone(&job) });
         Ok(job)
     }
 

@@ -129,7 +129,7 @@ impl Shared {
     pub fn end_reactor(&self, reactor: usize) {
         let port = &self.reactors[reactor];
         port.ended.store(true, SeqCst);
-        fence(SeqCst); // partners: `post`, `returned_to`
+        fence(SeqCst); // partners: `post`, `returned_to`, `add_client`
         for client in self.clients.each().filter(|c| c.home() == reactor) {
             let _ = client.in_flight.close();
         }

@@ -16,6 +16,7 @@ use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::fore::seq4_status;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::*;
+use std::sync::atomic::fence;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -179,6 +180,7 @@ impl Runtime {
         }
         let limit = self.settings().clients_max;
         let client = shared.clients.add(home).ok_or(Error::ClientsFull { limit })?;
+        fence(SeqCst); // after the entry into the table; partners: `begin_drain`, `Shared::end_reactor`
         // A drain that came in between, or the end of the reactor, has not seen this client: its runs are refused all
         // the same.
         if let (true, Ok(known)) = (shared.is_closed() || shared.reactors[home].has_ended(), self.client(client)) {
@@ -198,13 +200,24 @@ impl Runtime {
         Ok(())
     }
 
+    /// Does something to a client whose place cannot become the next one's meanwhile: as in [`Runtime::insert`].
+    pub(crate) fn with_client<R>(&self, client: ClientId, f: impl FnOnce(&ClientShared) -> R) -> Result<R, Error> {
+        let known = self.client(client)?;
+        known.entries.fetch_add(1, SeqCst);
+        let result = self.client(client).map(f);
+        known.entries.fetch_sub(1, AcqRel);
+        result
+    }
+
     /// Forgets a client, its sessions included: its runs end as [`Outcome::Cancelled`](crate::Outcome::Cancelled), and
     /// `try_run` on its callbacks answers [`TryRun::Closed`]. The callbacks themselves are still to be removed.
     pub fn remove_client(&self, client: ClientId) -> Result<(), Error> {
-        let known = self.client(client)?;
-        if known.live.swap(false, SeqCst) {
+        let removed = self.with_client(client, |known| {
             let _ = known.in_flight.close();
-            self.shared().reactors[known.home()].post(Command::RemoveClient(client));
+            known.live.swap(false, SeqCst).then(|| known.home())
+        })?;
+        if let Some(home) = removed {
+            self.shared().reactors[home].post(Command::RemoveClient(client));
         }
         Ok(())
     }
@@ -328,7 +341,7 @@ impl Runtime {
             self.abandon(key.index, entry, client);
             return TryRun::Closed;
         }
-        let undo = Undo { runtime: self, index: key.index, entry, client };
+        let undo = Undo { runtime: self, callback: key.index, entry, client, client_index: entry.client() };
         shared.call_hook(|| shared.hooks.acquire(entry.cookie()));
         std::mem::forget(undo);
         won();
@@ -451,17 +464,21 @@ impl Runtime {
 /// Takes back a run whose `acquire` panicked (rule R6).
 struct Undo<'a> {
     runtime: &'a Runtime,
-    index: u32,
+    callback: u32,
     entry: &'a CallbackEntry,
     client: &'a ClientShared,
+    client_index: u32,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if self.runtime.abandon(self.index, self.entry, self.client) {
-            self.runtime.shared().reactors[self.client.home()].post(Command::Abandoned(self.index));
+        // Read first: when the run is counted out, the client may be gone.
+        let (home, client) = (self.client.home(), self.client_index);
+        let waited = self.runtime.abandon(self.callback, self.entry, self.client);
+        // Elsewhere it is the reactor that counts a run out, and looks then what has waited for it. Here it may sleep.
+        if self.client.in_flight.leave() || waited {
+            self.runtime.shared().reactors[home].post(Command::Abandoned { callback: self.callback, client });
         }
-        let _ = self.client.in_flight.leave();
     }
 }
 

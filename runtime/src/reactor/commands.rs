@@ -58,7 +58,7 @@ impl<I: Io> Reactor<I> {
             Command::Cancel(key) => self.cancels.ask(key),
             Command::DrainClient { client, job } => self.home.drain_client(client, None, job),
             Command::DrainSession { session, job } => self.home.drain_client(session.client, Some(session), job),
-            Command::Abandoned(index) => self.home.abandoned(index),
+            Command::Abandoned { callback, client } => self.home.abandoned(callback, client),
             Command::ForgetWaiters => self.home.end_waits(|_| false),
             Command::Drain(job) => self.begin_drain(job),
             Command::Census(answer) => {

@@ -263,9 +263,11 @@ impl Home {
     }
 
     /// A run was given up before it began. Who waits for a run that has begun since is told the same, and may ask again.
-    pub fn abandoned(&mut self, index: u32) {
-        let waiters = self.waits.take(&self.shared.reactors[self.reactor].waits, index);
+    /// Its client may have waited for it alone, to be forgotten or to end a drain.
+    pub fn abandoned(&mut self, callback: u32, client: u32) {
+        let waiters = self.waits.take(&self.shared.reactors[self.reactor].waits, callback);
         self.waits.answer(waiters, |_| Err(WaitError::Idle));
+        self.touch(client);
     }
 
     /// Nothing of the clients that `over` names runs any more, nor will it: answers who still waits for them.

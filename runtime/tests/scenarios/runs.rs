@@ -3,8 +3,11 @@
 use crate::bench::*;
 use ringback::{Builder, CallbackOp, ClientState, Done, Remove, Returned, Runtime, SessionConfig, TryRun};
 use ringback_rpc::nfs4::Status;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 #[test]
@@ -221,6 +224,43 @@ fn t7_a_winner_that_is_refused_leaves_an_idle_callback() {
     }
     assert_eq!(bench.hooks.of(1), Seen::default(), "no hook was called");
     assert_eq!(bench.runtime.stats().in_flight, 0);
+}
+
+/// A hook that panics was the last thing that a removal, or a drain, had to wait for, and the reactor sleeps by then.
+#[test]
+fn t7_a_panic_of_acquire_ends_what_waits_for_the_run() {
+    let bench = Bench::with(Builder::new().reactors(1).clients_max(1));
+    let panics = |key| assert!(catch_unwind(AssertUnwindSafe(|| bench.runtime.try_run(key))).is_err());
+    let client = bench.runtime.add_client(None).unwrap();
+    let key = bench.insert(client, CallbackOp::Recall, 1);
+    bench.during(1, Stage::Acquire, move |runtime| {
+        runtime.remove_client(client).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        panic!("on purpose");
+    });
+    panics(key);
+    assert_eq!(bench.runtime.remove(key), Remove::Removed);
+    let next = Mutex::new(None);
+    bench.until("the place of the client is free", |b| {
+        *next.lock().unwrap() = b.runtime.add_client(None).ok();
+        next.lock().unwrap().is_some()
+    });
+    let key = bench.insert(next.lock().unwrap().unwrap(), CallbackOp::Recall, 2);
+    let drain = Arc::new(Mutex::new(None));
+    let begun = Arc::clone(&drain);
+    bench.during(2, Stage::Acquire, move |runtime| {
+        *begun.lock().unwrap() = Some(Box::pin(runtime.start_drain(Duration::from_secs(1000))));
+        std::thread::sleep(Duration::from_millis(30));
+        panic!("on purpose");
+    });
+    panics(key);
+    let mut drain = drain.lock().unwrap().take().unwrap();
+    let mut look = Context::from_waker(Waker::noop());
+    let drain = Mutex::new((&mut drain, &mut look));
+    bench.until("the drain ends", |_| {
+        let (drain, look) = &mut *drain.lock().unwrap();
+        drain.as_mut().poll(look).is_ready()
+    });
 }
 
 /// What an embedder keeps for one directory: notifications that were not told yet, up to a limit. Beyond it the
