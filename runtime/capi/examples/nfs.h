@@ -1,0 +1,299 @@
+/* The operations of NFSv4.1 that the example server knows: those that the client swarm of this project uses. Five
+ * functions, declared first, are where the server comes in. There is no reply cache, no open state and no data. */
+#ifndef EXAMPLE_NFS_H
+#define EXAMPLE_NFS_H
+
+#include "xdr.h"
+#include <ringback.h>
+
+struct connection;
+/* CREATE_SESSION: a client has a session, with a backchannel on this connection. */
+static void session_created(struct connection *connection, uint32_t client, const rb_session_options *options);
+/* SEQUENCE: what the client is to be told about its callback path (RFC 8881 section 18.46.3). */
+static uint32_t session_status(uint32_t client);
+/* OPEN grants a delegation, of which `cookie` says all; gives the key of its recall. */
+static rb_key delegation_granted(uint32_t client, uint64_t cookie);
+/* OPEN is in conflict with a delegation. */
+static void delegation_conflicts(rb_key key);
+/* DELEGRETURN. */
+static void delegation_returned(rb_key key);
+
+enum { CLIENTS_MAX = 64, FILES_MAX = 4096, NAME_BYTES_MAX = 64, SLOTS = 16 };
+enum {
+    NFS4ERR_NOENT = 2,
+    NFS4ERR_NOSPC = 28,
+    NFS4ERR_DELAY = 10008,
+    NFS4ERR_BAD_STATEID = 10025,
+    NFS4ERR_BADXDR = 10036,
+    NFS4ERR_OP_ILLEGAL = 10044
+};
+
+/* A file, and the one delegation of it. The delegation's cookie is the index of the file, and how many delegations of it
+ * there have been; its stateid is made of the cookie, and the filehandle of the index. */
+struct file {
+    char name[NAME_BYTES_MAX];
+    uint32_t name_bytes, generation;
+    rb_key delegation; /* 0: none */
+};
+
+static struct file files[FILES_MAX];
+static uint32_t files_count, clients_count;
+
+static void stateid_of(uint64_t cookie, rb_stateid *stateid)
+{
+    memset(stateid, 0, sizeof *stateid);
+    stateid->seqid = 1;
+    memcpy(stateid->other, &cookie, sizeof cookie);
+}
+
+/* Each operation reads its arguments, writes what follows its status, and gives the status. */
+struct compound {
+    struct connection *connection;
+    uint32_t client; /* of the session; CLIENTS_MAX: none */
+    uint32_t handle; /* the current filehandle: 0 is the root, n + 1 file n */
+};
+
+static void copy(struct reader *r, struct writer *w, size_t count)
+{
+    put_bytes(w, get_bytes(r, count), count);
+}
+
+static uint32_t exchange_id(struct compound *c, struct reader *r, struct writer *w)
+{
+    uint32_t count;
+    (void)c;
+    get_bytes(r, 8); /* the verifier; this server takes every client for a new one */
+    get_opaque(r, &count);
+    get32(r); /* flags */
+    get32(r); /* state protection: none */
+    r->bad |= get32(r) != 0; /* implementation: the swarm does not say */
+    if (clients_count == CLIENTS_MAX)
+        return NFS4ERR_NOSPC;
+    put64(w, clients_count++);
+    put32(w, 1);          /* the sequence id of CREATE_SESSION */
+    put32(w, 0x00010000); /* EXCHGID4_FLAG_USE_NON_PNFS */
+    put32(w, 0);
+    put64(w, 0); /* server owner: minor id, and */
+    put_opaque(w, "example", 7);
+    put_opaque(w, "example", 7);
+    put32(w, 0);
+    return 0;
+}
+
+static uint32_t create_session(struct compound *c, struct reader *r, struct writer *w)
+{
+    static uint8_t name[256];
+    uint32_t attributes[2][7], gids[16], count, index = (uint32_t)get64(r);
+    rb_session_options options = {.size = sizeof options, .minor_version = 1};
+    uint32_t sequence = get32(r);
+    if (index >= clients_count)
+        return NFS4ERR_NOENT;
+    get32(r); /* flags: the backchannel is on this connection */
+    for (int channel = 0; channel < 2; channel++) {
+        for (int i = 0; i < 7; i++)
+            attributes[channel][i] = get32(r);
+        attributes[channel][5] = attributes[channel][5] < SLOTS ? attributes[channel][5] : SLOTS;
+    }
+    options.program = get32(r);
+    get32(r); /* one credential, and it is AUTH_SYS */
+    options.security.flavor = get32(r);
+    options.security.stamp = get32(r);
+    const uint8_t *machine = get_opaque(r, &count);
+    memcpy(name, machine, count & 255);
+    options.security.machine_name = name;
+    options.security.machine_name_bytes = count & 255;
+    options.security.uid = get32(r);
+    options.security.gid = get32(r);
+    options.security.gids_count = get32(r) & 15;
+    for (size_t i = 0; i < options.security.gids_count; i++)
+        gids[i] = get32(r);
+    options.security.gids = gids;
+    memcpy(options.session_id, &index, sizeof index);
+    options.request_bytes_max = attributes[1][1];
+    options.response_bytes_max = attributes[1][2];
+    options.operations_max = attributes[1][4];
+    options.slots = attributes[1][5];
+
+    session_created(c->connection, index, &options);
+    put_bytes(w, options.session_id, 16);
+    put32(w, sequence);
+    put32(w, 2); /* CREATE_SESSION4_FLAG_CONN_BACK_CHAN */
+    for (int channel = 0; channel < 2; channel++)
+        for (int i = 0; i < 7; i++)
+            put32(w, attributes[channel][i]);
+    return 0;
+}
+
+static uint32_t sequence(struct compound *c, struct reader *r, struct writer *w)
+{
+    uint32_t index;
+    const uint8_t *id = get_bytes(r, 16);
+    memcpy(&index, id, sizeof index);
+    if (index >= clients_count)
+        return NFS4ERR_NOENT;
+    c->client = index;
+    put_bytes(w, id, 16);
+    copy(r, w, 8); /* sequence id, slot */
+    get64(r);      /* highest slot, whether to cache */
+    put32(w, SLOTS - 1);
+    put32(w, SLOTS - 1);
+    put32(w, session_status(index));
+    return 0;
+}
+
+static struct file *look_up(const uint8_t *name, uint32_t count)
+{
+    for (struct file *f = files; f < files + files_count; f++)
+        if (f->name_bytes == count && memcmp(f->name, name, count) == 0)
+            return f;
+    if (files_count == FILES_MAX || count > NAME_BYTES_MAX)
+        return NULL;
+    struct file *f = &files[files_count++];
+    memcpy(f->name, name, count);
+    f->name_bytes = count;
+    return f;
+}
+
+static uint32_t open_file(struct compound *c, struct reader *r, struct writer *w)
+{
+    rb_stateid stateid;
+    uint32_t count, access;
+    get32(r);
+    access = get32(r);
+    get32(r); /* deny */
+    get64(r);
+    get_opaque(r, &count); /* owner */
+    if (get32(r) == 1) { /* create, unchecked, with these attributes */
+        get32(r);
+        for (count = get32(r); count > 0 && !r->bad; count--)
+            get32(r);
+        get_opaque(r, &count);
+    }
+    r->bad |= get32(r) != 0; /* CLAIM_NULL: by name */
+    const uint8_t *name = get_opaque(r, &count);
+    struct file *file = look_up(name, count);
+    if (file == NULL || c->client == CLIENTS_MAX)
+        return NFS4ERR_NOSPC;
+    uint64_t cookie = (uint32_t)(file - files);
+    if ((access & 2) && file->delegation != 0) {
+        delegation_conflicts(file->delegation);
+        return NFS4ERR_DELAY;
+    }
+    c->handle = (uint32_t)cookie + 1;
+    stateid_of(cookie, &stateid);
+    put32(w, 1);
+    put_bytes(w, stateid.other, 12);
+    for (int i = 0; i < 7; i++) /* change info, flags, attributes */
+        put32(w, 0);
+    if ((access & 0xff02) != 0x0100 || file->delegation != 0) { /* no delegation wanted, or given to another */
+        put32(w, 0);
+        return 0;
+    }
+    cookie |= (uint64_t)++file->generation << 32;
+    file->delegation = delegation_granted(c->client, cookie);
+    stateid_of(cookie, &stateid);
+    put32(w, 1); /* OPEN_DELEGATE_READ */
+    put32(w, stateid.seqid);
+    put_bytes(w, stateid.other, 12);
+    for (int i = 0; i < 5; i++) /* not being recalled; an ACE that says nothing */
+        put32(w, 0);
+    return 0;
+}
+
+static uint32_t delegreturn(struct compound *c, struct reader *r, struct writer *w)
+{
+    uint64_t cookie;
+    (void)c, (void)w;
+    get32(r);
+    memcpy(&cookie, get_bytes(r, 12), sizeof cookie);
+    uint32_t index = (uint32_t)cookie;
+    if (index >= files_count || files[index].generation != cookie >> 32 || files[index].delegation == 0)
+        return NFS4ERR_BAD_STATEID;
+    delegation_returned(files[index].delegation);
+    files[index].delegation = 0;
+    return 0;
+}
+
+static uint32_t getattr(struct compound *c, struct reader *r, struct writer *w)
+{
+    uint32_t mask = 0;
+    (void)c;
+    for (uint32_t i = 0, words = get32(r); i < words && !r->bad; i++)
+        mask |= i == 0 ? get32(r) : get32(r) & 0;
+    put32(w, 1);
+    put32(w, mask & 1u << 10); /* lease_time is all there is */
+    put32(w, mask & 1u << 10 ? 4 : 0);
+    if (mask & 1u << 10)
+        put32(w, 90);
+    return 0;
+}
+
+static uint32_t operation(uint32_t number, struct compound *c, struct reader *r, struct writer *w)
+{
+    uint32_t count, index = c->handle - 1;
+    switch (number) {
+    case 4: /* CLOSE: seqid and stateid; no opens are kept */
+        get32(r);
+        copy(r, w, 16);
+        return 0;
+    case 8: return delegreturn(c, r, w);
+    case 9: return getattr(c, r, w);
+    case 10: put_opaque(w, &index, sizeof index); return 0;             /* GETFH */
+    case 18: return open_file(c, r, w);
+    case 22: get_opaque(r, &count); return 0;                           /* PUTFH: the stateid says it all */
+    case 24: c->handle = 0; return 0;                                   /* PUTROOTFH */
+    case 42: return exchange_id(c, r, w);
+    case 43: return create_session(c, r, w);
+    case 44: get_bytes(r, 16); return 0;                                /* DESTROY_SESSION */
+    case 53: return sequence(c, r, w);
+    case 57: get64(r); return 0;                                        /* DESTROY_CLIENTID: kept until the end */
+    case 58: get32(r); return 0;                                        /* RECLAIM_COMPLETE */
+    default: return NFS4ERR_OP_ILLEGAL;
+    }
+}
+
+/* Answers the call in `record`; gives the length of the reply. 0: it is no call of NFSv4. */
+static size_t nfs_answer(struct connection *connection, const uint8_t *record, size_t bytes, uint8_t *reply, size_t room)
+{
+    struct reader r = {record, record + bytes, 0};
+    struct writer w = {reply, reply, reply + room};
+    struct compound c = {connection, CLIENTS_MAX, 0};
+    uint32_t count, status = 0, results = 0, xid = get32(&r);
+    if (get32(&r) != 0 || get32(&r) != 2 || get32(&r) != 100003 || get32(&r) != 4)
+        return 0;
+    uint32_t procedure = get32(&r);
+    for (int i = 0; i < 2; i++) { /* credential and verifier */
+        get32(&r);
+        get_opaque(&r, &count);
+    }
+    put32(&w, xid);
+    put32(&w, 1);
+    for (int i = 0; i < 4; i++) /* accepted, no verifier, success */
+        put32(&w, 0);
+    if (procedure == 0)
+        return (size_t)(w.at - w.begin);
+    uint8_t *head = w.at;
+    const uint8_t *tag = get_opaque(&r, &count);
+    put32(&w, 0);
+    put_opaque(&w, tag, count);
+    uint8_t *results_at = w.at;
+    put32(&w, 0);
+    get32(&r); /* minor version */
+    for (uint32_t operations = get32(&r); results < operations && status == 0 && !r.bad; results++) {
+        uint32_t number = get32(&r);
+        put32(&w, number);
+        uint8_t *at = w.at;
+        put32(&w, 0);
+        status = operation(number, &c, &r, &w);
+        if (r.bad)
+            status = NFS4ERR_BADXDR;
+        if (status != 0)
+            w.at = at + 4;
+        patch32(at, status);
+    }
+    patch32(head, status);
+    patch32(results_at, results);
+    return (size_t)(w.at - w.begin);
+}
+
+#endif

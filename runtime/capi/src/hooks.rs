@@ -1,0 +1,297 @@
+//! The embedder's hooks, as the runtime calls them.
+
+use crate::args::{rb_args, rb_referring};
+use crate::connection::rb_call;
+use crate::numbers::{self, rb_outcome};
+use crate::pointer::Versioned;
+use crate::queue::{Mailbox, Message, rb_event};
+use crate::{rb_client, rb_connection, rb_key};
+use ringback_rpc::xdr::{self, XdrError, XdrErrorKind};
+use runtime::{
+    Call, Completion, ConnectionId, Done, Ending, Event, ForeChannel, Hooks, Outcome, Prepare, ReferringCalls, Run,
+};
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, OnceLock};
+
+/// One run of a callback.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct rb_run {
+    /// The callback.
+    pub key: rb_key,
+    /// The embedder's own value, given to rb_insert().
+    pub cookie: u64,
+    /// The client that is called.
+    pub client: rb_client,
+    /// Nanoseconds since it was accepted; in a completion, until its outcome was known.
+    pub age_ns: u64,
+    /// An rb_op.
+    pub op: i32,
+    /// 0.
+    pub reserved: i32,
+}
+
+impl From<&Run> for rb_run {
+    fn from(run: &Run) -> Self {
+        rb_run {
+            key: run.key.to_bits(),
+            cookie: run.cookie,
+            client: run.client.to_bits(),
+            age_ns: run.age_ns,
+            op: run.op as i32,
+            reserved: 0,
+        }
+    }
+}
+
+impl From<&Completion> for rb_run {
+    fn from(run: &Completion) -> Self {
+        rb_run {
+            key: run.key.to_bits(),
+            cookie: run.cookie,
+            client: run.client.to_bits(),
+            age_ns: run.age_ns,
+            op: run.op as i32,
+            reserved: 0,
+        }
+    }
+}
+
+/// The answer of the prepare hook.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub enum rb_prepare {
+    /// Send it.
+    RB_PREPARE_SEND = 0,
+    /// There is nothing to send any more: the run ends as RB_ENDED_REFUSED.
+    RB_PREPARE_REFUSE = 1,
+}
+
+/// The answer of the done hook that ends the run. Any value from 0 on asks for it to be sent again after so many nanoseconds,
+/// within the run deadline; possible after RB_ENDED_REPLIED, RB_ENDED_DELIVERED_UNKNOWN and RB_ENDED_FAULT.
+pub const RB_DONE_FINISH: i64 = -1;
+
+/// What the runtime asks of the embedder. Set `size`, `encode`, and what else is wanted; null: nothing to say. All are
+/// called with `user`, on a reactor's thread (but `acquire`), must not block, and must not unwind: a C++ exception that
+/// leaves one ends the process. They may call rb_try_run() and rb_remove(), and nothing that waits.
+///
+/// For each accepted run: `acquire` in the thread that asked for it, `prepare` once, `encode` for every transmission, `done`
+/// when an outcome is known; then its completion is on a queue, if there are queues, until the next rb_queue_poll() after the
+/// one that gave it; then `release`, once, and `drop_reference`, unless it was asked for again meanwhile and runs once more
+/// with the same reference.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rb_hooks {
+    /// sizeof(rb_hooks).
+    pub size: usize,
+    /// Handed to every hook.
+    pub user: *mut c_void,
+    /// Writes the arguments with one of rb_encode_...(), from what stays unchanged between prepare and release: every
+    /// transmission must be the same bytes. 0, or a negative number: the run ends as RB_ENDED_UNENCODABLE.
+    pub encode: Option<extern "C" fn(user: *mut c_void, run: *const rb_run, args: *mut rb_args) -> c_int>,
+    /// Takes a reference to the object behind the cookie.
+    pub acquire: Option<extern "C" fn(user: *mut c_void, cookie: u64)>,
+    /// Last look before the first transmission of a run: an rb_prepare.
+    pub prepare: Option<extern "C" fn(user: *mut c_void, run: *const rb_run) -> c_int>,
+    /// Names with rb_name_call() the fore-channel calls whose replies the callback must not overtake: the OPEN that granted
+    /// what is recalled (RFC 8881 section 2.10.6.3), until the client has used its session slot with a later sequence id.
+    /// Never a call whose reply waits for this callback. Like encode it is asked for each transmission, and must say the
+    /// same from prepare to release. A callback that names calls is never sent together with others.
+    pub referring_calls: Option<extern "C" fn(user: *mut c_void, run: *const rb_run, calls: *mut rb_referring)>,
+    /// How it went. `results`: what follows the status in the client's answer, for rb_decode_getattr(). RB_DONE_FINISH, or
+    /// nanoseconds after which it is sent again.
+    pub done: Option<
+        extern "C" fn(
+            user: *mut c_void,
+            run: *const rb_run,
+            outcome: *const rb_outcome,
+            results: *const u8,
+            results_bytes: usize,
+        ) -> i64,
+    >,
+    /// The last touch of the run.
+    pub release: Option<extern "C" fn(user: *mut c_void, run: *const rb_run)>,
+    /// Gives back the reference that acquire took.
+    pub drop_reference: Option<extern "C" fn(user: *mut c_void, cookie: u64)>,
+    /// Something happened to a client's callback path. If null, it is told on queue 0.
+    pub event: Option<extern "C" fn(user: *mut c_void, event: *const rb_event)>,
+    /// A fore-channel call arrived, which is the embedder's from now on. If null, it is told on a queue.
+    pub call: Option<extern "C" fn(user: *mut c_void, call: *mut rb_call)>,
+    /// A connection is gone. If null, it is told on a queue.
+    pub closed: Option<extern "C" fn(user: *mut c_void, connection: rb_connection)>,
+}
+
+// SAFETY: as the trait asks for.
+unsafe impl Versioned for rb_hooks {
+    const NAME: &'static str = "rb_hooks";
+}
+
+/// The embedder behind its hooks.
+pub struct Embedder {
+    hooks: HookTable,
+    /// Set right after the runtime was built, when there are no clients and no connections yet.
+    mailboxes: OnceLock<Arc<[Arc<Mailbox>]>>,
+}
+
+/// Functions are the same on every thread; what `user` points at is the embedder's, who was told.
+struct HookTable(rb_hooks);
+
+// SAFETY: the pointer is a number to us.
+unsafe impl Send for HookTable {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for HookTable {}
+
+impl Embedder {
+    pub fn new(hooks: rb_hooks) -> Self {
+        Embedder { hooks: HookTable(hooks), mailboxes: OnceLock::new() }
+    }
+
+    pub fn connect(&self, mailboxes: Arc<[Arc<Mailbox>]>) {
+        // Only once, by who has built the runtime.
+        let _ = self.mailboxes.set(mailboxes);
+    }
+
+    fn hooks(&self) -> &rb_hooks {
+        &self.hooks.0
+    }
+
+    /// Tells something on a queue, if there are queues. With none and no hook nobody wants to know.
+    fn tell(&self, reactor: usize, message: Message) {
+        if let Some(mailboxes) = self.mailboxes.get()
+            && let Some(number) = reactor.checked_rem(mailboxes.len())
+        {
+            mailboxes[number].post(message);
+        }
+    }
+}
+
+impl Hooks for Embedder {
+    fn acquire(&self, cookie: u64) {
+        if let Some(acquire) = self.hooks().acquire {
+            acquire(self.hooks().user, cookie);
+        }
+    }
+
+    fn prepare(&self, run: &Run) -> Prepare {
+        match self.hooks().prepare {
+            Some(prepare) if prepare(self.hooks().user, &run.into()) != rb_prepare::RB_PREPARE_SEND as c_int => {
+                Prepare::Refuse
+            }
+            _ => Prepare::Send,
+        }
+    }
+
+    fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
+        if let Some(referring_calls) = self.hooks().referring_calls {
+            referring_calls(self.hooks().user, &run.into(), &mut rb_referring(calls));
+        }
+    }
+
+    fn encode(&self, run: &Run, writer: &mut xdr::Writer<'_>) -> xdr::Result<()> {
+        let offset = writer.position();
+        let mut args = rb_args::new(run.op, writer);
+        // `rb_runtime_new` has seen that it is there.
+        let answer = self.hooks().encode.map_or(-1, |encode| encode(self.hooks().user, &run.into(), &mut args));
+        match (answer, args.finish()) {
+            (0, written) => written,
+            (_, Err(error)) => Err(error),
+            (value, Ok(())) => {
+                let kind = XdrErrorKind::BadValue { value: i64::from(value) as u64 };
+                Err(XdrError { what: "rb_hooks.encode", offset, kind })
+            }
+        }
+    }
+
+    fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
+        let Some(done) = self.hooks().done else { return Done::Finish };
+        let mut told = rb_outcome::from(Ending::from(outcome));
+        let mut results: &[u8] = &[];
+        if let Outcome::Replied { status, results: bytes } = outcome {
+            (told.status, results) = (status.0, bytes);
+        }
+        let answer = done(self.hooks().user, &run.into(), &told, results.as_ptr(), results.len());
+        u64::try_from(answer).map_or(Done::Finish, Done::RequeueAfter)
+    }
+
+    fn release(&self, run: &Run) {
+        if let Some(release) = self.hooks().release {
+            release(self.hooks().user, &run.into());
+        }
+    }
+
+    fn drop_reference(&self, cookie: u64) {
+        if let Some(drop_reference) = self.hooks().drop_reference {
+            drop_reference(self.hooks().user, cookie);
+        }
+    }
+
+    fn event(&self, event: &Event) {
+        let Some(told) = rb_event::new(event) else { return };
+        match self.hooks().event {
+            Some(event) => event(self.hooks().user, &told),
+            None => self.tell(0, Message::Event(told)),
+        }
+    }
+}
+
+impl ForeChannel for Embedder {
+    fn call(&self, call: Call<'_>) {
+        let reactor = call.connection().reactor();
+        let call = Box::new(rb_call::new(call));
+        match self.hooks().call {
+            Some(hook) => hook(self.hooks().user, Box::into_raw(call)),
+            None => self.tell(reactor, Message::Call(call)),
+        }
+    }
+
+    fn closed(&self, connection: ConnectionId) {
+        match self.hooks().closed {
+            Some(closed) => closed(self.hooks().user, connection.to_bits()),
+            None => self.tell(connection.reactor(), Message::Closed { connection: connection.to_bits() }),
+        }
+    }
+}
+
+impl rb_event {
+    /// `None`: something that this version of the interface has no number for.
+    fn new(event: &Event) -> Option<Self> {
+        use crate::queue::rb_event_kind::*;
+        let mut told = rb_event::default();
+        let kind = match event {
+            Event::PathState { client, state } => {
+                (told.client, told.detail) = (client.to_bits(), numbers::path_state(*state));
+                RB_EVENT_PATH_STATE
+            }
+            Event::BackchannelFault { session, fault } => {
+                (told.session, told.detail) = ((*session).into(), numbers::fault(fault.kind()));
+                RB_EVENT_BACKCHANNEL_FAULT
+            }
+            Event::Unbound { session, connection } => {
+                (told.session, told.connection) = ((*session).into(), connection.to_bits());
+                RB_EVENT_UNBOUND
+            }
+            Event::SessionLost { session } => {
+                told.session = (*session).into();
+                RB_EVENT_SESSION_LOST
+            }
+            Event::ReturnOverdue { key, cookie, client } => {
+                (told.key, told.cookie, told.client) = (key.to_bits(), *cookie, client.to_bits());
+                RB_EVENT_RETURN_OVERDUE
+            }
+            Event::Panicked { key, .. } => {
+                told.key = key.map_or(0, runtime::CallbackKey::to_bits);
+                RB_EVENT_PANICKED
+            }
+            Event::SessionRefused { session, error } => {
+                (told.session, told.detail) = ((*session).into(), numbers::refusal(*error));
+                RB_EVENT_SESSION_REFUSED
+            }
+            _ => return None,
+        };
+        told.kind = kind as i32;
+        if told.session.serial != 0 {
+            told.client = told.session.client;
+        }
+        Some(told)
+    }
+}

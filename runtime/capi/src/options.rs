@@ -1,0 +1,173 @@
+//! Building a runtime.
+
+use crate::error::{Failure, guard, rb_error};
+use crate::hooks::{Embedder, rb_hooks};
+use crate::pointer::{self, Versioned, give, not_null};
+use crate::queue::Mailbox;
+use crate::rb_runtime;
+use runtime::{Backend, Builder};
+use std::ffi::{CStr, c_char, c_int};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings of a runtime. Set `size` and leave at 0 what is to have its default; the defaults and limits are in
+/// docs/src/limits.md.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct rb_options {
+    /// sizeof(rb_options).
+    pub size: usize,
+    /// An rb_backend.
+    pub backend: i32,
+    /// Reactor threads. Default: one per processor.
+    pub reactors: u32,
+    /// An rb_delivery.
+    pub delivery: i32,
+    /// RB_DELIVERY_QUEUE: how many queues, at most one for each reactor. Default: 1.
+    pub queues: u32,
+    /// Most callbacks, of all clients together.
+    pub callbacks_max: u32,
+    /// Most clients.
+    pub clients_max: u32,
+    /// The lease of the file server (RFC 8881 section 8.3), from which other times follow.
+    pub lease_ms: u64,
+    /// A run ends this long after it was accepted, wherever it is.
+    pub run_deadline_ms: u64,
+    /// What a CB_RECALL or CB_LAYOUTRECALL asks for is overdue this long after it was first sent.
+    pub return_deadline_ms: u64,
+    /// A call without a reply for this long makes its connection suspect.
+    pub rpc_timeout_ms: u64,
+    /// Largest record on a connection, either way.
+    pub record_bytes_max: u64,
+    /// Bytes that may wait to be sent on one connection; with more, receiving from it pauses.
+    pub unsent_bytes_max: u64,
+    /// Fore-channel calls of one connection that may wait for an answer; with more, receiving from it pauses.
+    pub calls_unanswered_max: u32,
+    /// Most callbacks of a client in one CB_COMPOUND, where the client allows more than one.
+    pub batch_max: u32,
+    /// Receive buffers of each reactor: how many, a power of two. Only together with the next.
+    pub receive_buffers: u32,
+    /// Size of a receive buffer.
+    pub receive_buffer_bytes: u32,
+    /// Begins the names of the reactor threads; null: "ringback". Is copied.
+    pub name: *const c_char,
+}
+
+// SAFETY: as the trait asks for.
+unsafe impl Versioned for rb_options {
+    const NAME: &'static str = "rb_options";
+}
+
+impl rb_options {
+    fn builder(&self) -> Result<Builder, Failure> {
+        let invalid = |text: String| Failure::new(rb_error::RB_ERR_INVALID, text);
+        let backend = match self.backend {
+            0 => Backend::Auto,
+            1 => Backend::Uring,
+            2 => Backend::Epoll,
+            other => return Err(invalid(format!("backend is {other}, which is no rb_backend"))),
+        };
+        let queues = match (self.delivery, self.queues) {
+            (0, 0) => 1,
+            (0, queues) => queues as usize,
+            (1, 0) => 0,
+            (1, _) => return Err(invalid("queues are set, and RB_DELIVERY_INLINE has none".to_owned())),
+            (other, _) => return Err(invalid(format!("delivery is {other}, which is no rb_delivery"))),
+        };
+        let mut builder = Builder::new().backend(backend).completion_queues(queues);
+        if self.reactors > 0 {
+            builder = builder.reactors(self.reactors as usize);
+        }
+        if self.callbacks_max > 0 {
+            builder = builder.callbacks_max(self.callbacks_max);
+        }
+        if self.clients_max > 0 {
+            builder = builder.clients_max(self.clients_max as usize);
+        }
+        if self.calls_unanswered_max > 0 {
+            builder = builder.calls_unanswered_max(self.calls_unanswered_max as usize);
+        }
+        if self.batch_max > 0 {
+            builder = builder.batch_max(self.batch_max);
+        }
+        self.buffers(self.times(builder))
+    }
+
+    fn times(&self, mut builder: Builder) -> Builder {
+        let time = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        if let Some(lease) = time(self.lease_ms) {
+            builder = builder.lease(lease);
+        }
+        if let Some(deadline) = time(self.run_deadline_ms) {
+            builder = builder.run_deadline(deadline);
+        }
+        if let Some(deadline) = time(self.return_deadline_ms) {
+            builder = builder.return_deadline(deadline);
+        }
+        if let Some(timeout) = time(self.rpc_timeout_ms) {
+            builder = builder.rpc_timeout(timeout);
+        }
+        builder
+    }
+
+    fn buffers(&self, mut builder: Builder) -> Result<Builder, Failure> {
+        // What does not fit into a usize is beyond every limit.
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        if self.record_bytes_max > 0 {
+            builder = builder.record_bytes_max(size(self.record_bytes_max));
+        }
+        if self.unsent_bytes_max > 0 {
+            builder = builder.unsent_bytes_max(size(self.unsent_bytes_max));
+        }
+        match (u16::try_from(self.receive_buffers), self.receive_buffer_bytes) {
+            (Ok(0), 0) => {}
+            (Ok(count), bytes) if count.is_power_of_two() && bytes > 0 => {
+                builder = builder.receive_buffers(count, bytes);
+            }
+            _ => {
+                let text =
+                    "receive_buffers must be a power of two up to 32768, and receive_buffer_bytes be set with it";
+                return Err(Failure::new(rb_error::RB_ERR_INVALID, text));
+            }
+        }
+        if !self.name.is_null() {
+            // SAFETY: P2, for a string that ends with a zero.
+            let name = unsafe { CStr::from_ptr(self.name) };
+            builder = builder.name(&name.to_string_lossy());
+        }
+        Ok(builder)
+    }
+}
+
+/// Makes a runtime and starts its reactors: hooks are called from now on. `options` may be null: all defaults. On an error
+/// `*runtime` is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rb_runtime_new(
+    options: *const rb_options,
+    hooks: *const rb_hooks,
+    runtime: Option<&mut MaybeUninit<*mut rb_runtime>>,
+) -> c_int {
+    guard("rb_runtime_new", String::new, || {
+        let runtime = not_null(runtime, "runtime")?;
+        runtime.write(std::ptr::null_mut());
+        let builder = if options.is_null() {
+            Builder::new().completion_queues(1)
+        } else {
+            // SAFETY: P3
+            unsafe { pointer::read(options, "options") }?.builder()?
+        };
+        // SAFETY: P3
+        let hooks = unsafe { pointer::read(hooks, "hooks") }?;
+        not_null(hooks.encode, "hooks.encode")?;
+        let embedder = Arc::new(Embedder::new(hooks));
+        let built = builder.build(embedder.clone(), embedder.clone())?;
+        let mailboxes: Arc<[_]> = (0..built.completion_queues())
+            .filter_map(|number| built.completion_queue(number))
+            .map(|queue| Arc::new(Mailbox::new(queue.waker())))
+            .collect();
+        embedder.connect(Arc::clone(&mailboxes));
+        give(runtime, rb_runtime::new(built, mailboxes));
+        Ok(0)
+    })
+}

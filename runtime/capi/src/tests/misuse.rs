@@ -1,0 +1,321 @@
+//! One row for each function.
+
+use super::*;
+use crate::args::*;
+use crate::callback::*;
+use crate::client::*;
+use crate::connection::*;
+use crate::drain::*;
+use crate::error::*;
+use crate::numbers::*;
+use crate::queue::*;
+use crate::results::*;
+use crate::stats::*;
+use crate::wait::*;
+use crate::*;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The functions of the library, found in its sources.
+fn exported(folder: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(exported(&path));
+            continue;
+        }
+        let code = std::fs::read_to_string(path).unwrap();
+        for function in code.split("#[unsafe(no_mangle)]\n").skip(1) {
+            let (_, rest) = function.split_once("fn ").unwrap();
+            names.insert(rest.split('(').next().unwrap().to_owned());
+        }
+    }
+    names
+}
+
+/// Calls functions, compares their answers, and gives their names.
+macro_rules! answers {
+    ($($function:ident($($argument:expr),* $(,)?) => $expected:expr;)*) => {{
+        let mut called = BTreeSet::new();
+        $(
+            // SAFETY: what is wrong is what a function has to find out.
+            #[allow(unused_unsafe)]
+            let answer = unsafe { $function($($argument),*) };
+            assert_eq!(answer, $expected, "{}: {}", stringify!($function($($argument),*)), last_error());
+            if answer < 0 {
+                assert!(last_error().starts_with(concat!(stringify!($function), ": ")), "{}", last_error());
+            }
+            called.insert(stringify!($function).to_owned());
+        )*
+        called
+    }};
+}
+
+const NO_SESSION: rb_session = rb_session { client: 0, serial: 0 };
+const NO_BYTES: rb_bytes = rb_bytes { data: std::ptr::null(), count: 0 };
+
+/// Every function that takes a pointer is given none.
+#[test]
+fn null_is_an_error_of_every_function() {
+    let mut called = answers! {
+        rb_runtime_new(none(), none(), None) => NULL;
+        rb_runtime_new(none(), none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_runtime_new(none(), &sized::<rb_hooks>(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_runtime_free(None) => NULL;
+        rb_runtime_free(Some(&mut none())) => NULL;
+        rb_reactors(None) => NULL;
+        rb_runtime_backend(None) => NULL;
+        rb_queue_open(None, 0, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_queue_open(None, 0, None) => NULL;
+        rb_queue_fd(None) => NULL;
+        rb_queue_poll(None, none(), 1) => NULL;
+        rb_queue_release(None) => NULL;
+        rb_queue_free(None) => NULL;
+        rb_queue_free(Some(&mut none())) => NULL;
+        rb_add_connection(None, 0, None) => NULL;
+        rb_add_connection(None, 0, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_add_transport(None, none(), None) => NULL;
+        rb_add_transport(None, none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_receive(None, 1, none(), 0) => NULL;
+        rb_close_connection(None, 1) => NULL;
+        rb_outbound_bytes(None, None, None) => NULL;
+        rb_outbound_complete(None, 0) => NULL;
+        rb_outbound_complete(Some(&mut none()), 0) => NULL;
+        rb_reader_new(1, None) => NULL;
+        rb_reader_feed(None, None, 1, none(), 0) => NULL;
+        rb_reader_free(None) => NULL;
+        rb_reader_free(Some(&mut none())) => NULL;
+        rb_call_record(None, None, None, None) => NULL;
+        rb_call_reply(None, None, none(), 0) => NULL;
+        rb_call_free(None) => NULL;
+        rb_call_free(Some(&mut none())) => NULL;
+        rb_add_client(None, 0, None) => NULL;
+        rb_add_client(None, 0, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_remove_client(None, 1) => NULL;
+        rb_set_client_state(None, 1, 0) => NULL;
+        rb_seq4_status(None, 1, None, None) => NULL;
+        rb_seq4_status(None, 1, None, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_add_session(None, 1, none(), None) => NULL;
+        rb_add_session(None, 1, none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_remove_session(None, NO_SESSION) => NULL;
+        rb_bind(None, 1, NO_SESSION) => NULL;
+        rb_backchannel_ctl(None, NO_SESSION, 0, None) => NULL;
+        rb_insert(None, 1, 4, 0, None) => NULL;
+        rb_insert(None, 1, 4, 0, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_insert_recall_slot(None, NO_SESSION, 0, None) => NULL;
+        rb_insert_recall_slot(None, NO_SESSION, 0, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_name_call(None, none(), 0, 0) => NULL;
+        rb_try_run(None, 1) => NULL;
+        rb_cancel(None, 1) => NULL;
+        rb_remove(None, 1) => NULL;
+        rb_returned(None, 1) => NULL;
+        rb_wait_start(None, 1, None) => NULL;
+        rb_wait_start(None, 1, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_run_and_wait(None, 1, None) => NULL;
+        rb_run_and_wait(None, 1, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_wait_notify(None, None, none()) => NULL;
+        rb_wait_result(None, none()) => NULL;
+        rb_wait_block(None, 0, none()) => NULL;
+        rb_wait_block(Some(&mut none()), 0, none()) => NULL;
+        rb_wait_free(None) => NULL;
+        rb_wait_free(Some(&mut none())) => NULL;
+        rb_drain_all(None, 0, none()) => NULL;
+        rb_shutdown(None, 0, none()) => NULL;
+        rb_drain_client(None, 1, 0, none()) => NULL;
+        rb_drain_session(None, NO_SESSION, 0, none()) => NULL;
+        rb_drain_start(None, 0, None, none(), None) => NULL;
+        rb_drain_start(None, 0, None, none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_drain_result(None, none()) => NULL;
+        rb_drain_free(None) => NULL;
+        rb_drain_free(Some(&mut none())) => NULL;
+        rb_get_stats(None, none()) => NULL;
+        rb_get_census(None, none()) => NULL;
+        rb_get_memory(None, none()) => NULL;
+    };
+    called.extend(answers! {
+        rb_encode_raw(None, NO_BYTES) => NULL;
+        rb_encode_raw(None, rb_bytes { data: std::ptr::null(), count: 1 }) => NULL;
+        rb_encode_getattr(None, None) => NULL;
+        rb_encode_recall(None, None) => NULL;
+        rb_encode_layoutrecall(None, None) => NULL;
+        rb_encode_notify(None, None) => NULL;
+        rb_encode_notify_lock(None, None) => NULL;
+        rb_encode_notify_deviceid(None, none(), 1) => NULL;
+        rb_encode_push_deleg(None, None) => NULL;
+        rb_encode_recall_any(None, None) => NULL;
+        rb_encode_recallable_obj_avail(None, None) => NULL;
+        rb_encode_recall_slot(None, 0) => NULL;
+        rb_encode_wants_cancelled(None, 0, 0) => NULL;
+        rb_encode_offload(None, None) => NULL;
+        rb_decode_getattr(none(), 1, none()) => NULL;
+        rb_decode_getattr([0; 8].as_ptr(), 8, none()) => NULL;
+    });
+    // These take no pointer, or answer with one.
+    for name in
+        ["rb_abi_version", "rb_version", "rb_strerror", "rb_last_error", "rb_op_name", "rb_runtime_backend_reason"]
+    {
+        called.insert(name.to_owned());
+    }
+    assert!(rb_runtime_backend_reason(None).is_null());
+    assert_eq!(called, exported(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")), "left: called; right: exported");
+}
+
+/// What cannot be null is what is named.
+#[test]
+fn wrong_arguments_are_errors_that_say_what_is_wrong() {
+    let mut made = runtime(|_| (), &hooks());
+    // SAFETY: just made.
+    let rt = unsafe { made.as_ref() };
+    let junk = 0xdead_beef_0000_0001;
+    let nobody = rb_error::RB_ERR_NO_SUCH_CLIENT as c_int;
+    let nowhere = rb_error::RB_ERR_NO_SUCH_CONNECTION as c_int;
+    let (mut client, mut queue) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    let bad_flavor = rb_security { flavor: 6, ..sized::<rb_session_options>().security };
+    let no_name = rb_security { flavor: 1, machine_name_bytes: 4, ..bad_flavor };
+    answers! {
+        rb_queue_open(rt, 1, Some(&mut queue)) => INVALID;
+        rb_add_connection(rt, -1, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_add_connection(rt, 1_000_000, Some(&mut MaybeUninit::uninit())) => rb_error::RB_ERR_SYSTEM as c_int;
+        rb_add_transport(rt, none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_add_transport(rt, &rb_transport { queue: 7, ..sized() }, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_receive(rt, junk, none(), 0) => nowhere;
+        rb_receive(rt, 1, none(), 1) => NULL;
+        rb_receive(rt, 1, std::ptr::without_provenance(8), usize::MAX) => INVALID;
+        rb_close_connection(rt, 0) => nowhere;
+        rb_close_connection(rt, 77) => 0;
+        rb_add_client(rt, junk, Some(&mut client)) => nowhere;
+        rb_remove_client(rt, junk) => nobody;
+        rb_set_client_state(rt, junk, 0) => nobody;
+        rb_set_client_state(rt, junk, 3) => INVALID;
+        rb_seq4_status(rt, junk, Some(&NO_SESSION), Some(&mut MaybeUninit::uninit())) => 0;
+        rb_remove_session(rt, NO_SESSION) => nobody;
+        rb_bind(rt, 1, rb_session { client: junk, serial: 1 }) => nobody;
+        rb_bind(rt, 0, NO_SESSION) => nowhere;
+        rb_backchannel_ctl(rt, NO_SESSION, 0, None) => NULL;
+        rb_backchannel_ctl(rt, NO_SESSION, 0, Some(&bad_flavor)) => INVALID;
+        rb_backchannel_ctl(rt, NO_SESSION, 0, Some(&no_name)) => NULL;
+        rb_insert(rt, junk, 4, 0, Some(&mut MaybeUninit::uninit())) => nobody;
+        rb_insert(rt, junk, 99, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_insert(rt, junk, -4, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_try_run(rt, junk) => rb_try_run_answer::RB_RUN_STALE as c_int;
+        rb_try_run(rt, 0) => rb_try_run_answer::RB_RUN_STALE as c_int;
+        rb_cancel(rt, junk) => rb_cancel_answer::RB_CANCEL_STALE as c_int;
+        rb_remove(rt, junk) => rb_remove_answer::RB_REMOVE_STALE as c_int;
+        rb_returned(rt, junk) => rb_returned_answer::RB_RETURNED_STALE as c_int;
+        rb_drain_client(rt, junk, 0, none()) => nobody;
+        rb_drain_session(rt, NO_SESSION, 0, none()) => nobody;
+        rb_reader_new(0, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_call_reply(rt, Some(&mut none()), none(), 0) => NULL;
+        rb_call_reply(rt, Some(&mut none()), none(), 1) => NULL;
+        rb_add_client(rt, 0, Some(&mut client)) => 0;
+    };
+    // SAFETY: written by the last function.
+    let client = unsafe { client.assume_init() };
+    answers! {
+        rb_insert_recall_slot(rt, rb_session { client, serial: 99 }, 0, Some(&mut MaybeUninit::uninit()))
+            => rb_error::RB_ERR_NO_SUCH_SESSION as c_int;
+        rb_insert(rt, client, 11, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_add_session(rt, client, &sized(), Some(&mut MaybeUninit::uninit())) => INVALID;
+    };
+    assert!(last_error().contains(&format!("client {client:#x}: session parameter slots is 0")), "{}", last_error());
+    answers! { rb_runtime_free(Some(&mut made)) => 0; };
+    answers! { rb_runtime_free(Some(&mut made)) => NULL; };
+    assert!(last_error().contains("given up before"), "{}", last_error());
+}
+
+/// Structs whose size was not set, is too small, or is larger with something that this version does not know.
+#[test]
+fn wrong_sizes_are_errors() {
+    let size = rb_error::RB_ERR_SIZE as c_int;
+    let mut made = runtime(|_| (), &hooks());
+    // SAFETY: just made.
+    let rt = unsafe { made.as_ref() };
+    macro_rules! refused {
+        ($type:ty, $pointer:ident => $call:expr) => {
+            for wrong in [0, size_of::<usize>(), size_of::<$type>() - 1, usize::MAX] {
+                let mut value = sized::<$type>();
+                value.size = wrong;
+                let $pointer = &raw mut value;
+                // SAFETY: P3 does not hold: that is what the function has to find out.
+                #[allow(unused_unsafe)]
+                let answer = unsafe { $call };
+                assert_eq!(answer, size, "{} of {wrong} bytes: {}", stringify!($type), last_error());
+            }
+        };
+    }
+    refused!(rb_options, p => rb_runtime_new(p, &hooks(), Some(&mut MaybeUninit::uninit())));
+    refused!(rb_hooks, p => rb_runtime_new(none(), p, Some(&mut MaybeUninit::uninit())));
+    refused!(rb_transport, p => rb_add_transport(rt, p, Some(&mut MaybeUninit::uninit())));
+    refused!(rb_session_options, p => rb_add_session(rt, 1, p, Some(&mut MaybeUninit::uninit())));
+    refused!(rb_drain_report, p => rb_drain_all(rt, 0, p));
+    refused!(rb_drain_report, p => rb_shutdown(rt, 0, p));
+    refused!(rb_drain_report, p => rb_drain_client(rt, 1, 0, p));
+    refused!(rb_drain_report, p => rb_drain_session(rt, NO_SESSION, 0, p));
+    refused!(rb_stats, p => rb_get_stats(rt, p));
+    refused!(rb_census, p => rb_get_census(rt, p));
+    refused!(rb_memory, p => rb_get_memory(rt, p));
+    refused!(rb_attributes, p => rb_decode_getattr([0; 8].as_ptr(), 8, p));
+    refused!(rb_ended, p => rb_wait_block(Some(&mut none()), 0, p));
+    // None of them has drained anything.
+    answers! { rb_add_client(rt, 0, Some(&mut MaybeUninit::uninit())) => 0; };
+
+    /// What a later version may have.
+    #[repr(C)]
+    struct Later {
+        options: rb_options,
+        more: u64,
+    }
+    for (more, expected) in [(0, 0), (1, size)] {
+        let mut later = Later { options: sized(), more };
+        (later.options.size, later.options.reactors) = (size_of::<Later>(), 1);
+        let mut second = MaybeUninit::new(none());
+        // SAFETY: P3: as many bytes are there.
+        let answer = unsafe { rb_runtime_new((&raw const later).cast(), &hooks(), Some(&mut second)) };
+        assert_eq!(answer, expected, "more: {more}: {}", last_error());
+        // SAFETY: initialised above.
+        let mut second = unsafe { second.assume_init() };
+        assert_eq!(rb_runtime_free(Some(&mut second)), if expected == 0 { 0 } else { NULL });
+    }
+    answers! { rb_runtime_free(Some(&mut made)) => 0; };
+}
+
+#[test]
+fn settings_out_of_range_are_named() {
+    let refused = |set: fn(&mut rb_options), text: &str| {
+        let mut options = sized::<rb_options>();
+        set(&mut options);
+        // SAFETY: P3
+        let answer = unsafe { rb_runtime_new(&options, &hooks(), Some(&mut MaybeUninit::uninit())) };
+        assert_eq!(answer, INVALID);
+        assert!(last_error().contains(text), "{}", last_error());
+    };
+    refused(|o| o.backend = 3, "backend is 3");
+    refused(|o| o.delivery = 2, "delivery is 2");
+    refused(|o| (o.delivery, o.queues) = (1, 1), "RB_DELIVERY_INLINE");
+    refused(|o| (o.reactors, o.queues) = (1, 2), "completion_queues is 2, which is not in 0..=1");
+    refused(|o| o.reactors = 100_000, "reactors is 100000");
+    refused(|o| o.receive_buffers = 3, "power of two");
+    refused(|o| o.record_bytes_max = u64::MAX, "record_bytes_max");
+}
+
+#[test]
+fn every_error_has_a_text() {
+    let text = |error: c_int| {
+        // SAFETY: a string that lives for ever.
+        unsafe { CStr::from_ptr(rb_strerror(error)) }.to_str().unwrap()
+    };
+    let all: BTreeSet<_> = (rb_error::RB_ERR_NO_SUCH_SESSION as c_int..=0).map(text).collect();
+    assert_eq!(all.len(), 22, "{all:?}");
+    assert_eq!((text(-22), text(c_int::MIN), text(5)), ("unknown error", "unknown error", "success"));
+    // SAFETY: as above.
+    assert_eq!(unsafe { CStr::from_ptr(rb_op_name(4)) }, c"CB_RECALL");
+    assert_eq!(rb_abi_version(), RB_ABI_VERSION);
+}
+
+#[test]
+fn a_panic_does_not_leave_a_function() {
+    let answer = guard("rb_test", || "client 0x1".to_owned(), || panic!("on {}", "purpose"));
+    assert_eq!(answer, rb_error::RB_ERR_PANIC as c_int);
+    assert_eq!(last_error(), "rb_test: client 0x1: panicked: on purpose");
+}
