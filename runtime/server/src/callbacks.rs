@@ -1,31 +1,42 @@
 //! How this server uses ringback. Everything is here.
 //!
-//! A delegation has one callback, its CB_RECALL, made with the grant ([`Callbacks::insert`]) and removed with the return
-//! ([`Callbacks::remove_is_final`]). The runtime keeps 64 bits of ours with it, the cookie: the delegation's index and
-//! generation. The delegation keeps the [`CallbackKey`]. Stateid and filehandle stay with the delegation; they are looked
-//! up when a call is encoded.
+//! Four kinds of callback are sent, each about one object of ours ([`Subject`]):
 //!
-//! Who frees a delegation? Both sides name each other by generations, so neither can mistake a new object for an old
-//! one. A return marks the delegation as returned and removes the callback, under the shard's lock. If no run was going
-//! on, the entry goes at once. Else the hooks may still look at it (a recall that is sent again must be the same bytes,
-//! rule R9), and it goes with the run: [`Hooks::drop_reference`] is the last that the runtime says about one. No counter
-//! of ours is needed; `acquire` stays empty.
+//! - CB_RECALL of a delegation, and CB_GETATTR of one for writing: made with the grant, removed with the return;
+//! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it;
+//! - CB_RECALL_ANY to a client that is to hold less: made when it is first asked, removed with the client.
+//!
+//! The object keeps the [`CallbackKey`]; the runtime keeps 64 bits of ours, the cookie, which name the object: kind, index
+//! and generation. Stateid, filehandle and the like stay with the object and are looked up when a call is encoded.
+//!
+//! Who frees an object? Both sides name each other by generations, so neither can mistake a new object for an old one. The
+//! end of an object removes its callback, under the shard's lock. If no run was going on, both go at once. Else the hooks
+//! may still look at it (a call that is sent again must be the same bytes, rule R9), and it goes with the run:
+//! [`Hooks::drop_reference`] is the last that the runtime says about one. No counter of ours is needed; `acquire` stays
+//! empty.
+//!
+//! A recall is sent again for each conflict until the client has answered it. When its return is overdue the runtime says
+//! so ([`Event::ReturnOverdue`]), and the delegation is revoked; so it is if the client could not be reached at all for the
+//! whole deadline. Who asked for it comes again by himself (NFS4ERR_DELAY).
+//!
+//! Who needs the answer to a CB_GETATTR waits for it as a future: `later.rs`.
 //!
 //! Locks: the hooks run on reactor threads and take one shard's lock for a look. `try_run`, `insert` and `remove` are
 //! called with that lock held, which is legal as they never block and call no hook that takes it.
 
 use crate::Inner;
 use crate::arena::Id;
-use crate::delegations::State;
-use crate::files::{ROOT, global, shard_number};
+use crate::delegations::{GETATTR, RECALL, State};
+use crate::files::{HANDLE_BYTES, SPARE_BITS, global, shard_number};
+use crate::holder_attributes::ASKED;
 use crate::stateids::Kind;
 use ringback::{
     CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Hooks, Outcome, Prepare, Remove, Run, Runtime,
     Security, SessionConfig, SessionKey, TryRun,
 };
-use ringback_rpc::nfs4::callback::CbRecallArgs;
-use ringback_rpc::nfs4::{FileHandle, Stateid4, Status};
-use ringback_rpc::xdr::{self, Encode};
+use ringback_rpc::nfs4::callback::{CbGetattrArgs, CbNotifyLockArgs, CbRecallAnyArgs, CbRecallArgs};
+use ringback_rpc::nfs4::{Bitmap4, FileHandle, StateOwner4, Stateid4, Status};
+use ringback_rpc::xdr::{self, Encode, Writer, XdrError, XdrErrorKind};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Who wants to know what becomes of the recalls, besides the server. Called on reactor threads, or in the thread of an
@@ -58,13 +69,57 @@ impl Observer for () {}
 /// How often a client may deny that it holds a delegation before it is believed: the reply to its OPEN may be still on its
 /// way (RFC 8881 section 2.10.6.3).
 const DENIALS_MAX: u8 = 5;
-/// What no file has.
-const NO_HANDLE: FileHandle<'static> = match FileHandle::new(&[]) {
-    Some(handle) => handle,
-    None => panic!("an empty handle is not too long"),
-};
 /// Nanoseconds until a recall that was denied is sent again.
 const DENIAL_DELAY_NS: u64 = 200_000_000;
+
+/// Ends a run of which the object is gone.
+const GONE: XdrError =
+    XdrError { what: "what the callback is about is gone", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } };
+
+/// What a callback is about. As a cookie: the kind in the spare bits of the index, and the generation above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// CB_RECALL of a delegation.
+    Recall(Id),
+    /// CB_GETATTR of a write delegation.
+    Attributes(Id),
+    /// CB_NOTIFY_LOCK to one who waits.
+    Lock(Id),
+    /// CB_RECALL_ANY to a client, by its index.
+    Client(Id),
+}
+
+impl Subject {
+    fn cookie(self) -> u64 {
+        let (kind, id) = match self {
+            Subject::Recall(id) => (0, id),
+            Subject::Attributes(id) => (1, id),
+            Subject::Lock(id) => (2, id),
+            Subject::Client(id) => (3, id),
+        };
+        u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
+    }
+
+    fn of(cookie: u64) -> Subject {
+        let index = cookie as u32 & (u32::MAX >> SPARE_BITS);
+        let id = Id { index, generation: (cookie >> 32) as u32 };
+        match cookie as u32 >> (32 - SPARE_BITS) {
+            0 => Subject::Recall(id),
+            1 => Subject::Attributes(id),
+            2 => Subject::Lock(id),
+            _ => Subject::Client(id),
+        }
+    }
+
+    const fn op(self) -> CallbackOp {
+        match self {
+            Subject::Recall(_) => CallbackOp::Recall,
+            Subject::Attributes(_) => CallbackOp::Getattr,
+            Subject::Lock(_) => CallbackOp::NotifyLock,
+            Subject::Client(_) => CallbackOp::RecallAny,
+        }
+    }
+}
 
 /// The server's side of the runtime.
 pub(crate) struct Callbacks {
@@ -88,21 +143,32 @@ impl Callbacks {
         self.runtime.get()?.upgrade()
     }
 
-    /// A callback for a new delegation; `None` when the runtime takes no more.
-    pub(crate) fn insert(&self, client: ClientId, delegation: Id) -> Option<CallbackKey> {
-        self.runtime()?.insert(client, CallbackOp::Recall, cookie(delegation)).ok()
+    /// A new callback; `None` when the runtime takes no more.
+    pub(crate) fn insert(&self, client: ClientId, about: Subject) -> Option<CallbackKey> {
+        self.runtime()?.insert(client, about.op(), about.cookie()).ok()
     }
 
-    /// Recalls a delegation. Every answer is fine: it runs now, it was running, or it is going away.
+    /// Runs a callback; whether that is a new run. Every answer is fine: it runs now, it was running, or it is going away.
+    pub(crate) fn run(&self, key: CallbackKey) -> bool {
+        self.runtime().is_some_and(|runtime| match runtime.try_run(key) {
+            TryRun::Submitted | TryRun::Rearmed => true,
+            TryRun::Coalesced | TryRun::Stale | TryRun::Dying | TryRun::Closed => false,
+        })
+    }
+
+    /// Recalls a delegation.
     pub(crate) fn recall(&self, key: CallbackKey) {
-        let Some(runtime) = self.runtime() else { return };
-        match runtime.try_run(key) {
-            TryRun::Submitted | TryRun::Rearmed => self.observer.accepted(key),
-            TryRun::Coalesced | TryRun::Stale | TryRun::Dying | TryRun::Closed => {}
+        if self.run(key) {
+            self.observer.accepted(key);
         }
     }
 
-    /// Removes a callback. True: no hook will ask for its delegation again. False: a run is going on, and
+    /// Ends a run that takes too long, if it has not ended by itself.
+    pub(crate) fn give_up(&self, key: CallbackKey) {
+        let _ = self.runtime().map(|runtime| runtime.cancel(key));
+    }
+
+    /// Removes a callback. True: no hook will ask for its object again. False: a run is going on, and
     /// [`Hooks::drop_reference`] will end it.
     pub(crate) fn remove_is_final(&self, key: CallbackKey) -> bool {
         self.runtime().is_none_or(|runtime| runtime.remove(key) != Remove::Deferred)
@@ -165,31 +231,65 @@ fn refused(error: Error) -> Status {
     }
 }
 
-fn cookie(delegation: Id) -> u64 {
-    u64::from(delegation.generation) << 32 | u64::from(delegation.index)
-}
-
-fn delegation_of(cookie: u64) -> Id {
-    Id { index: cookie as u32, generation: (cookie >> 32) as u32 }
-}
-
 impl Inner {
-    /// What CB_RECALL says about a delegation, from its grant to the end of its last run; and whether the client still
-    /// holds it.
-    fn recall_of(&self, cookie: u64) -> Option<(Stateid4, Id, State)> {
-        let id = delegation_of(cookie);
+    /// What CB_RECALL and CB_GETATTR say about a delegation, from its grant to the end of its last run; and whether the
+    /// client still holds it.
+    fn delegation(&self, id: Id) -> Option<(Stateid4, [u8; HANDLE_BYTES], State)> {
         let (shard, local) = self.files.shard_of(id);
         let delegation = shard.delegations.get(local)?;
         // A revoked delegation may outlive its file; its recall is over.
         let file = global(shard_number(id), shard.files.id_at(delegation.file)?);
         let stateid = self.files.stateid(Kind::Delegation, id, crate::delegations::SEQID);
-        Some((stateid, file, delegation.state))
+        Some((stateid, self.files.handle(file), delegation.state))
+    }
+
+    fn encode_recall(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let (stateid, handle, _) = self.delegation(id).ok_or(GONE)?;
+        CbRecallArgs { stateid, truncate: false, fh: FileHandle::new(&handle).ok_or(GONE)? }.encode(w)
+    }
+
+    fn encode_getattr(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let (_, handle, _) = self.delegation(id).ok_or(GONE)?;
+        CbGetattrArgs { fh: FileHandle::new(&handle).ok_or(GONE)?, attr_request: ASKED }.encode(w)
+    }
+
+    fn encode_notify_lock(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let (shard, local) = self.files.shard_of(id);
+        let waiter = shard.waiters.get(local).ok_or(GONE)?;
+        let handle = self.files.handle(global(shard_number(id), waiter.file));
+        let lock_owner = StateOwner4::new(waiter.client_id, waiter.owner.as_bytes()).ok_or(GONE)?;
+        CbNotifyLockArgs { fh: FileHandle::new(&handle).ok_or(GONE)?, lock_owner }.encode(w)
+    }
+
+    fn encode_recall_any(&self, client: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let objects_to_keep = self.reaper.keep(client).ok_or(GONE)?;
+        let type_mask = Bitmap4::of(&[CbRecallAnyArgs::READ_DELEGATIONS, CbRecallAnyArgs::WRITE_DELEGATIONS]);
+        CbRecallAnyArgs { objects_to_keep, type_mask }.encode(w)
+    }
+
+    /// How the recall of a delegation went.
+    fn recall_done(&self, id: Id, outcome: &Outcome<'_>) -> Done {
+        match outcome {
+            Outcome::Replied { status: Status::NFS4_OK, .. } => {
+                let (mut shard, local) = self.files.shard_of(id);
+                if let Some(delegation) = shard.delegations.get_mut(local) {
+                    delegation.answered = true;
+                }
+            }
+            Outcome::Replied { status: Status::NFS4ERR_BAD_STATEID | Status::NFS4ERR_BADHANDLE, .. } => {
+                return self.denied(id);
+            }
+            // It never got there: no return is awaited, so none will be overdue.
+            Outcome::TimedOut { sent: false } | Outcome::PathDown => self.files.revoke(id),
+            // The client holds it and may not know of the recall: the next conflict recalls it again.
+            _ => {}
+        }
+        Done::Finish
     }
 
     /// The client says that it does not hold the delegation. Its OPEN's reply may be on the way, so it is asked again; a
     /// client that keeps saying so is right.
-    fn denied(&self, cookie: u64) -> Done {
-        let id = delegation_of(cookie);
+    fn denied(&self, id: Id) -> Done {
         let (mut shard, local) = self.files.shard_of(id);
         let Some(delegation) = shard.delegations.get_mut(local) else { return Done::Finish };
         if delegation.state != State::Held {
@@ -203,60 +303,68 @@ impl Inner {
         Done::Finish
     }
 
-    /// The client knows of the recall. It has a lease's time to return the delegation before it is asked again.
-    fn answered(&self, cookie: u64) {
-        let quiet_until_s = (self.now_ns() / 1_000_000_000 + self.config.lease.as_secs()) as u32;
-        let (mut shard, local) = self.files.shard_of(delegation_of(cookie));
-        if let Some(delegation) = shard.delegations.get_mut(local) {
-            delegation.quiet_until_s = quiet_until_s;
-        }
+    /// Whether a recall is still to be sent: the delegation may have been returned between `try_run` and now.
+    fn prepare_recall(&self, id: Id) -> bool {
+        let (mut shard, local) = self.files.shard_of(id);
+        let Some(delegation) = shard.delegations.get_mut(local).filter(|d| d.state == State::Held) else {
+            return false;
+        };
+        delegation.recalled = true;
+        true
     }
 }
 
 impl Hooks for Inner {
     fn prepare(&self, run: &Run) -> Prepare {
-        match self.recall_of(run.cookie) {
-            Some((_, _, State::Held)) => Prepare::Send,
-            // Returned between try_run and now.
-            _ => Prepare::Refuse,
+        let wanted = match Subject::of(run.cookie) {
+            Subject::Recall(id) => self.prepare_recall(id),
+            Subject::Attributes(id) => matches!(self.delegation(id), Some((_, _, State::Held))),
+            // A waiter is told at most once.
+            Subject::Lock(_) => true,
+            Subject::Client(id) => self.reaper.prepare(id),
+        };
+        if wanted { Prepare::Send } else { Prepare::Refuse }
+    }
+
+    fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
+        match Subject::of(run.cookie) {
+            Subject::Recall(id) => self.encode_recall(id, args),
+            Subject::Attributes(id) => self.encode_getattr(id, args),
+            Subject::Lock(id) => self.encode_notify_lock(id, args),
+            Subject::Client(id) => self.encode_recall_any(id, args),
         }
     }
 
-    fn encode(&self, run: &Run, args: &mut xdr::Writer<'_>) -> xdr::Result<()> {
-        // The entry stays until drop_reference. Were it gone, the client would be told of a stateid that nobody holds.
-        let (stateid, file) = self.recall_of(run.cookie).map_or((Stateid4::INVALID, ROOT), |(s, file, _)| (s, file));
-        let handle = self.files.handle(file);
-        let fh = FileHandle::new(&handle).unwrap_or(NO_HANDLE);
-        CbRecallArgs { stateid, truncate: false, fh }.encode(args)
-    }
-
     fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
-        let next = match outcome {
-            Outcome::Replied { status: Status::NFS4_OK, .. } => {
-                self.answered(run.cookie);
-                Done::Finish
-            }
-            Outcome::Replied { status: Status::NFS4ERR_BAD_STATEID | Status::NFS4ERR_BADHANDLE, .. } => {
-                self.denied(run.cookie)
-            }
-            // The client holds it and does not know of the recall: the next conflict recalls it again.
-            _ => Done::Finish,
-        };
-        if matches!(next, Done::Finish) {
+        let Subject::Recall(id) = Subject::of(run.cookie) else { return Done::Finish };
+        let next = self.recall_done(id, outcome);
+        if next == Done::Finish {
             self.callbacks.observer.done(run, outcome);
         }
         next
     }
 
     fn release(&self, run: &Run) {
-        self.callbacks.observer.released(run);
+        if run.op == CallbackOp::Recall {
+            self.callbacks.observer.released(run);
+        }
     }
 
     fn drop_reference(&self, cookie: u64) {
-        self.files.forget_returned(delegation_of(cookie));
+        match Subject::of(cookie) {
+            Subject::Recall(id) => self.files.forget_returned(id, RECALL),
+            Subject::Attributes(id) => self.files.forget_returned(id, GETATTR),
+            Subject::Lock(id) => self.files.forget_waiter(id),
+            Subject::Client(_) => {}
+        }
     }
 
     fn event(&self, event: &Event) {
+        if let Event::ReturnOverdue { cookie, .. } = event
+            && let Subject::Recall(id) = Subject::of(*cookie)
+        {
+            self.files.revoke(id);
+        }
         self.callbacks.observer.event(event);
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Client {
     pub(crate) id: ClientId4,
     /// A small number, unique among confirmed clients: the key of their lists in the shards of files.
     pub(crate) index: u32,
+    /// Tells it from others that have that number before or after it.
+    pub(crate) generation: u32,
     /// The runtime's name for it.
     pub(crate) callbacks: ClientId,
     pub(crate) owner: Arc<[u8]>,
@@ -170,11 +172,12 @@ impl Clients {
     }
 
     /// Makes the record of `id` a confirmed one.
-    pub(crate) fn confirm(&mut self, id: u64, index: u32, callbacks: ClientId, now_ns: u64) -> Option<Arc<Client>> {
+    pub(crate) fn confirm(&mut self, id: u64, index: Id, callbacks: ClientId, now_ns: u64) -> Option<Arc<Client>> {
         let record = self.records.get_mut(&id)?;
         let client = Arc::new(Client {
             id: ClientId4(id),
-            index,
+            index: index.index,
+            generation: index.generation,
             callbacks,
             owner: Arc::clone(&record.owner),
             gone: AtomicBool::new(false),
@@ -304,6 +307,7 @@ impl Inner {
             self.drop_session(session);
         }
         self.callbacks.remove_client(client.callbacks);
+        self.reaper.forget(client.index, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
     }

@@ -6,6 +6,7 @@ use crate::arena::Id;
 use crate::clients::{Client, Principal};
 use crate::file::{Maker, now};
 use crate::files::Caller;
+use crate::holder_attributes::{Answer, Question};
 use crate::sessions::{Origin, Session};
 use ringback::SessionKey;
 use ringback_rpc::nfs4::fore::{
@@ -48,6 +49,26 @@ pub(crate) struct Compound<'a> {
     pub(crate) stateid: Option<Stateid4>,
     /// The saved filehandle, and the stateid that was current with it.
     pub(crate) saved: Option<(Id, Option<Stateid4>)>,
+    /// What an operation has to know before it can be executed.
+    pub(crate) question: Option<Question>,
+    /// The answer to it.
+    pub(crate) answer: Option<Answer>,
+    /// Operations that have been executed before the compound had to wait.
+    executed: usize,
+}
+
+/// A compound that waits for an answer.
+pub(crate) struct Suspended {
+    pub(crate) question: Question,
+    origin: Origin,
+    request_bytes: usize,
+    sequence: Option<Sequenced>,
+    current: Option<Id>,
+    stateid: Option<Stateid4>,
+    saved: Option<(Id, Option<Stateid4>)>,
+    executed: usize,
+    /// The results of the operations that have been executed.
+    results: Vec<u8>,
 }
 
 /// The session slot that the compound occupies.
@@ -73,6 +94,8 @@ enum End {
     Results(Status, u32),
     /// With the bytes of the earlier reply, which have been written.
     Replayed,
+    /// Not yet: an answer has to be waited for.
+    Suspended(Box<Suspended>),
 }
 
 /// What became of SEQUENCE.
@@ -86,59 +109,111 @@ enum Judged {
 
 impl<'a> Compound<'a> {
     pub(crate) const fn new(server: &'a Inner, origin: Origin, request_bytes: usize) -> Self {
-        Compound { server, origin, request_bytes, sequence: None, current: None, stateid: None, saved: None }
+        let (current, stateid, saved) = (None, None, None);
+        let (question, answer) = (None, None);
+        Compound {
+            server,
+            origin,
+            request_bytes,
+            sequence: None,
+            current,
+            stateid,
+            saved,
+            question,
+            answer,
+            executed: 0,
+        }
     }
 
-    /// Runs the operations after the head `args` and writes the reply. `base` is where the whole reply began: limits of
-    /// the session count from there.
+    /// A compound that has got its answer, and the results that it had.
+    pub(crate) fn resumed(server: &'a Inner, suspended: Suspended, answer: Answer) -> (Self, Vec<u8>) {
+        let Suspended { origin, request_bytes, sequence, current, stateid, saved, executed, results, .. } = suspended;
+        let origin = Origin { now_ns: server.now_ns(), ..origin };
+        let (question, answer) = (None, Some(answer));
+        let compound =
+            Compound { server, origin, request_bytes, sequence, current, stateid, saved, question, answer, executed };
+        (compound, results)
+    }
+
+    /// Runs the operations after the head `args` and writes the reply, which begins with `results` if the compound has
+    /// been resumed. `base` is where the whole reply began: limits of the session count from there. What comes back has
+    /// to be resumed, in a buffer of its own.
     pub(crate) fn run(
         mut self,
         args: &CompoundArgs<'_>,
         r: &mut Reader<'_>,
+        results: &[u8],
         base: usize,
         w: &mut Writer<'_>,
-    ) -> xdr::Result<()> {
+    ) -> xdr::Result<Option<Box<Suspended>>> {
         let start = w.position();
-        let written = self.operations(args, r, base, w);
-        let Some(Sequenced { session, slot, cache, .. }) = self.sequence.take() else { return written };
-        // Whatever happened, the session slot is free again.
-        let keep = cache && written.is_ok();
-        session.slots().finish(slot, keep.then(|| w.written().get(start..).unwrap_or_default()));
-        written
+        let written = self.operations(args, r, results, base, w);
+        if let Ok(End::Suspended(suspended)) = written {
+            return Ok(Some(suspended));
+        }
+        if let Some(Sequenced { session, slot, cache, .. }) = self.sequence.take() {
+            // Whatever happened, the session slot is free again.
+            let keep = cache && written.is_ok();
+            session.slots().finish(slot, keep.then(|| w.written().get(start..).unwrap_or_default()));
+        }
+        written.map(|_| None)
+    }
+
+    /// Leaves off before an operation, with the results of those before it.
+    fn suspend(&mut self, question: Question, executed: usize, results: &[u8]) -> Suspended {
+        Suspended {
+            question,
+            origin: self.origin,
+            request_bytes: self.request_bytes,
+            sequence: self.sequence.take(),
+            current: self.current,
+            stateid: self.stateid,
+            saved: self.saved,
+            executed,
+            results: results.to_vec(),
+        }
     }
 
     fn operations(
         &mut self,
         args: &CompoundArgs<'_>,
         r: &mut Reader<'_>,
+        results: &[u8],
         base: usize,
         w: &mut Writer<'_>,
-    ) -> xdr::Result<()> {
+    ) -> xdr::Result<End> {
         let start = w.position();
         let head = CompoundResHead::reserve(args.tag, w)?;
+        let first = w.position();
+        w.raw(results)?;
         let end = if args.minor_version != MINOR_VERSION {
             // With no results at all (section 16.2.3).
             End::Results(Status::NFS4ERR_MINOR_VERS_MISMATCH, 0)
         } else if std::str::from_utf8(args.tag).is_err() {
             End::Results(Status::NFS4ERR_INVAL, 0)
         } else {
-            self.each(args, r, base, start, w)?
+            self.each(args, r, (base, start, first), w)?
         };
         if let End::Results(status, count) = end {
             head.fill(status, count, w);
         }
-        Ok(())
+        Ok(end)
     }
 
+    /// Executes one operation after the other. The positions are those of the reply, of the compound in it, and of the
+    /// first result.
     fn each(
         &mut self,
         args: &CompoundArgs<'_>,
         r: &mut Reader<'_>,
-        base: usize,
-        start: usize,
+        (base, start, first): (usize, usize, usize),
         w: &mut Writer<'_>,
     ) -> xdr::Result<End> {
-        for n in 0..args.count {
+        for _ in 0..self.executed {
+            OpArgs::decode(r)?;
+        }
+        for n in self.executed..args.count {
+            let before = w.position();
             let number = r.clone().u32("argop").map_or(Op::ILLEGAL, Op);
             let op = OpArgs::decode(r);
             let answered = n as u32 + 1;
@@ -162,6 +237,11 @@ impl<'a> Compound<'a> {
                 }
                 Ok(op) => self.within_limits(&op, n, args.count, base, w)?,
             };
+            if let Some(question) = self.question.take() {
+                w.rewind(before);
+                let results = w.written().get(first..).unwrap_or_default();
+                return Ok(End::Suspended(Box::new(self.suspend(question, n, results))));
+            }
             if !status.is_ok() {
                 return Ok(End::Results(status, answered));
             }
@@ -267,6 +347,7 @@ impl<'a> Compound<'a> {
         // A client that has been silent for longer than its lease stands in nobody's way.
         if written.as_ref().is_ok_and(|status| is_conflict(*status)) && self.server.end_courtesy(self.origin.now_ns) {
             w.rewind(before);
+            self.question = None;
             written = self.execute(op, place, w);
         }
         if written.is_err() || w.position() > limit {

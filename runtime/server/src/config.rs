@@ -11,6 +11,8 @@ pub struct Config {
     /// How long a file is not delegated after somebody was refused because of a delegation, in whole seconds: long
     /// enough that the refused opener comes again before the next reader.
     pub contended: Duration,
+    /// How long the holder of a write delegation has to answer a CB_GETATTR; then the delegation is recalled.
+    pub getattr_patience: Duration,
     /// Confirmed clients.
     pub clients_max: u32,
     /// Clients that have sent EXCHANGE_ID and not yet CREATE_SESSION; the oldest makes room.
@@ -46,6 +48,7 @@ impl Default for Config {
         Config {
             lease: Duration::from_secs(90),
             contended: Duration::from_secs(5),
+            getattr_patience: Duration::from_secs(5),
             clients_max: 4096,
             clients_unconfirmed_max: 1024,
             sessions_per_client_max: 8,

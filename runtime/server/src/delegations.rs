@@ -1,11 +1,11 @@
 //! Delegations: when one is granted, when it is recalled, when it goes (RFC 8881 section 10.2 and 10.4).
 //!
-//! A conflict starts a recall, and is refused with NFS4ERR_DELAY until the delegation is returned. A holder that has not
-//! returned it a lease after the first recall loses it to the next conflict (section 10.2.1): it is revoked, and stays
-//! until the client acknowledges that with FREE_STATEID.
+//! A conflict starts a recall, and is refused with NFS4ERR_DELAY until the delegation is returned. When the return is
+//! overdue it is revoked (section 10.2.1), and stays until the client acknowledges that with FREE_STATEID.
+//! Attributes of a file that is delegated for writing are asked for instead, see `holder_attributes.rs`.
 
 use crate::arena::{Id, Link, Links, NONE};
-use crate::callbacks::Callbacks;
+use crate::callbacks::{Callbacks, Subject};
 use crate::clients::Client;
 use crate::files::{Caller, Files, SHARDS, Shard, global, local, shard_number};
 use crate::opens::{OpenRequest, WRITE};
@@ -29,14 +29,30 @@ pub(crate) struct Delegation {
     pub(crate) state: State,
     /// A write delegation; else one for reading.
     pub(crate) write: bool,
-    /// The second of the first conflict; zero: none yet.
-    conflict_s: u32,
-    /// No recall because of a conflict before this second: the client has answered one, and asking again would tell it
-    /// nothing new.
-    pub(crate) quiet_until_s: u32,
+    /// A recall was sent, or is about to be.
+    pub(crate) recalled: bool,
+    /// The client has answered a recall. Asking again would tell it nothing new.
+    pub(crate) answered: bool,
     /// How often the client has said that it holds no such delegation.
     pub(crate) denials: u8,
+    /// Which of its callbacks still look at it after its return.
+    looked_at: u8,
+    /// What CB_GETATTR needs: of a write delegation.
+    pub(crate) query: Option<Box<Query>>,
 }
+
+/// What CB_GETATTR of a write delegation needs.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// The runtime's CB_GETATTR.
+    pub(crate) callback: CallbackKey,
+    /// The change attribute that came with the grant, which the client reports for as long as it has changed nothing.
+    pub(crate) granted_change: u64,
+}
+
+/// The callbacks of a delegation, as bits.
+pub(crate) const RECALL: u8 = 1;
+pub(crate) const GETATTR: u8 = 2;
 
 const _: () = assert!(size_of::<Delegation>() <= 64);
 
@@ -123,7 +139,7 @@ impl Files {
         }
         let has_one = shard.delegations.list::<OfFile>(head).any(|(_, d)| d.client == client.index);
         // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
-        if has_one || !request.has_path || !self.delegations.take() {
+        if has_one || !request.has_path || !self.take_delegation() {
             return Err(OpenNoneDelegation4::Resource { will_signal: false });
         }
         let granted = self.link_delegation(shard, number, (file, write), client, callbacks);
@@ -132,6 +148,15 @@ impl Files {
             OpenNoneDelegation4::Resource { will_signal: false }
         })?;
         Ok(Granted { stateid, write })
+    }
+
+    /// Counts one more delegation. The reaper makes room if there is none.
+    fn take_delegation(&self) -> bool {
+        let taken = self.delegations.take();
+        if !taken {
+            self.delegations_wanted.store(true, Relaxed);
+        }
+        taken
     }
 
     /// Which delegation an open is good for: one for writing, one for reading, or none.
@@ -159,6 +184,7 @@ impl Files {
         client: &Client,
         callbacks: &Callbacks,
     ) -> Option<Id> {
+        let change = shard.files.at(file)?.change;
         let local = shard.delegations.insert(Delegation {
             file,
             client: client.index,
@@ -167,22 +193,31 @@ impl Files {
             callback: CallbackKey::from_bits(u64::MAX),
             state: State::Held,
             write,
-            conflict_s: 0,
-            quiet_until_s: 0,
+            recalled: false,
+            answered: false,
             denials: 0,
+            looked_at: 0,
+            query: None,
         })?;
         let id = global(number, local);
-        let Some(callback) = callbacks.insert(client.callbacks, id) else {
+        let recall = callbacks.insert(client.callbacks, Subject::Recall(id));
+        let getattr =
+            recall.filter(|_| write).and_then(|_| callbacks.insert(client.callbacks, Subject::Attributes(id)));
+        let (Some(callback), true) = (recall, getattr.is_some() == write) else {
+            recall.map(|callback| callbacks.remove_is_final(callback));
             shard.delegations.remove(local);
             return None;
         };
         if let Some(delegation) = shard.delegations.get_mut(local) {
             delegation.callback = callback;
+            delegation.query = getattr.map(|callback| Box::new(Query { callback, granted_change: change }));
         }
         shard.holder(client.index);
         let Shard { files, delegations, holders, .. } = shard;
         delegations.link::<OfFile>(&mut files.at_mut(file)?.delegations, local.index);
-        delegations.link::<OfClient>(&mut holders.get_mut(client.index as usize)?.delegations, local.index);
+        let holder = holders.get_mut(client.index as usize)?;
+        delegations.link::<OfClient>(&mut holder.delegations, local.index);
+        holder.held += 1;
         Some(id)
     }
 
@@ -228,7 +263,14 @@ impl Files {
     pub(crate) fn drop_delegation(&self, shard: &mut Shard, id: Id, callbacks: &Callbacks) {
         let Some(delegation) = shard.delegations.get_mut(id).filter(|d| d.state != State::Returned) else { return };
         let was = std::mem::replace(&mut delegation.state, State::Returned);
-        let &mut Delegation { file, client, callback, .. } = delegation;
+        if !callbacks.remove_is_final(delegation.callback) {
+            delegation.looked_at |= RECALL;
+        }
+        let query = delegation.query.as_ref().map(|q| q.callback);
+        if query.is_some_and(|callback| !callbacks.remove_is_final(callback)) {
+            delegation.looked_at |= GETATTR;
+        }
+        let &mut Delegation { file, client, looked_at, .. } = delegation;
         if was == State::Held {
             self.take_from_file(shard, file, id);
         }
@@ -240,24 +282,28 @@ impl Files {
                 self.revoked.fetch_sub(1, Relaxed);
             }
         }
-        if callbacks.remove_is_final(callback) {
+        if looked_at == 0 {
             delegations.remove(id);
         }
         self.reap(shard, file);
     }
 
     fn take_from_file(&self, shard: &mut Shard, file: u32, id: Id) {
-        let Shard { files, delegations, .. } = shard;
+        let Shard { files, delegations, holders, .. } = shard;
         if let Some(file) = files.at_mut(file) {
             delegations.unlink::<OfFile>(&mut file.delegations, id.index);
+        }
+        if let Some(holder) = delegations.get(id).and_then(|d| holders.get_mut(d.client as usize)) {
+            holder.held -= 1;
         }
         self.delegations.give_back();
     }
 
     /// Takes a delegation away from a client that has not returned it in time. It is out of everybody's way, and kept for
     /// the client to acknowledge (RFC 8881 section 10.2.1).
-    fn revoke(&self, shard: &mut Shard, index: u32) {
-        let Some(id) = shard.delegations.id_at(index) else { return };
+    pub(crate) fn revoke(&self, id: Id) {
+        let (mut shard, id) = self.shard_of(id);
+        let shard = &mut *shard;
         let Some(delegation) = shard.delegations.get_mut(id).filter(|d| d.state == State::Held) else { return };
         delegation.state = State::Revoked;
         let (file, client) = (delegation.file, delegation.client);
@@ -300,10 +346,13 @@ impl Files {
         self.check_held(&shard, number, file, client, stateid)
     }
 
-    /// The last run of a callback is over: a delegation that was returned meanwhile goes now.
-    pub(crate) fn forget_returned(&self, id: Id) {
+    /// The last run of one of its callbacks is over: a delegation that was returned meanwhile goes when no other looks
+    /// at it.
+    pub(crate) fn forget_returned(&self, id: Id, callback: u8) {
         let (mut shard, id) = self.shard_of(id);
-        if shard.delegations.get(id).is_some_and(|d| d.state == State::Returned) {
+        let Some(delegation) = shard.delegations.get_mut(id) else { return };
+        delegation.looked_at &= !callback;
+        if delegation.state == State::Returned && delegation.looked_at == 0 {
             shard.delegations.remove(id);
         }
     }
@@ -314,9 +363,11 @@ impl Files {
             let mut shard = self.shard(number);
             while let Some(holder) = shard.holders.get(client as usize).copied() {
                 if let Some(id) = shard.locks.id_at(holder.locks) {
+                    let file = shard.locks.get(id).map_or(NONE, |owner| owner.file);
                     self.drop_lock_owner(&mut shard, id);
+                    self.notify_waiters(&mut shard, file, callbacks);
                 } else if let Some(id) = shard.opens.id_at(holder.opens) {
-                    self.drop_open(&mut shard, id);
+                    self.drop_open(&mut shard, id, callbacks);
                 } else if let Some(id) = shard.delegations.id_at(holder.delegations) {
                     self.drop_delegation(&mut shard, id, callbacks);
                 } else {
@@ -335,31 +386,20 @@ impl Files {
         about: Conflict,
         callbacks: &Callbacks,
     ) -> bool {
-        let now_s = caller.now_s;
         let mut conflict = false;
-        let mut late = Vec::new();
         let mut index = shard.files.at(file).map_or(NONE, |f| f.delegations);
-        while let Some(delegation) = shard.delegations.at_mut(index) {
-            let this = std::mem::replace(&mut index, delegation.in_file.next());
+        while let Some(delegation) = shard.delegations.at(index) {
+            index = delegation.in_file.next();
             if delegation.client == caller.client.index || about == Conflict::Read && !delegation.write {
                 continue;
             }
-            if delegation.conflict_s == 0 {
-                delegation.conflict_s = now_s.max(1);
-            } else if now_s > delegation.conflict_s.saturating_add(self.lease_s) {
-                late.push(this);
-                continue;
-            }
             conflict = true;
-            if delegation.quiet_until_s <= now_s {
+            if !delegation.answered {
                 callbacks.recall(delegation.callback);
             }
         }
-        for index in late {
-            self.revoke(shard, index);
-        }
         if conflict && let Some(contended) = shard.files.at_mut(file) {
-            contended.contended_until_s = now_s.saturating_add(self.contended_s);
+            contended.contended_until_s = caller.now_s.saturating_add(self.contended_s);
         }
         conflict
     }

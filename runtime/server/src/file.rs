@@ -34,6 +34,8 @@ pub(crate) struct Body {
     pub(crate) links: u32,
     /// First of its lock-owners.
     pub(crate) locks: u32,
+    /// First of those who wait for a lock.
+    pub(crate) waiters: u32,
     /// Of the exclusive create that made it (RFC 8881 section 18.16.3).
     pub(crate) verifier: Option<Verifier4>,
     pub(crate) accessed: NfsTime4,
@@ -98,6 +100,7 @@ impl File {
                 gid: 0,
                 links: 1,
                 locks: NONE,
+                waiters: NONE,
                 verifier: None,
                 accessed: created,
                 modified: created,
@@ -140,6 +143,11 @@ impl File {
     /// First of its lock-owners.
     pub(crate) fn locks(&self) -> u32 {
         self.body().map_or(NONE, |b| b.locks)
+    }
+
+    /// First of those who wait for a lock.
+    pub(crate) fn waiters(&self) -> u32 {
+        self.body().map_or(NONE, |b| b.waiters)
     }
 
     /// The directory that it is.

@@ -1,6 +1,6 @@
 //! Operations on attributes: GETFH, GETATTR, SETATTR, ACCESS, VERIFY, NVERIFY.
 
-use crate::attributes::{Facts, SUPPORTED, VALUES_BYTES_MAX};
+use crate::attributes::{SUPPORTED, VALUES_BYTES_MAX};
 use crate::clients::Principal;
 use crate::compound::Compound;
 use crate::delegations::Conflict;
@@ -28,28 +28,12 @@ impl Compound<'_> {
         write(&OpRes::GetFh(found), w)
     }
 
-    pub(crate) fn get_attr(&self, asked: &Bitmap4, w: &mut Writer<'_>) -> xdr::Result<Status> {
+    pub(crate) fn get_attr(&mut self, asked: &Bitmap4, w: &mut Writer<'_>) -> xdr::Result<Status> {
         let mut space = [0; VALUES_BYTES_MAX];
         let mut values = Writer::new(&mut space);
         let found = self.seen(asked).and_then(|facts| self.server.attributes(&facts, asked, &mut values));
         let res = OpRes::GetAttr(found.map(|mask| GetAttrOk { attributes: Fattr { mask, values: values.written() } }));
         write(&res, w)
-    }
-
-    /// The attributes of the current file as others may see them: what the holder of a write delegation may have changed
-    /// without telling is not known before it has returned it (RFC 8881 section 10.4.3).
-    fn seen(&self, asked: &Bitmap4) -> Result<Facts, Status> {
-        const HIDDEN: Bitmap4 =
-            Bitmap4::of(&[attr::CHANGE, attr::SIZE, attr::SPACE_USED, attr::TIME_METADATA, attr::TIME_MODIFY]);
-        let (id, server) = (self.file()?, self.server);
-        let (mut shard, _, index) = server.files.live(id)?;
-        if !asked.and(&HIDDEN).is_empty() && server.files.write_delegations {
-            let caller = self.caller(&self.session()?.client);
-            if server.files.recall_of_others(&mut shard, index, &caller, Conflict::Read, &server.callbacks) {
-                return Err(Status::NFS4ERR_DELAY);
-            }
-        }
-        shard.files.at(index).map(|file| Facts::of(id, file)).ok_or(Status::NFS4ERR_STALE)
     }
 
     pub(crate) fn set_attr(&mut self, args: &SetAttrArgs<'_>) -> Result<SetAttrOk, SetAttrFailure> {
@@ -97,16 +81,16 @@ impl Compound<'_> {
         Ok(AccessOk { supported, access: supported & allowed(bits & 7, directory) })
     }
 
-    pub(crate) fn verify(&self, given: &Fattr<'_>) -> Result<(), Status> {
+    pub(crate) fn verify(&mut self, given: &Fattr<'_>) -> Result<(), Status> {
         if self.is_same(given)? { Ok(()) } else { Err(Status::NFS4ERR_NOT_SAME) }
     }
 
-    pub(crate) fn not_verify(&self, given: &Fattr<'_>) -> Result<(), Status> {
+    pub(crate) fn not_verify(&mut self, given: &Fattr<'_>) -> Result<(), Status> {
         if self.is_same(given)? { Err(Status::NFS4ERR_SAME) } else { Ok(()) }
     }
 
     /// Whether the attributes have those values: values are compared as they are encoded, which is unique.
-    fn is_same(&self, given: &Fattr<'_>) -> Result<bool, Status> {
+    fn is_same(&mut self, given: &Fattr<'_>) -> Result<bool, Status> {
         if given.mask.contains(attr::RDATTR_ERROR) {
             return Err(Status::NFS4ERR_INVAL);
         }

@@ -11,19 +11,22 @@ use crate::config::Config;
 use crate::delegations::Delegation;
 use crate::directory::Directory;
 use crate::file::{File, Kind, Maker, now};
+use crate::lock_waiters::LockWaiter;
 use crate::locks::LockOwner;
 use crate::opens::Open;
 use crate::quota::Quota;
 use ringback_rpc::nfs4::Status;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shards: enough that reactors seldom meet in one, few enough that sweeping all of them is nothing.
 const SHARD_BITS: u32 = 6;
 pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
-/// Most objects of one kind in a shard: what the other bits of an index can say, less the end mark of lists.
-const OBJECTS_MAX: u32 = (u32::MAX >> SHARD_BITS) - 1;
+/// Bits of an index that are left to others, at its top: a callback's cookie says there what it is about.
+pub(crate) const SPARE_BITS: u32 = 2;
+/// Most objects of one kind in a shard: what the other bits of an index can say.
+const OBJECTS_MAX: u32 = u32::MAX >> (SHARD_BITS + SPARE_BITS);
 /// Bytes of a filehandle.
 pub(crate) const HANDLE_BYTES: usize = 12;
 /// The root directory: the first file of the first shard.
@@ -47,6 +50,7 @@ pub(crate) struct Shard {
     pub(crate) opens: Arena<Open>,
     pub(crate) delegations: Arena<Delegation>,
     pub(crate) locks: Arena<LockOwner>,
+    pub(crate) waiters: Arena<LockWaiter>,
     /// By client index.
     pub(crate) holders: Vec<Holder>,
 }
@@ -57,12 +61,14 @@ pub(crate) struct Holder {
     pub(crate) opens: u32,
     pub(crate) delegations: u32,
     pub(crate) locks: u32,
-    /// How many of the delegations have been revoked.
+    /// How many of the delegations it holds.
+    pub(crate) held: u32,
+    /// How many have been revoked.
     pub(crate) revoked: u32,
 }
 
 impl Holder {
-    const NOTHING: Holder = Holder { opens: NONE, delegations: NONE, locks: NONE, revoked: 0 };
+    const NOTHING: Holder = Holder { opens: NONE, delegations: NONE, locks: NONE, held: 0, revoked: 0 };
 }
 
 /// A shard on cache lines of its own.
@@ -81,10 +87,10 @@ pub(crate) struct Files {
     pub(crate) instance: u32,
     /// Seconds without a new delegation on a file after a conflict.
     pub(crate) contended_s: u32,
-    /// Seconds that a holder has to return a delegation.
-    pub(crate) lease_s: u32,
     /// Whether opens for writing are delegated.
     pub(crate) write_delegations: bool,
+    /// Somebody was refused a delegation because there are as many as there may be.
+    pub(crate) delegations_wanted: AtomicBool,
     /// Revoked delegations that their clients have not acknowledged.
     pub(crate) revoked: AtomicU64,
     pub(crate) files: Quota,
@@ -103,8 +109,8 @@ impl Files {
             namespace: Mutex::new(()),
             instance,
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
-            lease_s: config.lease.as_secs().try_into().unwrap_or(u32::MAX),
             write_delegations: config.write_delegations,
+            delegations_wanted: AtomicBool::new(false),
             revoked: AtomicU64::new(0),
             files: Quota::new(config.files_max),
             opens: Quota::new(config.opens_max),
@@ -192,6 +198,7 @@ impl Shard {
             opens: Arena::new(OBJECTS_MAX),
             delegations: Arena::new(OBJECTS_MAX),
             locks: Arena::new(OBJECTS_MAX),
+            waiters: Arena::new(OBJECTS_MAX),
             holders: Vec::new(),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::Inner;
 use crate::clients::Principal;
-use crate::compound::Compound;
+use crate::compound::{Compound, Suspended};
 use crate::sessions::{Groups, Origin};
 use ringback::{Call, ConnectionId, ForeChannel};
 use ringback_rpc::message::{
@@ -11,7 +11,7 @@ use ringback_rpc::message::{
 };
 use ringback_rpc::nfs4::fore::{CompoundArgs, OpArgs, PROCEDURE_COMPOUND, PROCEDURE_NULL};
 use ringback_rpc::nfs4::{NFS_V4, NFS4_PROGRAM};
-use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer, XdrErrorKind};
+use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer, XdrError, XdrErrorKind};
 
 /// What a reply may take beyond a session's limit: a compound outside a session, with the longest tag.
 const REPLY_BYTES_SPARE: usize = 4096;
@@ -22,7 +22,7 @@ const PLAIN_REPLY_BYTES_MAX: usize = 16 << 10;
 impl Inner {
     /// Bytes that the reply to a record may take: much only if it asks for content, as room for it is taken before it is
     /// known what there is.
-    fn reply_bytes(&self, record: &[u8]) -> usize {
+    pub(crate) fn reply_bytes(&self, record: &[u8]) -> usize {
         let most = self.reply_bytes_max();
         let plain = PLAIN_REPLY_BYTES_MAX + REPLY_BYTES_SPARE;
         if most <= plain { most } else { plain.saturating_add(content_asked(record)).min(most) }
@@ -34,14 +34,15 @@ impl Inner {
     }
 
     /// Answers one CALL record that came on `connection` (RPC header and arguments, no record mark) into `w`, which has
-    /// room for [`Inner::reply_bytes_max`]. An error says that there is nothing to answer.
+    /// room for [`Inner::reply_bytes_max`]. An error says that there is nothing to answer. A compound that comes back has
+    /// to wait for something: what was written is worth nothing.
     pub(crate) fn handle(
         &self,
         connection: ConnectionId,
         now_ns: u64,
         record: &[u8],
         w: &mut Writer<'_>,
-    ) -> xdr::Result<()> {
+    ) -> xdr::Result<Option<Box<Suspended>>> {
         let mut r = Reader::new(record);
         let base = w.position();
         let header = match CallHeader::decode(&mut r) {
@@ -49,33 +50,37 @@ impl Inner {
             Err(error) => {
                 // A message without an xid, or a reply: no answer would be understood.
                 let (xid, MessageType::Call) = peek(record)? else { return Err(error) };
-                return undecodable(xid, &error).encode(w);
+                return undecodable(xid, &error).encode(w).map(|()| None);
             }
         };
         let accepted = |status| ReplyHeader::accepted(header.xid, status);
         if header.program != NFS4_PROGRAM {
-            return accepted(AcceptStatus::ProgUnavail).encode(w);
+            return accepted(AcceptStatus::ProgUnavail).encode(w).map(|()| None);
         }
         if header.version != NFS_V4 {
-            return accepted(AcceptStatus::ProgMismatch { low: NFS_V4, high: NFS_V4 }).encode(w);
+            return accepted(AcceptStatus::ProgMismatch { low: NFS_V4, high: NFS_V4 }).encode(w).map(|()| None);
         }
         let (principal, gid, groups) = match principal(&header) {
             Ok(caller) => caller,
-            Err(status) => return denied(header.xid, Rejected::AuthError(status)).encode(w),
+            Err(status) => return denied(header.xid, Rejected::AuthError(status)).encode(w).map(|()| None),
         };
         match header.procedure {
-            PROCEDURE_NULL => return ReplyHeader::success(header.xid).encode(w),
+            PROCEDURE_NULL => return ReplyHeader::success(header.xid).encode(w).map(|()| None),
             PROCEDURE_COMPOUND => {}
-            _ => return accepted(AcceptStatus::ProcUnavail).encode(w),
+            _ => return accepted(AcceptStatus::ProcUnavail).encode(w).map(|()| None),
         }
         let Ok(args) = CompoundArgs::decode(&mut r) else {
-            return accepted(AcceptStatus::GarbageArgs).encode(w);
+            return accepted(AcceptStatus::GarbageArgs).encode(w).map(|()| None);
         };
         ReplyHeader::success(header.xid).encode(w)?;
         let origin = Origin { connection, principal, gid, groups, now_ns };
-        Compound::new(self, origin, record.len()).run(&args, &mut r, base, w)
+        Compound::new(self, origin, record.len()).run(&args, &mut r, &[], base, w)
     }
 }
+
+/// Stands for an answer that has to wait.
+const NOT_YET: XdrError =
+    XdrError { what: "an answer that has to wait", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } };
 
 impl ForeChannel for Inner {
     fn call(&self, call: Call<'_>) {
@@ -83,7 +88,15 @@ impl ForeChannel for Inner {
         let now_ns = self.now_ns();
         // What cannot be answered at all is dropped with its call, as RFC 5531 has no reply for it.
         let bytes_max = self.reply_bytes(call.record());
-        let _ = call.reply(bytes_max, |record, w| self.handle(connection, now_ns, record, w));
+        let mut suspended = None;
+        let answered = call.reply(bytes_max, |record, w| {
+            suspended = self.handle(connection, now_ns, record, w)?;
+            if suspended.is_some() { Err(NOT_YET) } else { Ok(()) }
+        });
+        if let (Err((call, _)), Some(suspended)) = (answered, suspended) {
+            let (token, record) = call.defer();
+            self.later.wait(token, record, suspended);
+        }
     }
 }
 

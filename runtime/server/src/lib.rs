@@ -20,10 +20,13 @@ mod file;
 mod file_ops;
 mod files;
 mod fore;
+mod holder_attributes;
 mod import;
 mod io_ops;
+mod later;
 mod listen;
 mod lock_ops;
+mod lock_waiters;
 mod locks;
 mod name;
 mod name_ops;
@@ -31,6 +34,7 @@ mod open_op;
 mod opens;
 mod operations;
 mod quota;
+mod reaper;
 mod recall;
 mod sessions;
 mod set_attributes;
@@ -47,14 +51,28 @@ pub use recall::{Delegations, HeldDelegation, KnownClient};
 use callbacks::Callbacks;
 use clients::Clients;
 use files::Files;
+use later::Later;
 use listen::Listener;
+use reaper::Reaper;
 use ringback::{BuildError, Builder, DrainReport, Runtime};
 use sessions::Sessions;
 use stateids::INSTANCE_MASK;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+
+/// Why a server could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its runtime could not be built.
+    #[error(transparent)]
+    Runtime(#[from] BuildError),
+    /// Its own thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(std::io::Error),
+}
 
 /// A running file server. It ends with [`Server::shutdown`].
 #[derive(Debug)]
@@ -73,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
     pub(crate) callbacks: Callbacks,
+    pub(crate) reaper: Reaper,
+    pub(crate) later: Later,
     /// so_major_id, and the server's scope.
     pub(crate) name: String,
     listeners: Mutex<Vec<Listener>>,
@@ -81,11 +101,13 @@ pub(crate) struct Inner {
 
 impl Server {
     /// Starts a server on a runtime of its own, made by `builder`. The lease is taken from `config`.
-    pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, BuildError> {
+    pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, StartError> {
         let builder = builder.lease(config.lease);
-        let inner = Arc::new(Inner::new(config, observer));
+        let (sender, receiver) = mpsc::channel();
+        let inner = Arc::new(Inner::new(config, observer, Later::new(sender)));
         let runtime = Arc::new(builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?);
         inner.callbacks.connect(&runtime);
+        Later::start(&inner, receiver).map_err(StartError::Thread)?;
         Ok(Server { inner, runtime })
     }
 
@@ -98,13 +120,20 @@ impl Server {
     pub fn shutdown(&self, patience: Duration) -> Result<DrainReport, ringback::Error> {
         listen::stop(&self.inner);
         let report = self.runtime.shutdown(patience)?;
+        self.inner.later.stop();
         self.inner.files.clear();
         Ok(report)
     }
 }
 
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.inner.later.stop();
+    }
+}
+
 impl Inner {
-    fn new(config: Config, observer: Arc<dyn Observer>) -> Self {
+    fn new(config: Config, observer: Arc<dyn Observer>, later: Later) -> Self {
         // Random, so that a client of an earlier life of the server is told so and not taken for another.
         let instance = (RandomState::new().hash_one(0u8) as u32 & INSTANCE_MASK).max(1);
         Inner {
@@ -114,6 +143,8 @@ impl Inner {
             courtesy_ended_s: AtomicU64::new(0),
             files: Files::new(&config, instance),
             callbacks: Callbacks::new(observer),
+            reaper: Reaper::default(),
+            later,
             name: format!("ringback-{instance:06x}"),
             listeners: Mutex::new(Vec::new()),
             started: Instant::now(),

@@ -27,7 +27,7 @@ impl Compound<'_> {
             Locker::New(OpenToLockOwner { open_stateid, .. }) => *open_stateid = self.meant(open_stateid)?,
             Locker::Existing(existing) => existing.lock_stateid = self.meant(&existing.lock_stateid)?,
         }
-        self.server.files.lock(self.file()?, client, &args)
+        self.server.files.lock(self.file()?, client, &args, &self.server.callbacks)
     }
 
     pub(crate) fn lock_test(&self, args: &LockTestArgs<'_>, w: &mut Writer<'_>) -> xdr::Result<Status> {
@@ -45,7 +45,8 @@ impl Compound<'_> {
         let client = Arc::clone(&self.session()?.client);
         let stateid = self.meant(&args.lock_stateid)?;
         let range = Range::new(args.kind, args.offset, args.length)?;
-        let lock_stateid = self.server.files.unlock(self.file()?, &client, &stateid, &range)?;
+        let (files, callbacks) = (&self.server.files, &self.server.callbacks);
+        let lock_stateid = files.unlock(self.file()?, &client, &stateid, &range, callbacks)?;
         self.stateid = Some(lock_stateid);
         Ok(UnlockOk { lock_stateid })
     }

@@ -2,8 +2,10 @@
 //! locks of one owner on one file are a set of bytes, some shared, some exclusive.
 
 use crate::arena::{Id, Link, Links, NONE};
+use crate::callbacks::Callbacks;
 use crate::clients::Client;
 use crate::files::{Files, Shard, global, shard_number};
+use crate::lock_waiters::Asker;
 use crate::name::ShortBytes;
 use crate::opens::{READ, WRITE};
 use crate::stateids::{Kind, check_seqid, next_seqid};
@@ -108,7 +110,7 @@ impl Range {
         self.start < other.end && other.start < self.end
     }
 
-    fn conflicts(&self, other: &Range) -> bool {
+    pub(crate) fn conflicts(&self, other: &Range) -> bool {
         self.overlaps(other) && (self.write || other.write)
     }
 }
@@ -147,33 +149,52 @@ fn with(ranges: &[Range], more: Range) -> Vec<Range> {
 }
 
 impl Files {
-    /// LOCK on the current file.
-    pub(crate) fn lock(&self, file: Id, client: &Client, args: &LockArgs<'_>) -> Result<Stateid4, NoLock> {
+    /// LOCK on the current file. Who is ready to wait for it (READW_LT, WRITEW_LT) is told when it may be had.
+    pub(crate) fn lock(
+        &self,
+        file: Id,
+        client: &Client,
+        args: &LockArgs<'_>,
+        callbacks: &Callbacks,
+    ) -> Result<Stateid4, NoLock> {
         let range = Range::new(args.kind, args.offset, args.length)?;
         if args.reclaim {
             // Nothing survives a restart, so nothing is reclaimed.
             return Err(Status::NFS4ERR_NO_GRACE.into());
         }
-        let (mut shard, number, index) = match &args.locker {
+        let (mut shard, number, open, name, known) = match &args.locker {
             Locker::New(new) => {
-                let (mut shard, number, open) = self.find_open(file, client, &new.open_stateid)?;
+                let (shard, number, open) = self.find_open(file, client, &new.open_stateid)?;
                 if client.is_gone() {
                     return Err(Status::NFS4ERR_DEADSESSION.into());
                 }
-                check_mode(&shard, open, &range)?;
-                check_free(&shard, index_of(file), client, new.lock_owner.owner(), &range)?;
-                let index = self.owner_of(&mut shard, file, client, open, new.lock_owner.owner())?;
-                (shard, number, index)
+                (shard, number, open, ShortBytes::new(new.lock_owner.owner()), None)
             }
             Locker::Existing(existing) => {
                 let (shard, number, id) = self.find_lock_owner(file, client, &existing.lock_stateid)?;
                 let owner = shard.locks.get(id).ok_or(Status::NFS4ERR_BAD_STATEID)?;
-                check_mode(&shard, owner.open, &range)?;
-                check_free(&shard, index_of(file), client, owner.owner.as_bytes(), &range)?;
-                (shard, number, id.index)
+                let (open, name) = (owner.open, owner.owner.clone());
+                (shard, number, open, name, Some(id.index))
             }
         };
-        Ok(self.set_ranges(&mut shard, number, index, |ranges| with(ranges, range))?)
+        check_mode(&shard, open, &range)?;
+        let shard = &mut *shard;
+        let asker = Asker { client, owner: name.as_bytes(), open, range };
+        if let Err(found) = check_free(shard, index_of(file), client.index, asker.owner, &range) {
+            if matches!(args.kind, LockType::ReadWait | LockType::WriteWait) {
+                self.add_waiter(shard, number, index_of(file), &asker, callbacks);
+            }
+            return Err(NoLock::InTheWay(found));
+        }
+        let index = match known {
+            Some(index) => index,
+            None => self.owner_of(shard, file, client, open, asker.owner)?,
+        };
+        let stateid = self.set_ranges(shard, number, index, |ranges| with(ranges, range))?;
+        self.drop_waiter(shard, index_of(file), &asker, callbacks);
+        // A lock for writing may have become one for reading.
+        self.notify_waiters(shard, index_of(file), callbacks);
+        Ok(stateid)
     }
 
     /// LOCKT on the current file.
@@ -181,7 +202,7 @@ impl Files {
         let (shard, _, index) = self.live(file)?;
         // Only regular files are locked (RFC 8881 section 18.11.3).
         shard.files.at(index).ok_or(Status::NFS4ERR_STALE)?.data()?;
-        check_free(&shard, index, client, owner, range)
+        check_free(&shard, index, client.index, owner, range).map_err(NoLock::InTheWay)
     }
 
     /// LOCKU on the current file.
@@ -191,9 +212,12 @@ impl Files {
         client: &Client,
         stateid: &Stateid4,
         cut: &Range,
+        callbacks: &Callbacks,
     ) -> Result<Stateid4, Status> {
         let (mut shard, number, id) = self.find_lock_owner(file, client, stateid)?;
-        self.set_ranges(&mut shard, number, id.index, |ranges| without(ranges, cut))
+        let stateid = self.set_ranges(&mut shard, number, id.index, |ranges| without(ranges, cut))?;
+        self.notify_waiters(&mut shard, index_of(file), callbacks);
+        Ok(stateid)
     }
 
     fn find_lock_owner<'s>(
@@ -353,16 +377,14 @@ fn check_mode(shard: &Shard, open: Id, range: &Range) -> Result<(), Status> {
 }
 
 /// Whether no other owner's lock is in the way.
-fn check_free(shard: &Shard, file: u32, client: &Client, owner: &[u8], range: &Range) -> Result<(), NoLock> {
+pub(crate) fn check_free(shard: &Shard, file: u32, client: u32, owner: &[u8], range: &Range) -> Result<(), InTheWay> {
     let head = shard.files.at(file).map_or(NONE, |f| f.locks());
-    let others = shard
-        .locks
-        .list::<OfFile>(head)
-        .filter(|(_, other)| other.client != client.index || other.owner.as_bytes() != owner);
+    let others =
+        shard.locks.list::<OfFile>(head).filter(|(_, other)| other.client != client || other.owner.as_bytes() != owner);
     for (_, other) in others {
         if let Some(found) = other.ranges.iter().find(|r| r.conflicts(range)) {
             let (range, client_id, owner) = (*found, other.client_id, other.owner.clone());
-            return Err(NoLock::InTheWay(InTheWay { range, client_id, owner }));
+            return Err(InTheWay { range, client_id, owner });
         }
     }
     Ok(())

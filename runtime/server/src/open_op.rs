@@ -53,10 +53,12 @@ impl Compound<'_> {
         let opened = self.server.files.open(&request, &self.server.callbacks)?;
         self.current = Some(opened.file);
         self.stateid = Some(opened.stateid);
+        // A client that is promised CB_NOTIFY_LOCK asks less often for a lock that it waits for.
+        let notify = if self.has_path() { open_result_flag::MAY_NOTIFY_LOCK } else { 0 };
         Ok(OpenOk {
             stateid: opened.stateid,
             change_info: opened.change,
-            flags: open_result_flag::LOCKTYPE_POSIX,
+            flags: open_result_flag::LOCKTYPE_POSIX | notify,
             attributes_set: attributes_set(&args.how, opened.created),
             delegation: match opened.delegation {
                 Ok(granted) => delegation(granted),

@@ -248,10 +248,16 @@ impl Files {
     }
 
     /// CLOSE (RFC 8881 section 18.2) of an open of the current file.
-    pub(crate) fn close(&self, file: Id, client: &Client, stateid: &Stateid4) -> Result<(), Status> {
+    pub(crate) fn close(
+        &self,
+        file: Id,
+        client: &Client,
+        stateid: &Stateid4,
+        callbacks: &Callbacks,
+    ) -> Result<(), Status> {
         let (mut shard, _, id) = self.find_open(file, client, stateid)?;
         self.close_lock_owners(&mut shard, id)?;
-        self.drop_open(&mut shard, id);
+        self.drop_open(&mut shard, id, callbacks);
         Ok(())
     }
 
@@ -284,8 +290,9 @@ impl Files {
     }
 
     /// Takes an open out of everything.
-    pub(crate) fn drop_open(&self, shard: &mut Shard, id: Id) {
+    pub(crate) fn drop_open(&self, shard: &mut Shard, id: Id, callbacks: &Callbacks) {
         let Some(&Open { file, client, .. }) = shard.opens.get(id) else { return };
+        self.drop_waiters(shard, id, callbacks);
         let Shard { files, opens, holders, .. } = &mut *shard;
         unlink(opens, files, holders, file, client, id.index);
         opens.remove(id);

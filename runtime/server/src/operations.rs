@@ -102,7 +102,7 @@ impl Compound<'_> {
     fn close(&mut self, stateid: &Stateid4) -> Result<CloseOk, Status> {
         let stateid = self.meant(stateid)?;
         let client = Arc::clone(&self.session()?.client);
-        self.server.files.close(self.file()?, &client, &stateid)?;
+        self.server.files.close(self.file()?, &client, &stateid, &self.server.callbacks)?;
         // It is of no use to anybody, and the invalid special stateid says so (section 18.2.4).
         self.stateid = Some(Stateid4::INVALID);
         Ok(CloseOk { open_stateid: Stateid4::INVALID })

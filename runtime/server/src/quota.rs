@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug)]
 pub(crate) struct Quota {
     used: AtomicU64,
-    max: u64,
+    max: AtomicU64,
 }
 
 impl Quota {
     pub(crate) const fn new(max: u64) -> Self {
-        Quota { used: AtomicU64::new(0), max }
+        Quota { used: AtomicU64::new(0), max: AtomicU64::new(max) }
     }
 
     /// Takes one more, unless that is too many.
@@ -21,7 +21,7 @@ impl Quota {
 
     /// Takes `count` more, unless that is too many.
     pub(crate) fn take_many(&self, count: u64) -> bool {
-        let taken = self.used.fetch_add(count, Relaxed).saturating_add(count) <= self.max;
+        let taken = self.used.fetch_add(count, Relaxed).saturating_add(count) <= self.max();
         if !taken {
             self.give_back_many(count);
         }
@@ -46,6 +46,11 @@ impl Quota {
     }
 
     pub(crate) fn max(&self) -> u64 {
-        self.max
+        self.max.load(Relaxed)
+    }
+
+    /// Sets the limit. What there is beyond it stays.
+    pub(crate) fn set_max(&self, max: u64) {
+        self.max.store(max, Relaxed);
     }
 }

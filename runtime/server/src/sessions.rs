@@ -205,7 +205,7 @@ impl Inner {
         if let Some(former) = former {
             self.drop_client(clients, former);
         }
-        clients.confirm(id.0, index.index, callbacks, origin.now_ns).ok_or(Status::NFS4ERR_STALE_CLIENTID)
+        clients.confirm(id.0, index, callbacks, origin.now_ns).ok_or(Status::NFS4ERR_STALE_CLIENTID)
     }
 
     fn new_session_id(&self, client: ClientId4) -> SessionId {

@@ -1,6 +1,7 @@
 //! Both ends in one process: clients that hand records to the server and read its replies, and answer its callbacks over a
 //! transport of their own. No sockets; the runtime is the real one.
 
+mod callbacks;
 mod clients;
 mod delegations;
 mod files;
@@ -257,7 +258,8 @@ impl<'a> Peer<'a> {
     fn send(&self, record: &[u8]) -> Reply {
         let mut space = vec![0; self.world.inner().reply_bytes_max()];
         let mut w = Writer::new(&mut space);
-        self.world.inner().handle(self.connection, self.now_ns, record, &mut w).unwrap();
+        let suspended = self.world.inner().handle(self.connection, self.now_ns, record, &mut w).unwrap();
+        assert!(suspended.is_none(), "the call has to wait");
         Reply(w.written().to_vec())
     }
 
@@ -396,9 +398,14 @@ impl<'a> Peer<'a> {
 
     /// Answers a recall.
     fn answer(&self, recalled: &Recalled, status: Status) {
-        let head = CbCompoundRes { status, tag: b"", count: 2 };
-        let mut record = recalled.header.clone();
-        record.extend(encode(&[&head, &CbRes::Sequence(Ok(recalled.sequence)), &CbRes::Recall(status)]));
+        self.answer_call(&recalled.header, recalled.sequence, &CbRes::Recall(status));
+    }
+
+    /// Answers any callback.
+    fn answer_call(&self, header: &[u8], sequence: CbSequenceRes, res: &CbRes<'_>) {
+        let head = CbCompoundRes { status: res.status(), tag: b"", count: 2 };
+        let mut record = header.to_vec();
+        record.extend(encode(&[&head, &CbRes::Sequence(Ok(sequence)), res]));
         self.world.server.runtime().receive(self.connection, record);
     }
 }
@@ -416,14 +423,19 @@ fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
 
 /// Reads one marked recall.
 fn parse(record: &[u8]) -> Recalled {
-    let mut r = Reader::new(&record[4..]);
+    let (header, sequence, args) = parse_call(&record[4..]);
+    let CbArgs::Recall(CbRecallArgs { stateid, truncate: false, fh }) = args else { panic!("no CB_RECALL: {args:?}") };
+    Recalled { header, sequence, stateid, handle: fh.as_bytes().to_vec() }
+}
+
+/// Reads a callback: the header of the answer, CB_SEQUENCE's part of it, and what is asked for.
+fn parse_call(record: &[u8]) -> (Vec<u8>, CbSequenceRes, CbArgs<'_>) {
+    let mut r = Reader::new(record);
     let header = CallHeader::decode(&mut r).unwrap();
     let head = CbCompoundArgs::decode(&mut r).unwrap();
     assert_eq!((head.count, head.minor_version), (2, 1));
     let CbArgs::Sequence(s) = CbArgs::decode(&mut r).unwrap() else { panic!("no CB_SEQUENCE") };
-    let CbArgs::Recall(CbRecallArgs { stateid, truncate: false, fh }) = CbArgs::decode(&mut r).unwrap() else {
-        panic!("no CB_RECALL")
-    };
+    let args = CbArgs::decode(&mut r).unwrap();
     r.finish("one call at a time").unwrap();
     let sequence = CbSequenceRes {
         session_id: s.session_id,
@@ -432,8 +444,7 @@ fn parse(record: &[u8]) -> Recalled {
         highest_slot_id: 15,
         target_highest_slot_id: 15,
     };
-    let header = encode(&[&ReplyHeader::success(header.xid)]);
-    Recalled { header, sequence, stateid, handle: fh.as_bytes().to_vec() }
+    (encode(&[&ReplyHeader::success(header.xid)]), sequence, args)
 }
 
 #[test]

@@ -1,0 +1,178 @@
+//! A thread for what cannot be done at once: compounds that wait for the answer to a CB_GETATTR, and what is done once in a
+//! second. Reactors never wait; they hand the call over and get the thread's reply as bytes.
+
+use crate::Inner;
+use crate::compound::{Compound, Suspended};
+use crate::holder_attributes::{Answer, Question, Reported};
+use ringback::{CallToken, Wait};
+use ringback_rpc::message::{AcceptStatus, CallHeader, ReplyHeader};
+use ringback_rpc::nfs4::fore::CompoundArgs;
+use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often it looks around.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A call whose compound waits.
+pub(crate) struct Waiting {
+    token: CallToken,
+    record: Vec<u8>,
+    suspended: Box<Suspended>,
+}
+
+pub(crate) enum Message {
+    Wait(Waiting),
+    /// An answer may have come for the waiting call of that number.
+    Woken(u64),
+    Stop,
+}
+
+/// The way to the thread.
+pub(crate) struct Later {
+    sender: Sender<Message>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Later {
+    pub(crate) fn new(sender: Sender<Message>) -> Self {
+        Later { sender, thread: Mutex::default() }
+    }
+
+    pub(crate) fn start(inner: &Arc<Inner>, receiver: Receiver<Message>) -> std::io::Result<()> {
+        let (shared, sender) = (Arc::clone(inner), inner.later.sender.clone());
+        let thread = Thread { inner: shared, receiver, sender, waiting: HashMap::new(), count: 0 };
+        let handle = thread::Builder::new().name("nfs-later".to_owned()).spawn(move || thread.run())?;
+        *inner.later.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
+        Ok(())
+    }
+
+    /// Has a compound go on when its question is answered.
+    pub(crate) fn wait(&self, token: CallToken, record: Vec<u8>, suspended: Box<Suspended>) {
+        // If the thread has ended the server has, and its connections with it.
+        let _ = self.sender.send(Message::Wait(Waiting { token, record, suspended }));
+    }
+
+    pub(crate) fn stop(&self) {
+        let _ = self.sender.send(Message::Stop);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells the thread which of its futures to poll.
+struct Knock {
+    number: u64,
+    sender: Sender<Message>,
+}
+
+impl Wake for Knock {
+    fn wake(self: Arc<Self>) {
+        let _ = self.sender.send(Message::Woken(self.number));
+    }
+}
+
+struct Thread {
+    inner: Arc<Inner>,
+    receiver: Receiver<Message>,
+    sender: Sender<Message>,
+    waiting: HashMap<u64, (Waiting, Wait, Instant)>,
+    /// Calls that have waited so far.
+    count: u64,
+}
+
+impl Thread {
+    fn run(mut self) {
+        let mut next = Instant::now() + TICK;
+        loop {
+            match self.receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(Message::Wait(waiting)) => self.wait(waiting),
+                Ok(Message::Woken(number)) => self.poll(number),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() >= next {
+                next = Instant::now() + TICK;
+                self.tick();
+            }
+        }
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        let Some(runtime) = self.inner.callbacks.runtime() else { return };
+        self.count += 1;
+        let (_, wait) = runtime.run_and_wait(waiting.suspended.question.callback);
+        self.waiting.insert(self.count, (waiting, wait, Instant::now()));
+        self.poll(self.count);
+    }
+
+    fn poll(&mut self, number: u64) {
+        let Some((_, wait, _)) = self.waiting.get_mut(&number) else { return };
+        let waker = Waker::from(Arc::new(Knock { number, sender: self.sender.clone() }));
+        let Poll::Ready(ended) = Pin::new(wait).poll(&mut Context::from_waker(&waker)) else { return };
+        let Some((waiting, ..)) = self.waiting.remove(&number) else { return };
+        let results = ended.ok().filter(|e| e.is_whole() && e.status().is_some_and(|s| s.is_ok()));
+        let reported = results.and_then(|ended| match ended.outcome() {
+            ringback::Outcome::Replied { results, .. } => Reported::parse(results).ok().flatten(),
+            _ => None,
+        });
+        let Question { file, .. } = waiting.suspended.question;
+        self.resume(waiting, Answer { file, reported });
+    }
+
+    fn resume(&mut self, waiting: Waiting, answer: Answer) {
+        let Waiting { token, record, suspended } = waiting;
+        let mut space = vec![0; self.inner.reply_bytes(&record)];
+        let mut w = Writer::new(&mut space);
+        match self.inner.resume(&record, *suspended, answer, &mut w) {
+            Ok(Some(suspended)) => return self.wait(Waiting { token, record, suspended }),
+            Ok(None) => {}
+            // The client is told that there will be no answer: a call that is not answered counts against its limit.
+            Err(_) => {
+                w.rewind(0);
+                let xid = CallHeader::decode(&mut Reader::new(&record)).map_or(0, |header| header.xid);
+                let _ = ReplyHeader::accepted(xid, AcceptStatus::SystemErr).encode(&mut w);
+            }
+        }
+        let len = w.written().len();
+        space.truncate(len);
+        if let Some(runtime) = self.inner.callbacks.runtime() {
+            runtime.reply(token, vec![space]);
+        }
+    }
+
+    fn tick(&self) {
+        let patience = self.inner.config.getattr_patience;
+        let late = self.waiting.values().filter(|(_, _, since)| since.elapsed() > patience);
+        for (waiting, ..) in late {
+            self.inner.callbacks.give_up(waiting.suspended.question.callback);
+        }
+        self.inner.reap_delegations();
+    }
+}
+
+impl Inner {
+    /// Goes on with a compound that has got its answer.
+    fn resume(
+        &self,
+        record: &[u8],
+        suspended: Suspended,
+        answer: Answer,
+        w: &mut Writer<'_>,
+    ) -> xdr::Result<Option<Box<Suspended>>> {
+        let mut r = Reader::new(record);
+        let header = CallHeader::decode(&mut r)?;
+        let args = CompoundArgs::decode(&mut r)?;
+        ReplyHeader::success(header.xid).encode(w)?;
+        let (compound, results) = Compound::resumed(self, suspended, answer);
+        compound.run(&args, &mut r, &results, 0, w)
+    }
+}
