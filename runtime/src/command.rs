@@ -4,6 +4,7 @@
 use crate::callback::CallbackKey;
 use crate::drain::DrainJob;
 use crate::guard::guard;
+use crate::inspect::ClientReport;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::Census;
@@ -146,6 +147,11 @@ pub(crate) enum Command {
     Drain(Arc<DrainJob>),
     /// Count session slots.
     Census(Sender<Census>),
+    /// Describe the clients, with so many of the callbacks of each that are in flight.
+    Inspect {
+        callbacks_max: usize,
+        answer: Sender<Vec<ClientReport>>,
+    },
     Stop,
     /// A mistake of ours.
     #[cfg(test)]

@@ -22,6 +22,8 @@ mod guard;
 #[cfg(not(loom))]
 mod hooks;
 #[cfg(not(loom))]
+mod inspect;
+#[cfg(not(loom))]
 mod io;
 #[cfg(not(loom))]
 mod keys;
@@ -53,6 +55,7 @@ pub use {
     drain::{Drain, DrainReport},
     fore::{Call, CallToken, ForeChannel},
     hooks::{Done, Event, Hooks, Outcome, PathFault, PathState, Prepare, Run},
+    inspect::{CallbackReport, ClientReport, SessionReport},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
     ringback_rpc::backchannel::{AddError, ClientState, PathFaultKind, ReferringCalls},

@@ -42,6 +42,7 @@ mod referring;
 mod settle;
 mod timeout;
 mod transmit;
+mod view;
 
 pub use calls::BATCH_MAX;
 pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
@@ -49,6 +50,7 @@ pub use host::{Class, Event, Host, Outcome, PathFault, PathFaultKind, PathState,
 pub use path::seq4_status;
 pub use queue::TIMER_GRAIN_NS;
 pub use referring::ReferringCalls;
+pub use view::{RunView, SessionView, Stage};
 
 use calls::Calls;
 use path::{Conn, PathClock, Session};

@@ -32,6 +32,16 @@ impl Queue {
         self.ends.map(|(head, _)| head)
     }
 
+    /// Shows what is in it, from its head on.
+    pub fn each<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
+        let Some((head, tail)) = self.ends else { return };
+        let mut at = Some(head);
+        while let Some(token) = at {
+            show(token);
+            at = if token == tail { None } else { host.link(token) };
+        }
+    }
+
     #[inline]
     pub fn push_back<H: Host>(&mut self, token: Token, host: &mut H) {
         host.set_link(token, None);
@@ -115,6 +125,11 @@ impl Classes {
 
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Shows what is in them.
+    pub fn each<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
+        self.fresh.iter().chain(&self.again).for_each(|queue| queue.each(host, &mut show));
     }
 
     #[inline]
@@ -250,6 +265,11 @@ impl Wheel {
 
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Shows what is in it.
+    pub fn each<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
+        self.buckets.iter().for_each(|queue| queue.each(host, &mut show));
     }
 
     /// Keeps a run until `due_ns`, or as long as the wheel can.

@@ -65,6 +65,9 @@ impl<I: Io> Reactor<I> {
                 // Nobody waits any more if the receiver is gone.
                 let _ = answer.send(self.home.census());
             }
+            Command::Inspect { callbacks_max, answer } => {
+                let _ = answer.send(self.home.inspect(callbacks_max));
+            }
             Command::Stop => self.stop(),
             #[cfg(test)]
             Command::Panic => panic!("a mistake of ours, on purpose"),

@@ -49,7 +49,7 @@ impl ClientHost<'_> {
         turn_us(self.now_ns).wrapping_sub(entry.started_us())
     }
 
-    fn run(&self, token: Token) -> Run {
+    pub fn run(&self, token: Token) -> Run {
         let entry = self.entry(token);
         Run {
             key: CallbackKey { index: token.0, generation: entry.word().snapshot().generation() },

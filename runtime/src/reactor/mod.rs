@@ -14,6 +14,7 @@ pub(crate) mod connection;
 mod draining;
 mod home;
 mod host;
+mod inspect;
 mod owed;
 mod receive;
 mod retry;
