@@ -4,6 +4,7 @@ use crate::Inner;
 use crate::arena::Id;
 use crate::data::FILE_BYTES_MAX;
 use crate::file::{Body, File, Kind};
+use crate::inspect::fileid;
 use crate::name::NAME_BYTES_MAX;
 use crate::set_attributes::SETTABLE;
 use crate::tree::LINKS_MAX;
@@ -118,11 +119,6 @@ impl Facts {
         }
         facts
     }
-
-    /// The number of the file.
-    fn fileid(&self) -> u64 {
-        u64::from(self.id.generation) << 32 | u64::from(self.id.index)
-    }
 }
 
 impl Inner {
@@ -154,7 +150,7 @@ impl Inner {
                 Some(handle) => handle.encode(w),
                 None => w.opaque(&[]),
             },
-            attr::FILEID | attr::MOUNTED_ON_FILEID => w.u64(facts.fileid()),
+            attr::FILEID | attr::MOUNTED_ON_FILEID => w.u64(fileid(facts.id)),
             attr::MODE => w.u32(facts.mode.into()),
             attr::NUMLINKS => w.u32(facts.links),
             // A number as a string: what clients with AUTH_SYS understand without a name service (RFC 8881 section 5.9).

@@ -90,7 +90,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    fn cookie(self) -> u64 {
+    pub(crate) fn cookie(self) -> u64 {
         let (kind, id) = match self {
             Subject::Recall(id) => (0, id),
             Subject::Attributes(id) => (1, id),
@@ -100,7 +100,7 @@ impl Subject {
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
 
-    fn of(cookie: u64) -> Subject {
+    pub(crate) fn of(cookie: u64) -> Subject {
         let index = cookie as u32 & (u32::MAX >> SPARE_BITS);
         let id = Id { index, generation: (cookie >> 32) as u32 };
         match cookie as u32 >> (32 - SPARE_BITS) {

@@ -64,6 +64,11 @@ impl Client {
         self.renewed_ns.store(now_ns, Relaxed);
     }
 
+    /// How long the client has not renewed its lease.
+    pub(crate) fn silent_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.renewed_ns.load(Relaxed))
+    }
+
     /// Notes that the client has reclaimed all it wants to; false if it has said so before.
     pub(crate) fn complete_reclaim(&self) -> bool {
         !self.reclaim_complete.swap(true, Relaxed)
@@ -292,9 +297,8 @@ impl Inner {
         holds && !self.is_expired(client, now_ns)
     }
 
-    fn is_expired(&self, client: &Client, now_ns: u64) -> bool {
-        let lease_ns = self.config.lease.as_nanos() as u64;
-        now_ns.saturating_sub(client.renewed_ns.load(Relaxed)) > lease_ns
+    pub(crate) fn is_expired(&self, client: &Client, now_ns: u64) -> bool {
+        client.silent_ns(now_ns) > self.config.lease.as_nanos() as u64
     }
 
     /// Forgets a client and all that it has: callbacks end as cancelled, sessions and state are gone.

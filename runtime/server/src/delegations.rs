@@ -117,6 +117,14 @@ pub(crate) enum Want {
     Cancel,
 }
 
+impl Shard {
+    /// The delegations of a file.
+    pub(crate) fn delegations_of(&self, file: u32) -> impl Iterator<Item = &Delegation> {
+        let head = self.files.at(file).map_or(NONE, |f| f.delegations);
+        self.delegations.list::<OfFile>(head).map(|(_, delegation)| delegation)
+    }
+}
+
 impl Files {
     /// Grants a delegation with an open, or says why not.
     pub(crate) fn grant(
@@ -128,16 +136,16 @@ impl Files {
         callbacks: &Callbacks,
     ) -> Result<Granted, OpenNoneDelegation4> {
         let write = self.wanted(request)?;
-        let (head, contended) = match shard.files.at(file) {
-            Some(f) => (f.delegations, f.contended_until_s > request.caller.now_s),
+        let contended = match shard.files.at(file) {
+            Some(f) => f.contended_until_s > request.caller.now_s,
             None => return Err(OpenNoneDelegation4::Resource { will_signal: false }),
         };
         let client = request.caller.client;
-        let others = write && shard.delegations.list::<OfFile>(head).any(|(_, d)| d.client != client.index);
+        let others = write && shard.delegations_of(file).any(|d| d.client != client.index);
         if contended || others || shard.is_open(file, client, write) {
             return Err(OpenNoneDelegation4::Contention { will_push: false });
         }
-        let has_one = shard.delegations.list::<OfFile>(head).any(|(_, d)| d.client == client.index);
+        let has_one = shard.delegations_of(file).any(|d| d.client == client.index);
         // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
         if has_one || !request.has_path || !self.take_delegation() {
             return Err(OpenNoneDelegation4::Resource { will_signal: false });

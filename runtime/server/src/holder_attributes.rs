@@ -7,11 +7,10 @@
 //! granted is kept for the comparison; were it replaced by the new one, a client that reports the granted value plus one
 //! would be taken for one that has modified nothing.
 
-use crate::arena::{Id, NONE};
+use crate::arena::Id;
 use crate::attributes::Facts;
 use crate::compound::Compound;
-use crate::delegations::{Conflict, Delegation, OfFile};
-use crate::files::Shard;
+use crate::delegations::Conflict;
 use ringback::CallbackKey;
 use ringback_rpc::nfs4::{Bitmap4, Fattr, Status, attr};
 use ringback_rpc::xdr::{self, Decode, Reader};
@@ -60,14 +59,6 @@ impl Reported {
     }
 }
 
-impl Shard {
-    /// The write delegation that another client holds on a file.
-    pub(crate) fn write_delegation_of_others(&self, file: u32, client: u32) -> Option<&Delegation> {
-        let head = self.files.at(file).map_or(NONE, |f| f.delegations);
-        self.delegations.list::<OfFile>(head).find(|(_, d)| d.write && d.client != client).map(|(_, d)| d)
-    }
-}
-
 impl Compound<'_> {
     /// The attributes of the current file as its caller may see them. NFS4ERR_DELAY with a question set: they can be had
     /// when that is answered; without: the delegation is being recalled.
@@ -79,7 +70,7 @@ impl Compound<'_> {
         if !asked.and(&HIDDEN).is_empty() && server.files.write_delegations {
             let client = Arc::clone(&self.session()?.client);
             let answer = self.answer.take_if(|a| a.file == id).map(|a| a.reported);
-            let holder = shard.write_delegation_of_others(index, client.index);
+            let holder = shard.delegations_of(index).find(|d| d.write && d.client != client.index);
             match holder.and_then(|d| Some((d.recalled, d.query.as_deref()?))) {
                 None => {}
                 Some((false, query)) if answer.is_none() => {

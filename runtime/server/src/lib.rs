@@ -7,6 +7,7 @@
 //! The protocol part is sans-IO: a CALL record comes in with the time and the name of its connection, and its reply goes
 //! into a buffer (`fore.rs`, `compound.rs`). Records and connections are the runtime's.
 
+pub mod admin;
 mod arena;
 mod attributes;
 mod callbacks;
@@ -22,6 +23,7 @@ mod files;
 mod fore;
 mod holder_attributes;
 mod import;
+mod inspect;
 mod io_ops;
 mod later;
 mod listen;
@@ -46,6 +48,7 @@ mod tree;
 pub use callbacks::Observer;
 pub use config::Config;
 pub use import::{ImportError, Imported};
+pub use inspect::{InspectedCallback, InspectedClient, InspectedSession, Inspection};
 pub use recall::{Delegations, HeldDelegation, KnownClient};
 
 use callbacks::Callbacks;

@@ -111,13 +111,27 @@ impl Files {
 
     /// Locks of a file have been given up: tells those who wait for what is free now, each of them once.
     pub(crate) fn notify_waiters(&self, shard: &mut Shard, file: u32, callbacks: &Callbacks) {
-        let free = |w: &LockWaiter| check_free(shard, file, w.client, w.owner.as_bytes(), &w.range).is_ok();
-        for index in Self::waiters(shard, file, free) {
-            if let Some(waiter) = shard.waiters.at(index) {
+        self.notify_waiters_where(shard, file, callbacks, |shard, w| {
+            check_free(shard, file, w.client, w.owner.as_bytes(), &w.range).is_ok()
+        });
+    }
+
+    /// Tells those who wait for a lock of a file and whom `which` names; how many those are.
+    pub(crate) fn notify_waiters_where(
+        &self,
+        shard: &mut Shard,
+        file: u32,
+        callbacks: &Callbacks,
+        which: impl Fn(&Shard, &LockWaiter) -> bool,
+    ) -> u64 {
+        let told = Self::waiters(shard, file, |waiter| which(shard, waiter));
+        for index in &told {
+            if let Some(waiter) = shard.waiters.at(*index) {
                 callbacks.run(waiter.callback);
             }
-            self.end_waiter(shard, index, callbacks);
+            self.end_waiter(shard, *index, callbacks);
         }
+        told.len() as u64
     }
 
     /// Takes a waiter off its list. It goes now, or when the run of its callback does not need it any more.

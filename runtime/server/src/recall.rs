@@ -12,7 +12,7 @@ const BATCH: usize = 256;
 /// A delegation that a client holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeldDelegation {
-    id: Id,
+    pub(crate) id: Id,
     /// Its CB_RECALL.
     pub key: CallbackKey,
     /// Who holds it.

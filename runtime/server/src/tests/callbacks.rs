@@ -184,7 +184,7 @@ fn a_retry_of_a_call_that_waits_is_told_to_wait() {
 }
 
 #[test]
-fn t23_revoked_state_is_reported_until_it_is_acknowledged() {
+fn t23_a_delegation_that_is_not_returned_is_revoked_until_that_is_acknowledged() {
     // A runtime's clock, not the clients': they do not fall silent.
     let world = World::with(Config { lease: Duration::from_secs(1), ..Config::default() });
     let (mut a, mut b) = (world.client("a"), world.client("b"));

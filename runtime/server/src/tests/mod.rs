@@ -6,6 +6,7 @@ mod clients;
 mod delegations;
 mod files;
 mod hostile;
+mod inspect;
 mod opens;
 mod replay;
 mod sessions;

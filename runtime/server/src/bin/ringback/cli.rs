@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 const AFTER_HELP: &str = "\
 Examples:
-  ringback serve --listen 0.0.0.0:2049
-  mount -t nfs4 -o vers=4.1,port=2049 SERVER:/ /mnt";
+  ringback serve --listen 0.0.0.0:2049 --admin /run/ringback.sock
+  mount -t nfs4 -o vers=4.1,port=2049 SERVER:/ /mnt
+  ringback inspect --admin /run/ringback.sock
+  ringback recall --admin /run/ringback.sock --file /path/in/the/export";
 
 /// An in-memory NFSv4.1 file server on ringback.
 #[derive(Debug, Parser)]
@@ -23,6 +25,92 @@ pub struct Cli {
 pub enum Command {
     /// Serve files from memory over NFSv4.1 until SIGTERM or SIGINT.
     Serve(ServeOptions),
+    /// Show the clients of a running server, their callback paths and sessions, and the callbacks in flight, stuck ones
+    /// first.
+    Inspect(InspectOptions),
+    /// Recall delegations.
+    Recall(RecallOptions),
+    /// Start callbacks that a server sends by itself when there is reason to.
+    Trigger(TriggerOptions),
+}
+
+/// Where the server is asked.
+#[derive(Debug, Args)]
+pub struct Socket {
+    /// The socket that the server was given with --admin.
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: PathBuf,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Show at most so many callbacks of each client: the oldest.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub callbacks: u16,
+}
+
+/// Options of `recall`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A delegation that is not returned within a lease is revoked.")]
+pub struct RecallOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// What to recall.
+    #[command(flatten)]
+    pub what: RecallWhat,
+}
+
+/// What to recall: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct RecallWhat {
+    /// The delegations of one file, by its path in the export.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<String>,
+    /// The delegations of one client, by its name or id as `inspect` shows them.
+    #[arg(long, value_name = "NAME")]
+    pub client: Option<String>,
+    /// All delegations.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Options of `trigger`.
+#[derive(Debug, Args)]
+pub struct TriggerOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// What to start: one of these.
+    #[command(flatten)]
+    pub what: TriggerWhat,
+}
+
+/// What to start: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct TriggerWhat {
+    /// CB_GETATTR to who holds a write delegation of this file.
+    #[arg(long, value_name = "PATH")]
+    pub getattr: Option<String>,
+    /// CB_NOTIFY_LOCK to all who wait for a lock of this file.
+    #[arg(long, value_name = "PATH")]
+    pub notify_lock: Option<String>,
+    /// CB_RECALL_ANY to all clients: to keep about so many delegations, all together.
+    #[arg(long, value_name = "KEEP")]
+    pub recall_any: Option<u64>,
+    /// Change the limit of `serve --max-delegations`; CB_RECALL_ANY follows if there are more.
+    #[arg(long, value_name = "N")]
+    pub max_delegations: Option<u64>,
 }
 
 /// Options of `serve`.
@@ -54,7 +142,10 @@ pub struct ServeOptions {
     pub backend: BackendChoice,
     /// How long callbacks that are on their way are waited for at the end.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
-    pub drain: u32,
+    pub drain_timeout: u32,
+    /// Make a socket (mode 0600) for `inspect`, `recall` and `trigger`.
+    #[arg(long, value_name = "SOCKET")]
+    pub admin: Option<PathBuf>,
 }
 
 /// The io back end.
@@ -81,9 +172,19 @@ mod tests {
 
     #[test]
     fn the_defaults_serve() {
-        let Command::Serve(options) = Cli::try_parse_from(["ringback", "serve"]).unwrap().command;
-        assert_eq!((options.listen.port(), options.lease, options.drain), (2049, 90, 5));
+        let Command::Serve(options) = Cli::try_parse_from(["ringback", "serve"]).unwrap().command else { panic!() };
+        assert_eq!((options.listen.port(), options.lease, options.drain_timeout), (2049, 90, 5));
         assert!(Cli::try_parse_from(["ringback", "serve", "--lease", "0"]).is_err());
         assert!(Cli::try_parse_from(["ringback", "serve", "--listen", "2049"]).is_err());
+    }
+
+    #[test]
+    fn one_thing_is_asked_for_at_a_time() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parse("ringback recall --admin s --all"));
+        assert!(parse("ringback trigger --admin s --recall-any 5"));
+        assert!(!parse("ringback recall --admin s"));
+        assert!(!parse("ringback recall --admin s --all --file f"));
+        assert!(!parse("ringback recall --all"));
     }
 }

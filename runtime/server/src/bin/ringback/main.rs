@@ -1,5 +1,6 @@
 //! `ringback`: an in-memory NFSv4.1 file server on ringback.
 
+mod ask;
 mod cli;
 mod serve;
 
@@ -10,6 +11,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::serve(&options),
+        Command::Inspect(options) => ask::inspect(&options),
+        Command::Recall(options) => ask::recall(options),
+        Command::Trigger(options) => ask::trigger(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

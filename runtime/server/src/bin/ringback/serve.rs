@@ -2,11 +2,14 @@
 
 use crate::cli::{BackendChoice, ServeOptions};
 use ringback::{Backend, Builder, DrainReport};
+use ringback_server::admin::{self, Admin};
 use ringback_server::{Config, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,23 +22,38 @@ const OVERHEAD_BYTES: u32 = 4096;
 pub fn serve(options: &ServeOptions) -> Result<(), String> {
     // Before anything is promised: a signal that comes early ends the server as well.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("signals cannot be handled: {e}"))?;
+    // Before there are other threads, see there.
+    let socket = options.admin.as_deref().map(|path| bind(path).map(|socket| (path, socket))).transpose()?;
     let server = Server::new(config(options), builder(options), Arc::new(()))
         .map_err(|e| format!("the server could not be started: {e}"))?;
+    let server = Arc::new(server);
     if let Some(directory) = &options.export {
         let imported = server.import(directory).map_err(|e| format!("--export: {e}"))?;
         println!("copied {} files, {} bytes, from {}", imported.files, imported.bytes, directory.display());
     }
     let address = server.listen(options.listen).map_err(|e| cannot_listen(options.listen, &e))?;
+    let start = |(path, socket)| Admin::start(&server, socket, path).map_err(|e| format!("--admin: {e}"));
+    let admin = socket.map(start).transpose()?;
     let backend = server.runtime().backend();
     println!("serving NFSv4.1 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
     let signal = signals.forever().next();
     let name = if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" };
-    println!("{name}: draining for at most {} s", options.drain);
+    println!("{name}: draining for at most {} s", options.drain_timeout);
+    drop(admin);
     let start = Instant::now();
     let (delegations, clients) = (server.delegations(), server.clients().len());
-    let report = server.shutdown(Duration::from_secs(options.drain.into())).map_err(|e| e.to_string())?;
+    let report = server.shutdown(Duration::from_secs(options.drain_timeout.into())).map_err(|e| e.to_string())?;
     println!("{}", drained(&report, start.elapsed(), delegations, clients));
     Ok(())
+}
+
+fn bind(path: &Path) -> Result<UnixListener, String> {
+    admin::bind(path).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("--admin {}: in use; stop what listens there or choose another path", path.display())
+        }
+        _ => format!("--admin {}: {error}", path.display()),
+    })
 }
 
 fn config(options: &ServeOptions) -> Config {

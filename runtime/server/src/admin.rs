@@ -1,0 +1,220 @@
+//! Operating a running server over a Unix socket: one request in JSON, one line; one reply in JSON, one line.
+
+use crate::arena::Id;
+use crate::files::ROOT;
+use crate::inspect::Inspection;
+use crate::{HeldDelegation, Inner, Server};
+use ringback::TryRun;
+use ringback_rpc::nfs4::Status;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Longest request.
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// How long either side waits for the other to say something.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The mask for a socket that only its owner uses.
+const OWNER_ONLY: u32 = 0o177;
+
+/// What may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Describe the clients, with so many callbacks of each.
+    Inspect {
+        /// Callbacks of one client.
+        callbacks_max: usize,
+    },
+    /// Send CB_RECALL for all delegations of a file.
+    RecallFile(String),
+    /// Send CB_RECALL for all delegations of a client, by its name or id as `inspect` shows them.
+    RecallClient(String),
+    /// Send CB_RECALL for all delegations.
+    RecallAll,
+    /// Send CB_RECALL_ANY to all clients, so that they keep about so many delegations, all together.
+    RecallAny(u64),
+    /// Send CB_GETATTR to who holds a write delegation of a file.
+    Getattr(String),
+    /// Send CB_NOTIFY_LOCK to all who wait for a lock of a file.
+    NotifyLock(String),
+    /// Set how many delegations there may be.
+    MaxDelegations(u64),
+}
+
+/// What comes back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The clients.
+    Inspection(Inspection),
+    /// So many callbacks were started, or were on their way.
+    Started(u64),
+    /// It is done.
+    Done,
+    /// It could not be done, and why.
+    Error(String),
+}
+
+/// The socket, and the thread that answers.
+#[derive(Debug)]
+pub struct Admin {
+    path: PathBuf,
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A socket that nobody but the owner of the process may use. It is made before there are other threads, as the mask for
+/// new files is one for all of them. What is left of a server that has ended is replaced.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    let before = rustix::process::umask(OWNER_ONLY.into());
+    let bound = UnixListener::bind(path).or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse if is_left_over(path) => {
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        _ => Err(error),
+    });
+    rustix::process::umask(before);
+    bound
+}
+
+/// Whether it is a socket that nobody listens on.
+fn is_left_over(path: &Path) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+impl Admin {
+    /// Answers what is asked on a socket, until it is dropped.
+    pub fn start(server: &Arc<Server>, listener: UnixListener, path: &Path) -> io::Result<Admin> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (server, stop) = (Arc::clone(server), Arc::clone(&stopping));
+        let answer = move || {
+            for stream in listener.incoming() {
+                if stop.load(SeqCst) {
+                    return;
+                }
+                // Who asks and does not listen is no concern of ours; others come after him.
+                let _ = stream.and_then(|stream| serve(&server, stream));
+            }
+        };
+        let thread = thread::Builder::new().name("nfs-admin".to_owned()).spawn(answer)?;
+        Ok(Admin { path: path.to_owned(), stopping, thread: Some(thread) })
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.stopping.store(true, SeqCst);
+        if let (Ok(_), Some(thread)) = (UnixStream::connect(&self.path), self.thread.take()) {
+            // A thread that panicked has said so itself.
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn serve(server: &Server, mut stream: UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+    let reply = match serde_json::from_str(&line) {
+        Ok(request) => server.answer(&request),
+        Err(error) => Reply::Error(format!("not a request: {error}")),
+    };
+    let mut reply = serde_json::to_vec(&reply)?;
+    reply.push(b'\n');
+    stream.write_all(&reply)
+}
+
+/// Asks the server that listens on a socket.
+pub fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply)?;
+    Ok(serde_json::from_str(&reply)?)
+}
+
+impl Server {
+    /// Does what is asked for.
+    pub fn answer(&self, request: &Request) -> Reply {
+        self.try_answer(request).unwrap_or_else(Reply::Error)
+    }
+
+    fn try_answer(&self, request: &Request) -> Result<Reply, String> {
+        let inner = &self.inner;
+        match request {
+            Request::Inspect { callbacks_max } => {
+                self.inspect(*callbacks_max).map(Reply::Inspection).map_err(|error| error.to_string())
+            }
+            Request::RecallAll => Ok(self.recall_where(|_| true)),
+            Request::RecallClient(name) => {
+                let clients = inner.clients();
+                let mut known = clients.records.values().filter_map(|r| r.client.as_ref());
+                let found =
+                    known.find(|c| c.owner.escape_ascii().to_string() == *name || format!("{:x}", c.id.0) == *name);
+                let client = found.ok_or_else(|| format!("no client \"{name}\": see what `inspect` shows"))?.callbacks;
+                drop(clients);
+                Ok(self.recall_where(|held| held.client == client))
+            }
+            Request::RecallFile(path) => inner.on_file(path, Inner::recall_file),
+            Request::Getattr(path) => inner.on_file(path, Inner::ask_holders),
+            Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
+            Request::RecallAny(keep) => {
+                inner.recall_any(*keep);
+                Ok(Reply::Done)
+            }
+            Request::MaxDelegations(max) => {
+                self.set_delegations_max(*max);
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    fn recall_where(&self, which: impl Fn(&HeldDelegation) -> bool) -> Reply {
+        let running = |held: &HeldDelegation| {
+            matches!(self.recall(held), TryRun::Submitted | TryRun::Coalesced | TryRun::Rearmed)
+        };
+        Reply::Started(self.held().filter(which).filter(running).count() as u64)
+    }
+}
+
+impl Inner {
+    /// Does something to a file that is named by its path.
+    fn on_file(&self, path: &str, act: impl Fn(&Inner, Id) -> Result<u64, Status>) -> Result<Reply, String> {
+        let found = path
+            .split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(ROOT, |directory, name| self.files.lookup(directory, name.as_bytes()));
+        let done = found.and_then(|file| act(self, file));
+        done.map(Reply::Started).map_err(|status| format!("{path}: {status}"))
+    }
+
+    fn recall_file(&self, file: Id) -> Result<u64, Status> {
+        let (shard, _, index) = self.files.live(file)?;
+        Ok(shard.delegations_of(index).map(|d| self.callbacks.recall(d.callback)).fold(0, |count, ()| count + 1))
+    }
+
+    fn ask_holders(&self, file: Id) -> Result<u64, Status> {
+        let (shard, _, index) = self.files.live(file)?;
+        let queries = shard.delegations_of(index).filter_map(|d| d.query.as_ref());
+        Ok(queries.map(|query| self.callbacks.run(query.callback)).fold(0, |count, _| count + 1))
+    }
+
+    fn tell_waiters(&self, file: Id) -> Result<u64, Status> {
+        let (mut shard, _, index) = self.files.live(file)?;
+        Ok(self.files.notify_waiters_where(&mut shard, index, &self.callbacks, |_, _| true))
+    }
+}

@@ -1,0 +1,231 @@
+//! What the server knows of its clients and of their callbacks, for who operates it.
+
+use crate::Server;
+use crate::arena::Id;
+use crate::callbacks::Subject;
+use crate::clients::Client;
+use crate::delegations::Delegation;
+use crate::files::{global, shard_number};
+use ringback::{CallbackReport, ClientReport, Error, SessionReport};
+use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt;
+
+/// The server at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// Confirmed clients, the one with the oldest callback first.
+    pub clients: Vec<InspectedClient>,
+    /// Delegations that clients hold.
+    pub delegations: u64,
+    /// How many there may be.
+    pub delegations_max: u64,
+    /// Files.
+    pub files: u64,
+}
+
+/// A client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedClient {
+    /// Its own name, co_ownerid (RFC 8881 section 2.4); what is not ASCII is escaped.
+    pub name: String,
+    /// Its client id, in hexadecimal.
+    pub id: String,
+    /// Milliseconds since its last SEQUENCE.
+    pub silent_ms: u64,
+    /// It has been silent for longer than its lease. What it holds goes when it is in somebody's way.
+    pub courtesy: bool,
+    /// The state of its callback path.
+    pub path: String,
+    /// The reactor that sends its callbacks.
+    pub reactor: usize,
+    /// Delegations that it holds.
+    pub delegations: u32,
+    /// Its sessions that have a backchannel.
+    pub sessions: Vec<InspectedSession>,
+    /// Callbacks in flight.
+    pub in_flight: u64,
+    /// The oldest of them, the oldest first.
+    pub callbacks: Vec<InspectedCallback>,
+}
+
+/// A session's backchannel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedSession {
+    /// Its session id, in hexadecimal.
+    pub id: String,
+    /// Connections that carry it.
+    pub connections: u32,
+    /// Session slots.
+    pub slots: u32,
+    /// Those with a call that is not settled.
+    pub slots_in_use: u32,
+    /// Those of them whose callbacks were given up.
+    pub slots_quarantined: u32,
+    /// Those that cannot be used any more.
+    pub slots_retired: u32,
+    /// What is wrong with it.
+    pub fault: Option<String>,
+}
+
+/// A callback in flight.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedCallback {
+    /// The operation.
+    pub operation: String,
+    /// The file that it is about, by the number that `stat` calls inode.
+    pub file: Option<u64>,
+    /// Milliseconds since it was asked for.
+    pub age_ms: u64,
+    /// Where it is: queued, delayed, sent, unanswered, resending.
+    pub stage: String,
+    /// It was sent at least once.
+    pub sent: bool,
+    /// The session id and the session slot that it occupies.
+    pub at: Option<(String, u32)>,
+    /// It takes longer than a client takes that is well.
+    pub stuck: bool,
+}
+
+impl Server {
+    /// Describes all clients, with at most `callbacks_max` of the callbacks of each that are in flight. Waits for the
+    /// reactors; an error from a hook.
+    pub fn inspect(&self, callbacks_max: usize) -> Result<Inspection, Error> {
+        let inner = &self.inner;
+        let reports = self.runtime().inspect(callbacks_max)?;
+        let mut reports: HashMap<_, _> = reports.into_iter().map(|report| (report.client, report)).collect();
+        let sessions = inner.sessions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names: HashMap<_, _> = sessions.values().map(|s| (s.key, hex(&s.id.0))).collect();
+        drop(sessions);
+        let held = inner.held_by_clients();
+        let known: Vec<_> = inner.clients().records.values().filter_map(|r| r.client.clone()).collect();
+        let describe = |client: &Client| {
+            let report = reports.remove(&client.callbacks)?;
+            let delegations = held.get(client.index as usize).copied().unwrap_or(0);
+            Some(
+                self.describe(client, delegations, &report, |session| names.get(&session).cloned().unwrap_or_default()),
+            )
+        };
+        let mut clients: Vec<InspectedClient> = known.iter().map(AsRef::as_ref).filter_map(describe).collect();
+        clients.sort_by_key(|client| Reverse(client.callbacks.first().map(|callback| callback.age_ms)));
+        let quota = &inner.files.delegations;
+        Ok(Inspection {
+            clients,
+            delegations: quota.used(),
+            delegations_max: quota.max(),
+            files: inner.files.files.used(),
+        })
+    }
+
+    fn describe(
+        &self,
+        client: &Client,
+        delegations: u32,
+        report: &ClientReport,
+        name: impl Fn(ringback::SessionKey) -> String,
+    ) -> InspectedClient {
+        let inner = &self.inner;
+        let session = |s: &SessionReport| InspectedSession {
+            id: name(s.session),
+            connections: s.connections,
+            slots: s.slots,
+            slots_in_use: s.slots_in_use,
+            slots_quarantined: s.slots_quarantined,
+            slots_retired: s.slots_retired,
+            fault: s.fault.map(|fault| format!("{fault:?}")),
+        };
+        let stuck_ms = (inner.config.lease.as_millis() as u64 / 10).max(1000);
+        let callback = |c: &CallbackReport| {
+            let age_ms = c.age_ns / 1_000_000;
+            InspectedCallback {
+                operation: c.op.to_string(),
+                file: self.file_of(c.cookie),
+                age_ms,
+                stage: c.stage.name().to_owned(),
+                sent: c.sent,
+                at: c.at.map(|(session, slot)| (name(session), slot)),
+                stuck: age_ms >= stuck_ms,
+            }
+        };
+        InspectedClient {
+            name: client.owner.escape_ascii().to_string(),
+            id: format!("{:x}", client.id.0),
+            silent_ms: client.silent_ns(inner.now_ns()) / 1_000_000,
+            courtesy: inner.is_expired(client, inner.now_ns()),
+            path: format!("{:?}", report.path).to_lowercase(),
+            reactor: report.home,
+            delegations,
+            sessions: report.sessions.iter().map(session).collect(),
+            in_flight: report.in_flight,
+            callbacks: report.callbacks.iter().map(callback).collect(),
+        }
+    }
+
+    /// The number of the file that a callback is about.
+    fn file_of(&self, cookie: u64) -> Option<u64> {
+        let files = &self.inner.files;
+        let file = match Subject::of(cookie) {
+            Subject::Recall(id) | Subject::Attributes(id) => {
+                let (shard, local) = files.shard_of(id);
+                let Delegation { file, .. } = shard.delegations.get(local)?;
+                global(shard_number(id), shard.files.id_at(*file)?)
+            }
+            Subject::Lock(id) => {
+                let (shard, local) = files.shard_of(id);
+                global(shard_number(id), shard.waiters.get(local)?.file)
+            }
+            Subject::Client(_) => return None,
+        };
+        Some(fileid(file))
+    }
+}
+
+/// The number of a file, its attribute fileid.
+pub(crate) fn fileid(id: Id) -> u64 {
+    u64::from(id.generation) << 32 | u64::from(id.index)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A table for a terminal: clients, their sessions, and their callbacks, the stuck ones marked.
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inspection { clients, delegations, delegations_max, files } = self;
+        writeln!(f, "{} clients, {delegations} of {delegations_max} delegations, {files} files", clients.len())?;
+        for client in clients {
+            let courtesy = if client.courtesy { ", in courtesy" } else { "" };
+            writeln!(
+                f,
+                "client {} \"{}\": path {}, {} delegations, {} callbacks in flight, heard {:.1} s ago{courtesy}",
+                client.id,
+                client.name,
+                client.path,
+                client.delegations,
+                client.in_flight,
+                client.silent_ms as f64 / 1000.0
+            )?;
+            for s in &client.sessions {
+                let fault = s.fault.as_ref().map_or(String::new(), |fault| format!(", fault {fault}"));
+                writeln!(
+                    f,
+                    "  session {}: {} connections, {} of {} slots in use, {} quarantined, {} retired{fault}",
+                    s.id, s.connections, s.slots_in_use, s.slots, s.slots_quarantined, s.slots_retired
+                )?;
+            }
+            for c in &client.callbacks {
+                let stuck = if c.stuck { "  STUCK" } else { "" };
+                let file = c.file.map_or(String::new(), |file| format!(" of file {file}"));
+                let at = c.at.as_ref().map_or(String::new(), |(_, slot)| format!(" on slot {slot}"));
+                writeln!(f, "  {}{file}: {}{at}, {:.1} s{stuck}", c.operation, c.stage, c.age_ms as f64 / 1000.0)?;
+            }
+            let more = client.in_flight.saturating_sub(client.callbacks.len() as u64);
+            if more > 0 {
+                writeln!(f, "  and {more} younger ones")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! What an operator sees and does.
+
+use super::*;
+use crate::admin::{Reply as Answer, Request};
+use crate::{Inspection, inspect::fileid};
+
+fn inspect(world: &World) -> Inspection {
+    world.server.inspect(10).unwrap()
+}
+
+#[test]
+fn clients_are_shown_with_their_callbacks_the_stuck_ones_first() {
+    let world = World::new();
+    let (mut a, mut b) = (world.client("quiet"), world.client("stuck \u{e4}"));
+    a.take_delegation("f");
+    let (stateid, handle) = b.take_delegation("g");
+    let seen = inspect(&world);
+    assert_eq!((seen.clients.len(), seen.delegations), (2, 2));
+    assert!(seen.clients.iter().all(|c| (c.path.as_str(), c.delegations, c.in_flight) == ("up", 1, 0)));
+    assert_eq!(a.open("g", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    let recalled = b.recalled();
+    let seen = inspect(&world);
+    let first = &seen.clients[0];
+    assert_eq!((first.name.as_str(), first.in_flight), ("stuck \\xc3\\xa4", 1));
+    let [callback] = &first.callbacks[..] else { panic!("{first:?}") };
+    assert_eq!((callback.operation.as_str(), callback.stage.as_str(), callback.sent), ("CB_RECALL", "sent", true));
+    assert_eq!(callback.file, world.inner().files.parse_handle(&handle).ok().map(fileid));
+    let [session] = &first.sessions[..] else { panic!("{first:?}") };
+    assert_eq!((session.connections, session.slots, session.slots_in_use, &session.fault), (1, 16, 1, &None));
+    assert_eq!(callback.at, Some((session.id.clone(), 0)));
+    assert!(seen.to_string().contains("CB_RECALL of file"));
+    assert!(world.server.inspect(0).unwrap().clients.iter().all(|client| client.callbacks.is_empty()));
+    b.answer(&recalled, Status::NFS4_OK);
+    assert_eq!(b.delegreturn(stateid, &handle), Status::NFS4_OK);
+    world.until("the recall is over", || inspect(&world).clients.iter().all(|client| client.in_flight == 0));
+}
+
+#[test]
+fn what_cannot_be_sent_is_queued() {
+    let world = World::new();
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    a.take_delegation("f");
+    world.server.runtime().close_connection(a.connection);
+    world.until("the path is down", || inspect(&world).clients.iter().any(|client| client.path == "down"));
+    assert_eq!(b.open("f", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    world.until("the recall is seen", || {
+        let seen = inspect(&world);
+        let client = seen.clients.iter().find(|client| client.name == "a").unwrap();
+        client.callbacks.first().is_some_and(|c| (c.stage.as_str(), c.sent, &c.at) == ("queued", false, &None))
+    });
+}
+
+#[test]
+fn callbacks_are_started_by_hand() {
+    let world = World::with(Config { write_delegations: true, ..Config::default() });
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    a.take_delegation("f");
+    a.take_delegation("g");
+    b.take_delegation("f");
+    let answer = |request| world.server.answer(&request);
+    assert_eq!(answer(Request::RecallFile("/f".to_owned())), Answer::Started(2));
+    assert_eq!(answer(Request::RecallClient("a".to_owned())), Answer::Started(2), "one of them is under way");
+    assert_eq!(answer(Request::RecallAll), Answer::Started(3));
+    assert_eq!(answer(Request::Getattr("f".to_owned())), Answer::Started(0), "nobody writes");
+    assert_eq!(answer(Request::NotifyLock("f".to_owned())), Answer::Started(0), "nobody waits");
+    assert_eq!(answer(Request::MaxDelegations(7)), Answer::Done);
+    assert_eq!(answer(Request::RecallAny(1)), Answer::Done);
+    assert_eq!(inspect(&world).delegations_max, 7);
+    let error = |request| match answer(request) {
+        Answer::Error(error) => error,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(error(Request::RecallFile("/f/x".to_owned())), "/f/x: NFS4ERR_NOTDIR");
+    assert!(error(Request::RecallClient("nobody".to_owned())).contains("inspect"));
+    let stages = || inspect(&world).clients.iter().map(|client| client.in_flight).collect::<Vec<_>>();
+    // Three recalls, and a CB_RECALL_ANY to each client.
+    world.until("all are seen", || stages() == [3, 2]);
+}
