@@ -1,6 +1,6 @@
 //! One suite for both back ends, over real loopback sockets: whatever passes here is the behaviour of [`super::Io`].
 
-pub(super) mod harness;
+pub(crate) mod harness;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;

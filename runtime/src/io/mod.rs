@@ -15,7 +15,7 @@ mod table;
 mod uring;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 pub use epoll::Epoll;
 pub use probe::{Backend, BackendError, BackendKind, BackendReport, Missing};

@@ -15,7 +15,7 @@ use crate::io::{Backend, ConnKey, Epoll, Io, IoConfig, IoEvent, RecvBuf, SendBuf
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The back end under test; `None`, said aloud, where the host has no io_uring.
-pub(super) fn make(backend: Backend, config: &IoConfig) -> Option<Box<dyn Io>> {
+pub(crate) fn make(backend: Backend, config: &IoConfig) -> Option<Box<dyn Io>> {
     match backend {
         Backend::Epoll => Some(Box::new(Epoll::new(config).expect("epoll"))),
         _ => uring_or_skip(config).map(|io| Box::new(io) as Box<dyn Io>),

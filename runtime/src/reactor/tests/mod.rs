@@ -9,8 +9,9 @@ use super::Reactor;
 use crate::callback::{CallbackKey, CallbackSlab, InsertError};
 use crate::fore::{Call, ForeChannel};
 use crate::hooks::{Done, Hooks, Outcome, Prepare, Run};
+use crate::io::conformance::harness::make;
 use crate::io::{
-    BackendKind, BackendReport, ConnKey, Epoll, Io, IoConfig, IoCounters, IoEvent, RecvBuf, SendBuf, Wait, Wake,
+    Backend, BackendKind, BackendReport, ConnKey, Io, IoConfig, IoCounters, IoEvent, RecvBuf, SendBuf, Wait, Wake,
 };
 use crate::registry::Shared;
 use crate::runtime::Runtime;
@@ -66,10 +67,10 @@ impl Failures {
     }
 }
 
-/// Epoll with a clock of its own, which jumps to the next timer when there is nothing else, and whose sends may be
+/// A back end with a clock of its own, which jumps to the next timer when there is nothing else, and whose sends may be
 /// refused.
 struct Failing {
-    inner: Epoll,
+    inner: Box<dyn Io>,
     now_ns: u64,
     failures: Arc<Failures>,
     /// The reactor has waited for something that is not time.
@@ -241,8 +242,9 @@ pub(super) struct Final {
 }
 
 impl Stage {
-    /// One client with one session of `slots` slots.
-    pub fn new(slots: u32, failures: Arc<Failures>) -> Stage {
+    /// One client with one session of `slots` slots. `None`, said aloud: this host lacks the back end.
+    pub fn new(backend: Backend, slots: u32, failures: Arc<Failures>) -> Option<Stage> {
+        let inner = make(backend, &IoConfig::default())?;
         let settings = Settings { reactors: 1, ..Settings::default() };
         let hooks = Arc::new(Counting::default());
         let growth = Arc::clone(&failures);
@@ -251,7 +253,6 @@ impl Stage {
         let mut shared = Shared::new(settings, Arc::clone(&hooks) as _, Arc::clone(&hooks) as _);
         shared.slab = slab;
         let shared = Arc::new(shared);
-        let inner = Epoll::new(&IoConfig::default()).expect("epoll");
         let io = Failing { inner, now_ns: 1_000_000_000, failures: Arc::clone(&failures), idle: false };
         let mut reactor = Reactor::new(0, Arc::clone(&shared), io);
         let staging = Arc::clone(&failures);
@@ -267,7 +268,7 @@ impl Stage {
         let client = Client { stream: far, reader: RecordReader::new(1 << 20), executed: BTreeMap::new() };
         let mut stage = Stage { runtime, shared, reactor, hooks, failures, client, id, turns: 0 };
         stage.run_until(|s| s.reactor.io.idle);
-        stage
+        Some(stage)
     }
 
     /// Turns the reactor, and lets the client answer, until `over`.
