@@ -8,7 +8,7 @@ use crate::reactor::Reactor;
 use crate::registry::Shared;
 use crate::runtime::Runtime;
 use crate::settings::{DEADLINE_MAX, Settings, rpc_timeout_default, run_deadline_default};
-use ringback_rpc::backchannel::BATCH_MAX;
+use ringback_rpc::backchannel::{BATCH_MAX, ClientLimits};
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -121,6 +121,13 @@ impl Builder {
     /// ([`SessionConfig::operations_max`](crate::SessionConfig)); 1: each goes alone. Default: 16.
     pub fn batch_max(mut self, count: u32) -> Self {
         self.settings.batch_max = count;
+        self
+    }
+
+    /// What each client is sent at most: nothing is limited unless this says so.
+    /// [`Runtime::set_client_limits`] is for one client.
+    pub fn client_limits(mut self, limits: ClientLimits) -> Self {
+        self.settings.client_limits = limits;
         self
     }
 

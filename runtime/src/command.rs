@@ -9,7 +9,7 @@ use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::stats::Census;
 use crate::transport::Transport;
-use ringback_rpc::backchannel::{ClientState, Credential, SessionParams};
+use ringback_rpc::backchannel::{ClientLimits, ClientState, Credential, SessionParams};
 use ringback_rpc::record::MARK_BYTES;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -70,6 +70,10 @@ pub(crate) enum Command {
     ClientState {
         client: ClientId,
         state: ClientState,
+    },
+    Limits {
+        client: ClientId,
+        limits: ClientLimits,
     },
     /// The client was told that its callback path is down.
     PathDownTold(ClientId),

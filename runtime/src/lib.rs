@@ -58,7 +58,7 @@ pub use {
     inspect::{CallbackReport, ClientReport, SessionReport},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
-    ringback_rpc::backchannel::{AddError, ClientState, PathFaultKind, ReferringCalls},
+    ringback_rpc::backchannel::{AddError, ClientLimits, ClientState, PathFaultKind, ReferringCalls},
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},

@@ -11,7 +11,7 @@ use crate::session::{Security, SessionConfig};
 use crate::settings::Settings;
 use crate::stats::{Census, MemoryUse, Stats};
 use crate::transport::Transport;
-use ringback_rpc::backchannel::{ClientState, SESSIONS_MAX};
+use ringback_rpc::backchannel::{ClientLimits, ClientState, SESSIONS_MAX};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::fore::seq4_status;
 use std::os::fd::OwnedFd;
@@ -226,6 +226,12 @@ impl Runtime {
     /// [`Outcome::Courtesy`](crate::Outcome::Courtesy).
     pub fn set_client_state(&self, client: ClientId, state: ClientState) -> Result<(), Error> {
         self.post_home(client, Command::ClientState { client, state })
+    }
+
+    /// What this client is sent at most, from now on; what is out stays out. For clients that cannot take what their
+    /// sessions allow. [`Builder::client_limits`](crate::Builder::client_limits) is for all.
+    pub fn set_client_limits(&self, client: ClientId, limits: ClientLimits) -> Result<(), Error> {
+        self.post_home(client, Command::Limits { client, limits })
     }
 
     /// The SEQ4_STATUS bits (RFC 8881 section 18.46.3) about the callback path, for the reply to a SEQUENCE on `session`;

@@ -2,7 +2,7 @@
 
 use crate::io::{Backend, IoConfig};
 use crate::keys::ClientId;
-use ringback_rpc::backchannel::Config;
+use ringback_rpc::backchannel::{ClientLimits, Config};
 use std::time::Duration;
 
 /// Limits and times of one runtime.
@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub return_deadline: Duration,
     /// Callbacks in one CB_COMPOUND.
     pub batch_max: u32,
+    /// What a client is sent at most, unless it is told otherwise for that one.
+    pub client_limits: ClientLimits,
     /// Queues for completions; 0: they are told to the hooks alone.
     pub completion_queues: usize,
     /// Begins the names of the threads.
@@ -61,6 +63,7 @@ impl Default for Settings {
             rpc_timeout: rpc_timeout_default(lease),
             return_deadline: lease,
             batch_max: 16,
+            client_limits: ClientLimits::default(),
             completion_queues: 0,
             name: "ringback".to_owned(),
             io: IoConfig::default(),

@@ -36,6 +36,7 @@ mod config;
 mod control;
 mod decode;
 mod host;
+mod limits;
 mod path;
 mod queue;
 mod referring;
@@ -47,12 +48,14 @@ mod view;
 pub use calls::BATCH_MAX;
 pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
 pub use host::{Class, Event, Host, Outcome, PathFault, PathFaultKind, PathState, Requeue, Token};
+pub use limits::ClientLimits;
 pub use path::seq4_status;
 pub use queue::TIMER_GRAIN_NS;
 pub use referring::ReferringCalls;
 pub use view::{RunView, SessionView, Stage};
 
 use calls::Calls;
+use limits::Pace;
 use path::{Conn, PathClock, Session};
 use queue::{Classes, Wheel};
 
@@ -125,6 +128,7 @@ pub struct Backchannel {
     queues: Classes,
     wheel: Wheel,
     path: PathClock,
+    pace: Pace,
     /// Runs that have come in and not ended.
     runs: u64,
     /// Operations that the client has answered with NFS4ERR_NOTSUPP, one bit each.
@@ -145,6 +149,7 @@ impl Backchannel {
             queues: Classes::new(),
             wheel: Wheel::new(config.seed),
             path: PathClock::default(),
+            pace: Pace::default(),
             runs: 0,
             unsupported: 0,
             counters: Counters::default(),

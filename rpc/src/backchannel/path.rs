@@ -213,11 +213,12 @@ impl Backchannel {
         others.filter_map(|(_, s)| s.as_ref()).any(|s| s.is_usable() && s.refused.is_none())
     }
 
-    /// Whether a new call may go out on this session as far as the session itself is concerned.
+    /// Whether a new call may go out on this session, if it has a connection and a slot for it.
     pub(super) fn takes_new(&self, index: usize) -> bool {
-        self.sessions[index].as_ref().is_some_and(|s| {
-            !s.draining && s.pending.is_none() && !(s.refused.is_some() && self.another_is_better(index))
-        })
+        self.has_allowance()
+            && self.sessions[index].as_ref().is_some_and(|s| {
+                !s.draining && s.pending.is_none() && !(s.refused.is_some() && self.another_is_better(index))
+            })
     }
 
     /// The client breaks the protocol on this session.

@@ -26,6 +26,9 @@ impl Backchannel {
         if !self.queues.is_empty() {
             due = due.min(self.queues.deadline_bound_ns);
         }
+        if self.pace.hold_ns != 0 && self.has_waiting() {
+            due = due.min(self.pace.hold_ns);
+        }
         due = due.min(self.wheel.next_due_ns().unwrap_or(u64::MAX));
         due = due.min(self.path.deadline_ns.unwrap_or(u64::MAX));
         if self.runs > 0 {
@@ -53,6 +56,9 @@ impl Backchannel {
         }
         if self.runs > 0 && self.drain_ns.is_some_and(|deadline| deadline <= now_ns) {
             self.give_up_all(now_ns, &Outcome::Cancelled { sent: true }, host);
+        }
+        if self.pace.hold_ns <= now_ns {
+            self.pace.hold_ns = 0;
         }
         self.end_waiting(ENDINGS_PER_CALL_MAX, host);
         self.release_delayed(now_ns, host);

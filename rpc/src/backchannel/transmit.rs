@@ -258,6 +258,7 @@ impl Backchannel {
                 let Call { count, deadline_ns, .. } = *self.calls.get(index);
                 self.counters.sent += 1;
                 self.counters.sent_runs += u64::from(count);
+                self.pace(now_ns, count.into());
                 self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
                 Transmit::Wrote(len)
             }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod limits;
 mod lost;
 mod normal;
 mod random;

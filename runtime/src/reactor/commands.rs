@@ -82,6 +82,8 @@ impl<I: Io> Reactor<I> {
             Command::AddClient(client) => {
                 let config = self.home.shared.settings.backchannel_config(client);
                 self.home.add(client, Backchannel::new(config));
+                let limits = self.home.shared.settings.client_limits;
+                self.home.act_on(client, |client, host| client.backchannel.set_limits(limits, host));
                 // A client that came while the runtime was being closed.
                 if let Some(deadline_ns) = self.home.drain_deadline_ns {
                     self.home.act_on(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
@@ -95,6 +97,9 @@ impl<I: Io> Reactor<I> {
             }
             Command::ClientState { client, state } => {
                 self.home.act_on(client, |client, host| client.backchannel.set_client_state(now_ns, state, host));
+            }
+            Command::Limits { client, limits } => {
+                self.home.act_on(client, |client, host| client.backchannel.set_limits(limits, host));
             }
             Command::PathDownTold(client) => {
                 self.home.act_on(client, |client, _| client.backchannel.path_down_told(now_ns));

@@ -1,13 +1,13 @@
 //! Many clients at once.
 
 use crate::bench::*;
-use ringback::{Builder, CallbackOp, Outbound, Transport, TryRun};
+use ringback::{Builder, CallbackOp, ClientLimits, Outbound, Transport, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::record::RecordReader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const READERS: u64 = 10_000;
 
@@ -20,6 +20,51 @@ impl Transport for Shared {
         outbound.complete(Ok(()));
     }
     fn close(&mut self) {}
+}
+
+/// The server knows that this client breaks on concurrent recalls; another one is not held back by that.
+#[test]
+fn t24_a_client_with_a_quirk_gets_a_thousand_recalls_one_by_one() {
+    let bench = Bench::with(Builder::new().reactors(1).client_limits(ClientLimits::default().calls_max(2)));
+    let (mut line, client, _) = bench.client(16);
+    bench.runtime.set_client_limits(client, ClientLimits::default().calls_max(1)).unwrap();
+    let (mut other, normal, _) = bench.client(16);
+    for cookie in 0..1000 {
+        bench.recall(client, cookie);
+    }
+    let first = line.call();
+    line.quiet();
+    for cookie in 1000..1003 {
+        bench.recall(normal, cookie);
+    }
+    let two = [other.call(), other.call()];
+    other.quiet();
+    two.iter().for_each(|call| other.ok(call));
+    assert_eq!(other.serve(), 1002);
+    line.ok(&first);
+    for cookie in 1..1000 {
+        let call = line.call();
+        assert_eq!((call.cookie(), call.slot), (cookie, 0));
+        line.ok(&call);
+    }
+    bench.until_idle();
+    bench.assert_slots_free();
+}
+
+/// A rate holds callbacks back and loses none.
+#[test]
+fn t24_a_rate_spaces_callbacks_out() {
+    let bench = Bench::new();
+    let (mut line, client, _) = bench.client(16);
+    bench.runtime.set_client_limits(client, ClientLimits::default().rate_max(5)).unwrap();
+    let begun = Instant::now();
+    for cookie in 0..4 {
+        bench.recall(client, cookie);
+    }
+    let cookies: Vec<_> = (0..4).map(|_| line.serve()).collect();
+    assert_eq!(cookies, [0, 1, 2, 3]);
+    assert!(begun.elapsed() >= Duration::from_millis(600), "never early");
+    bench.until_idle();
 }
 
 #[test]
