@@ -264,12 +264,14 @@ impl rb_queue {
         // Half of the place at first, so that neither kind keeps the other waiting.
         let first = items.len().div_ceil(2);
         let mut taken = self.take_messages(&mut items[..first]);
-        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken out: a hook may be called meanwhile, and may poll.
+        let mut batch = std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner));
         self.queue.poll(&mut batch, items.len() - taken);
         for completion in batch.drain(..) {
             items[taken].write(rb_item::completion(&completion));
             taken += 1;
         }
+        *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
         // Last: if there was no completion, who posts from here on makes the descriptor readable.
         taken + self.take_messages(&mut items[taken..])
     }
