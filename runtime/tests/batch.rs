@@ -42,12 +42,12 @@ fn answer_batches(mut stream: TcpStream) -> JoinHandle<u64> {
 
 #[test]
 fn t31_every_callback_of_a_batch_completes_once() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 8, &hooks);
+        let runtime = build(mode.backend, 8, &hooks);
         let (server, stream) = pair();
         let client_thread = answer_batches(stream);
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session(4, 100)).unwrap();
         // Bound when all wait, so that there is something to put together.
@@ -73,11 +73,11 @@ fn t31_every_callback_of_a_batch_completes_once() {
 /// A connection is cut with batches outstanding: they go out again, the same, on the next one.
 #[test]
 fn t20_batches_survive_their_connection() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 16, &hooks);
+        let runtime = build(mode.backend, 16, &hooks);
         let (server, mut first) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session(4, 6)).unwrap();
         for key in insert_all(&runtime, client, 0..100) {
@@ -88,7 +88,7 @@ fn t20_batches_survive_their_connection() {
         let unanswered: Vec<_> = (0..4).map(|_| read_record(&mut first).unwrap()).collect();
         drop(first);
         let (server, mut second) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         runtime.bind(connection, session).unwrap();
         let again: Vec<_> = (0..4).map(|_| read_record(&mut second).unwrap()).collect();
         let sorted = |mut calls: Vec<Vec<u8>>| {
@@ -116,12 +116,12 @@ fn t20_batches_survive_their_connection() {
 
 #[test]
 fn batches_can_be_switched_off() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 1, &hooks);
+        let runtime = build(mode.backend, 1, &hooks);
         let (server, stream) = pair();
         let client_thread = answer_all(stream);
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session(4, 100)).unwrap();
         runtime.bind(connection, session).unwrap();

@@ -18,12 +18,12 @@ fn build(backend: Backend, reactors: usize, hooks: &Arc<Counting>) -> Runtime {
 
 #[test]
 fn every_callback_completes_once() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 1, &hooks);
+        let runtime = build(mode.backend, 1, &hooks);
         let (server, stream) = pair();
         let client_thread = answer_all(stream);
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(1, 8)).unwrap();
         runtime.bind(connection, session).unwrap();
@@ -52,14 +52,14 @@ fn every_callback_completes_once() {
 /// The client's home is one reactor, its connection is driven by another, which carries the bytes.
 #[test]
 fn f12_a_connection_of_another_reactor_carries_the_callbacks() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 2, &hooks);
+        let runtime = build(mode.backend, 2, &hooks);
         let (server, stream) = pair();
         let (other, _keep) = pair();
         let client_thread = answer_all(stream);
-        let connection = runtime.add_connection(server).unwrap();
-        let elsewhere = runtime.add_connection(other).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
+        let elsewhere = mode.add_connection(&runtime, other).unwrap();
         assert_ne!(connection.reactor(), elsewhere.reactor());
         let client = runtime.add_client(Some(elsewhere)).unwrap();
         let session = runtime.add_session(client, session_config(1, 16)).unwrap();
@@ -77,11 +77,11 @@ fn f12_a_connection_of_another_reactor_carries_the_callbacks() {
 /// A connection is cut with calls outstanding: they go out again, the same, on the next one.
 #[test]
 fn f7_calls_survive_their_connection() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 1, &hooks);
+        let runtime = build(mode.backend, 1, &hooks);
         let (server, mut first) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(1, 4)).unwrap();
         runtime.bind(connection, session).unwrap();
@@ -92,7 +92,7 @@ fn f7_calls_survive_their_connection() {
         let unanswered: Vec<_> = (0..4).map(|_| read_record(&mut first).unwrap()).collect();
         drop(first);
         let (server, mut second) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         runtime.bind(connection, session).unwrap();
         let again: Vec<_> = (0..4).map(|_| read_record(&mut second).unwrap()).collect();
         let sorted = |mut calls: Vec<Vec<u8>>| {
@@ -161,11 +161,11 @@ fn t28_a_reply_split_at_every_byte() {
 /// A client that never answers: the drain ends at its deadline and says what it gave up.
 #[test]
 fn t1_a_drain_ends_and_reports_what_it_abandoned() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 1, &hooks);
+        let runtime = build(mode.backend, 1, &hooks);
         let (server, _never_reads) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(1, 4)).unwrap();
         runtime.bind(connection, session).unwrap();
@@ -212,9 +212,9 @@ fn a_dropped_runtime_completes_every_run() {
 /// A removed client's callbacks end, and its place is used again only when nothing names it.
 #[test]
 fn t29_a_removed_client_leaves_nothing_behind() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 1, &hooks);
+        let runtime = build(mode.backend, 1, &hooks);
         let client = runtime.add_client(None).unwrap();
         let keys = insert_all(&runtime, client, 0..10);
         for key in &keys {
@@ -255,15 +255,15 @@ impl Hooks for Insistent {
 /// `done` asks for another transmission for ever: the run ends by its deadline, or by a drain, and once.
 #[test]
 fn t22_asking_again_for_ever_ends_by_deadline_or_drain() {
-    for backend in backends() {
+    for mode in modes() {
         for drained in [false, true] {
             let hooks = Arc::new(Insistent(Counting::default()));
             let deadline = Duration::from_millis(if drained { 60_000 } else { 300 });
-            let builder = Builder::new().backend(backend).reactors(1).run_deadline(deadline);
+            let builder = Builder::new().backend(mode.backend).reactors(1).run_deadline(deadline);
             let runtime = builder.build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
             let (server, stream) = pair();
             let client_thread = answer_all(stream);
-            let connection = runtime.add_connection(server).unwrap();
+            let connection = mode.add_connection(&runtime, server).unwrap();
             let client = runtime.add_client(Some(connection)).unwrap();
             let session = runtime.add_session(client, session_config(1, 4)).unwrap();
             runtime.bind(connection, session).unwrap();
@@ -317,11 +317,11 @@ impl Hooks for Busy {
 
 #[test]
 fn a_run_is_as_old_as_its_accepted_request() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Busy::default());
-        let runtime = Builder::new().backend(backend).reactors(1).build(hooks.clone(), Arc::new(Deaf)).unwrap();
+        let runtime = Builder::new().backend(mode.backend).reactors(1).build(hooks.clone(), Arc::new(Deaf)).unwrap();
         let (server, _keep) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(1, 4)).unwrap();
         runtime.bind(connection, session).unwrap();
