@@ -687,6 +687,10 @@ typedef struct rb_options {
     uint32_t receive_buffers;
     // Size of a receive buffer.
     uint32_t receive_buffer_bytes;
+    // Calls that are out at once to each client; 0: as many as its sessions have slots. See rb_set_client_limits().
+    uint32_t client_calls_max;
+    // Callbacks sent to each client per second; 0: any number.
+    uint32_t client_rate_max;
     // Begins the names of the reactor threads; null: "ringback". Is copied.
     const char *name;
 } rb_options;
@@ -1094,6 +1098,13 @@ int rb_remove_client(const struct rb_runtime *runtime, rb_client client);
 
 // Announces what the file server knows of a client: an rb_client_state.
 int rb_set_client_state(const struct rb_runtime *runtime, rb_client client, int32_t state);
+
+// What this client is sent at most, from now on; what is out stays out: calls that are out at once (some old clients break
+// on two recalls at a time; 0: as many as its sessions have slots), and callbacks per second (0: any number).
+int rb_set_client_limits(const struct rb_runtime *runtime,
+                         rb_client client,
+                         uint32_t calls_max,
+                         uint32_t rate_max);
 
 // The SEQ4_STATUS bits (RFC 8881 section 18.46.3) about the callback path, to be ORed into the reply to a SEQUENCE on
 // `session`; `session` null: of the client alone. 0 for a client that is not registered.

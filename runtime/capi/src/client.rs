@@ -3,7 +3,7 @@
 use crate::error::{Failure, guard, rb_error};
 use crate::pointer::{self, Versioned, not_null};
 use crate::{numbers, rb_client, rb_connection, rb_runtime, rb_session};
-use runtime::{ClientId, Security, SessionConfig};
+use runtime::{ClientId, ClientLimits, Security, SessionConfig};
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 
@@ -118,6 +118,22 @@ pub extern "C" fn rb_set_client_state(runtime: Option<&rb_runtime>, client: rb_c
     guard("rb_set_client_state", about(client), || {
         let runtime = not_null(runtime, "runtime")?;
         runtime.runtime.set_client_state(ClientId::from_bits(client), numbers::client_state(state)?)?;
+        Ok(0)
+    })
+}
+
+/// What this client is sent at most, from now on; what is out stays out: calls that are out at once (some old clients break
+/// on two recalls at a time; 0: as many as its sessions have slots), and callbacks per second (0: any number).
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_set_client_limits(
+    runtime: Option<&rb_runtime>,
+    client: rb_client,
+    calls_max: u32,
+    rate_max: u32,
+) -> c_int {
+    guard("rb_set_client_limits", about(client), || {
+        let limits = ClientLimits::default().calls_max(calls_max).rate_max(rate_max);
+        not_null(runtime, "runtime")?.runtime.set_client_limits(ClientId::from_bits(client), limits)?;
         Ok(0)
     })
 }

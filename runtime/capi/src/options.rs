@@ -5,7 +5,7 @@ use crate::hooks::{Embedder, rb_hooks};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
-use runtime::{Backend, Builder};
+use runtime::{Backend, Builder, ClientLimits};
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -50,6 +50,10 @@ pub struct rb_options {
     pub receive_buffers: u32,
     /// Size of a receive buffer.
     pub receive_buffer_bytes: u32,
+    /// Calls that are out at once to each client; 0: as many as its sessions have slots. See rb_set_client_limits().
+    pub client_calls_max: u32,
+    /// Callbacks sent to each client per second; 0: any number.
+    pub client_rate_max: u32,
     /// Begins the names of the reactor threads; null: "ringback". Is copied.
     pub name: *const c_char,
 }
@@ -75,7 +79,8 @@ impl rb_options {
             (1, _) => return Err(invalid("queues are set, and RB_DELIVERY_INLINE has none".to_owned())),
             (other, _) => return Err(invalid(format!("delivery is {other}, which is no rb_delivery"))),
         };
-        let mut builder = Builder::new().backend(backend).completion_queues(queues);
+        let limits = ClientLimits::default().calls_max(self.client_calls_max).rate_max(self.client_rate_max);
+        let mut builder = Builder::new().backend(backend).completion_queues(queues).client_limits(limits);
         if self.reactors > 0 {
             builder = builder.reactors(self.reactors as usize);
         }
