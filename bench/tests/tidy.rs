@@ -166,3 +166,29 @@ fn the_book_names_the_fields_of_the_json() {
         assert!(named.contains(field), "docs/src/storm.md does not explain the field {field}");
     }
 }
+
+/// The book pairs each loom proof with the plain test that is its twin.
+#[test]
+fn each_loom_proof_has_a_twin() {
+    let folder = "runtime/src/callback/tests";
+    let of = |loom: bool| -> BTreeSet<String> {
+        let is_of = |file: &&String| file.contains("/loom_") == loom;
+        files(folder, ".rs").iter().filter(is_of).flat_map(|file| tests(&read(file))).collect()
+    };
+    let page = read("docs/src/verification.md");
+    let rows: Vec<_> = section(&page, "## loom").lines().filter(|line| line.starts_with("| `")).collect();
+    let cell = |row: &str, at: usize| row.split('|').nth(at).unwrap().trim().trim_matches('`').to_owned();
+    let proofs: BTreeSet<_> = rows.iter().map(|row| cell(row, 1)).collect();
+    assert_eq!(proofs, of(true), "left: docs/src/verification.md, right: {folder}/loom_*.rs");
+    let plain = of(false);
+    for twin in rows.iter().map(|row| cell(row, 2)) {
+        assert!(plain.contains(&twin), "docs/src/verification.md: no test {twin} in {folder}");
+    }
+}
+
+/// The names of the functions behind `#[test]`.
+fn tests(code: &str) -> Vec<String> {
+    let name =
+        |rest: &str| rest.split_once("fn ").and_then(|(_, name)| name.split_once('(')).map(|(name, _)| name.to_owned());
+    code.split("#[test]\n").skip(1).filter_map(name).collect()
+}
