@@ -138,6 +138,8 @@ pub mod attr {
     pub const MOUNTED_ON_FILEID: u32 = 55;
     /// suppattr_exclcreat.
     pub const SUPPATTR_EXCLCREAT: u32 = 75;
+    /// open_arguments (RFC 9754).
+    pub const OPEN_ARGUMENTS: u32 = 86;
 }
 
 /// Defines a newtype over a fixed number of opaque bytes.

@@ -61,7 +61,18 @@ pub(crate) const SUPPORTED: Bitmap4 = Bitmap4::of(&[
     attr::TIME_MODIFY_SET,
     attr::MOUNTED_ON_FILEID,
     attr::SUPPATTR_EXCLCREAT,
+    attr::OPEN_ARGUMENTS,
 ]);
+
+/// What OPEN takes here, as the attribute open_arguments (RFC 9754) says it: share_access; share_deny; the wants any, none
+/// and cancel; the claims by name and by filehandle, under a delegation or not; and all ways to create.
+const OPEN_ARGUMENTS: [Bitmap4; 5] = [
+    Bitmap4::of(&[1, 2, 3]),
+    Bitmap4::of(&[0, 1, 2, 3]),
+    Bitmap4::of(&[3, 4, 5]),
+    Bitmap4::of(&[0, 2, 4, 5]),
+    Bitmap4::of(&[0, 1, 2, 3]),
+];
 
 /// What is set and never asked for (RFC 8881 section 5.5).
 const WRITE_ONLY: Bitmap4 = Bitmap4::of(&[attr::TIME_ACCESS_SET, attr::TIME_MODIFY_SET]);
@@ -175,6 +186,7 @@ impl Inner {
         match number {
             attr::SUPPORTED_ATTRS => SUPPORTED.encode(w),
             attr::SUPPATTR_EXCLCREAT => SETTABLE.encode(w),
+            attr::OPEN_ARGUMENTS => OPEN_ARGUMENTS.iter().try_for_each(|bits| bits.encode(w)),
             attr::FH_EXPIRE_TYPE => w.u32(FH4_PERSISTENT),
             attr::FSID => Fsid4 { major: self.files.instance.into(), minor: 0 }.encode(w),
             attr::LEASE_TIME => w.u32(self.config.lease.as_secs() as u32),

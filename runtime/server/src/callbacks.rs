@@ -72,6 +72,9 @@ const DENIALS_MAX: u8 = 5;
 /// Nanoseconds until a recall that was denied is sent again.
 const DENIAL_DELAY_NS: u64 = 200_000_000;
 
+/// Nanoseconds until a recall is sent again that the client could not take.
+const FAULT_DELAY_NS: u64 = 1_000_000_000;
+
 /// Ends a run of which the object is gone.
 const GONE: XdrError =
     XdrError { what: "what the callback is about is gone", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } };
@@ -279,6 +282,8 @@ impl Inner {
             Outcome::Replied { status: Status::NFS4ERR_BAD_STATEID | Status::NFS4ERR_BADHANDLE, .. } => {
                 return self.denied(id);
             }
+            // The client refuses the call itself, until it has a session that is well.
+            Outcome::Fault(_) => return Done::RequeueAfter(FAULT_DELAY_NS),
             // It never got there: no return is awaited, so none will be overdue.
             Outcome::TimedOut { sent: false } | Outcome::PathDown => self.files.revoke(id),
             // The client holds it and may not know of the recall: the next conflict recalls it again.

@@ -22,6 +22,9 @@ const NOBODY: u32 = 65534;
 /// The only minor version served.
 pub(crate) const MINOR_VERSION: u32 = 1;
 
+/// Bytes of the results of SEQUENCE.
+const SEQUENCE_BYTES: usize = 44;
+
 /// The most bytes that the results of an operation take if it changes something. The others are not told before: they can
 /// be taken back.
 const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
@@ -218,15 +221,17 @@ impl<'a> Compound<'a> {
             let op = OpArgs::decode(r);
             let answered = n as u32 + 1;
             let status = match op {
-                Ok(OpArgs::Sequence(sequence)) if n == 0 => match self.sequence(&sequence, args, r, start, w)? {
-                    Ok(Judged::New(ok)) => {
-                        OpRes::Sequence(Ok(ok)).encode(w)?;
-                        Status::NFS4_OK
+                Ok(OpArgs::Sequence(sequence)) if n == 0 => {
+                    match self.sequence(&sequence, args, r, (base, start), w)? {
+                        Ok(Judged::New(ok)) => {
+                            OpRes::Sequence(Ok(ok)).encode(w)?;
+                            Status::NFS4_OK
+                        }
+                        Ok(Judged::Replayed) => return Ok(End::Replayed),
+                        Ok(Judged::Uncached(ok)) => return uncached(ok, args.count, r, w),
+                        Err(status) => refuse(Op::SEQUENCE, status, w)?,
                     }
-                    Ok(Judged::Replayed) => return Ok(End::Replayed),
-                    Ok(Judged::Uncached(ok)) => return uncached(ok, args.count, r, w),
-                    Err(status) => refuse(Op::SEQUENCE, status, w)?,
-                },
+                }
                 // The operation stands where it may not, whatever else is wrong with it.
                 _ if let Err(status) = self.check_place(number, n, args.count) => refuse(number, status, w)?,
                 Err(_) => refuse(number, Status::NFS4ERR_BADXDR, w)?,
@@ -276,7 +281,7 @@ impl<'a> Compound<'a> {
         args: &SequenceArgs,
         compound: &CompoundArgs<'_>,
         r: &Reader<'_>,
-        start: usize,
+        (base, start): (usize, usize),
         w: &mut Writer<'_>,
     ) -> xdr::Result<Result<Judged, Status>> {
         let session = match self.server.session(&args.session_id) {
@@ -288,6 +293,11 @@ impl<'a> Compound<'a> {
         }
         if compound.count > session.fore.operations_max as usize {
             return Ok(Err(Status::NFS4ERR_TOO_MANY_OPS));
+        }
+        // Not even its own results could be kept (RFC 8881 section 2.10.6.4).
+        let bytes = w.position() - base + SEQUENCE_BYTES;
+        if args.cache_this && bytes > session.fore.response_bytes_max_cached as usize {
+            return Ok(Err(Status::NFS4ERR_REP_TOO_BIG_TO_CACHE));
         }
         let client = Arc::clone(&session.client);
         let mut slots = session.slots();
@@ -319,6 +329,7 @@ impl<'a> Compound<'a> {
         drop(slots);
         if judged.is_ok() {
             session.client.renew(self.origin.now_ns);
+            session.associate(self.origin.connection);
         }
         if let Ok(Judged::New(ok)) = &judged {
             let status_flags = ok.status_flags;

@@ -49,13 +49,12 @@ impl Reported {
     /// Reads the result of a CB_GETATTR that succeeded.
     pub(crate) fn parse(results: &[u8]) -> xdr::Result<Option<Reported>> {
         let Fattr { mask, values } = Fattr::decode(&mut Reader::new(results))?;
-        if mask != ASKED {
+        // Values stand in the order of the attributes' numbers, and these two are low. What comes behind was not asked for.
+        if !mask.iter().take(2).eq(ASKED.iter()) {
             return Ok(None);
         }
         let mut r = Reader::new(values);
-        let reported = Reported { change: r.u64("change")?, size: r.u64("size")? };
-        r.finish("attr_vals")?;
-        Ok(Some(reported))
+        Ok(Some(Reported { change: r.u64("change")?, size: r.u64("size")? }))
     }
 }
 
@@ -116,7 +115,9 @@ mod tests {
         let asked = [attr::CHANGE, attr::SIZE];
         assert_eq!(parsed(&asked, &values), Some(Reported { change: 7, size: 256 }));
         assert_eq!(parsed(&asked, &values[..8]), None);
-        assert_eq!(parsed(&asked, &[&values[..], &[0; 4]].concat()), None);
+        assert_eq!(parsed(&[attr::TYPE, attr::CHANGE, attr::SIZE], &[&[0; 4], &values[..]].concat()), None);
+        let more = parsed(&[attr::CHANGE, attr::SIZE, attr::MODE], &[&values[..], &[0; 4]].concat());
+        assert_eq!(more, Some(Reported { change: 7, size: 256 }));
         assert_eq!(parsed(&asked[..1], &values[..8]), None);
         assert_eq!(parsed(&[], &[]), None);
     }

@@ -13,6 +13,9 @@ use std::sync::Arc;
 
 /// The flags of share_access that say when a delegation is wanted, not which.
 const WHEN: u32 = share_access::WANT_SIGNAL_DELEG_WHEN_RESRC_AVAIL | share_access::WANT_PUSH_DELEG_WHEN_UNCONTENDED;
+/// OPEN4_SHARE_ACCESS_WANT_DELEG_TIMESTAMPS and OPEN4_SHARE_ACCESS_WANT_OPEN_XOR_DELEGATION (RFC 9754): wishes, which
+/// are not fulfilled here.
+const WISHES: u32 = 0x10_0000 | 0x20_0000;
 
 impl Compound<'_> {
     /// OPEN. The current filehandle becomes the file's, the current stateid the open's.
@@ -102,7 +105,7 @@ fn delegation<'r>(granted: Granted) -> OpenDelegation4<'r> {
 
 /// share_access: how the file is opened, and which delegation is wanted.
 fn access(share_access: u32) -> Result<(u8, Want), Status> {
-    if share_access & !(share_access::ACCESS_MASK | share_access::WANT_DELEG_MASK | WHEN) != 0 {
+    if share_access & !(share_access::ACCESS_MASK | share_access::WANT_DELEG_MASK | WHEN | WISHES) != 0 {
         return Err(Status::NFS4ERR_INVAL);
     }
     let want = match share_access & share_access::WANT_DELEG_MASK {

@@ -86,7 +86,7 @@ impl Compound<'_> {
                 OpRes::DestroySession(match own && place.n + 1 < place.count {
                     // In a compound on the session itself it comes last (section 18.37.3).
                     true => Err(Status::NFS4ERR_NOT_ONLY_OP),
-                    false => server.destroy_session(&args.session_id),
+                    false => server.destroy_session(&args.session_id, self.origin.connection),
                 })
             }
             OpArgs::DestroyClientId(args) => {

@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Shortest request and reply worth a session on the fore channel: room for SEQUENCE, a filehandle, an OPEN and their RPC
 /// headers.
-const FORE_BYTES_MIN: u32 = 512;
+const FORE_BYTES_MIN: u32 = 256;
+/// Connections that a session is known to be associated with; more than a client has.
+const CONNECTIONS_MAX: usize = 64;
 /// Shortest callback request: RPC header with the longest credential (400 bytes), CB_SEQUENCE, and CB_RECALL with the
 /// longest filehandle.
 const BACK_REQUEST_BYTES_MIN: u32 = 768;
@@ -37,6 +39,8 @@ pub(crate) struct Session {
     /// Whether a connection may be bound to its backchannel: not if the client accepts only credentials that are not
     /// served here.
     has_backchannel: bool,
+    /// Connections that it is associated with (RFC 8881 section 2.10.3.1), the latest last.
+    connections: Mutex<Vec<ConnectionId>>,
     slots: Mutex<ReplierSlots>,
 }
 
@@ -44,6 +48,21 @@ impl Session {
     /// The slot table and its reply cache.
     pub(crate) fn slots(&self) -> MutexGuard<'_, ReplierSlots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Vec<ConnectionId>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Associates it with a connection: CREATE_SESSION, BIND_CONN_TO_SESSION and SEQUENCE do.
+    pub(crate) fn associate(&self, connection: ConnectionId) {
+        let mut connections = self.connections();
+        if !connections.contains(&connection) {
+            if connections.len() >= CONNECTIONS_MAX {
+                connections.remove(0);
+            }
+            connections.push(connection);
+        }
     }
 }
 
@@ -113,7 +132,9 @@ impl Inner {
         if args.sequence_id != record.sequence {
             return Err(Status::NFS4ERR_SEQ_MISORDERED);
         }
-        let reply = self.confirm_and_create(&mut clients, args, origin);
+        // Arguments that no session can have change nothing, not even the sequence id.
+        let channels = self.channels(args)?;
+        let reply = self.confirm_and_create(&mut clients, args, channels, origin);
         if reply != Err(Status::NFS4ERR_DELAY)
             && let Some(record) = clients.records.get_mut(&id)
         {
@@ -129,21 +150,26 @@ impl Inner {
             && ok.flags & flag::CONN_BACK_CHAN != 0
             && let Ok(session) = self.session(&ok.session_id)
         {
+            session.associate(origin.connection);
             self.callbacks.bind(origin.connection, session.key);
         }
+    }
+
+    /// What the two channels get.
+    fn channels(&self, args: &CreateSessionArgs<'_>) -> Result<(ChannelAttrs, ChannelAttrs), Status> {
+        if args.flags & !(flag::PERSIST | flag::CONN_BACK_CHAN | flag::CONN_RDMA) != 0 {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        Ok((self.fore_attrs(&args.fore_channel)?, self.back_attrs(&args.back_channel)?))
     }
 
     fn confirm_and_create(
         &self,
         clients: &mut Clients,
         args: &CreateSessionArgs<'_>,
+        (fore, back): (ChannelAttrs, ChannelAttrs),
         origin: &Origin,
     ) -> Result<CreateSessionOk, Status> {
-        if args.flags & !(flag::PERSIST | flag::CONN_BACK_CHAN | flag::CONN_RDMA) != 0 {
-            return Err(Status::NFS4ERR_INVAL);
-        }
-        let fore = self.fore_attrs(&args.fore_channel)?;
-        let back = self.back_attrs(&args.back_channel)?;
         let security = pick_security(&args.security);
         let id = args.client_id.0;
         // Phase 3, client id confirmation.
@@ -172,7 +198,9 @@ impl Inner {
         };
         let key = self.callbacks.add_session(client.callbacks, config, bound.then_some(origin.connection))?;
         let slots = ReplierSlots::new(fore.requests_max, fore.response_bytes_max_cached as usize);
-        let session = Session { id: session_id, key, client, fore, has_backchannel, slots: Mutex::new(slots) };
+        let connections = Mutex::new(vec![origin.connection]);
+        let slots = Mutex::new(slots);
+        let session = Session { id: session_id, key, client, fore, has_backchannel, connections, slots };
         self.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(session_id, Arc::new(session));
         if let Some(record) = clients.records.get_mut(&id) {
             record.sessions.push(session_id);
@@ -272,6 +300,7 @@ impl Inner {
             BindDirection::Back if session.has_backchannel => BoundDirection::Back,
             BindDirection::Back | BindDirection::BackOrBoth => return Err(Status::NFS4ERR_INVAL),
         };
+        session.associate(origin.connection);
         if direction != BoundDirection::Fore {
             self.callbacks.bind(origin.connection, session.key);
         }
@@ -286,9 +315,13 @@ impl Inner {
     }
 
     /// DESTROY_SESSION. The client stays; so do its callbacks, which wait for another session of it.
-    pub(crate) fn destroy_session(&self, id: &SessionId) -> Result<(), Status> {
+    pub(crate) fn destroy_session(&self, id: &SessionId, connection: ConnectionId) -> Result<(), Status> {
         let mut clients = self.clients();
         let session = self.session(id)?;
+        // It must come on a connection of the session (RFC 8881 section 18.37.3).
+        if !session.connections().contains(&connection) {
+            return Err(Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION);
+        }
         if let Some(record) = clients.records.get_mut(&session.client.id.0) {
             record.sessions.retain(|s| s != id);
         }

@@ -26,7 +26,7 @@ fn attributes_are_cut_to_the_limits_and_never_raised() {
 fn what_no_session_can_be_made_of_is_refused() {
     let world = World::new();
     let mut peer = world.stranger("a");
-    let (id, mut sequence, _) = peer.exchange_id(0).unwrap();
+    let (id, sequence, _) = peer.exchange_id(0).unwrap();
     peer.client_id = id;
     type Spoil = fn(&mut CreateSessionArgs<'_>);
     let cases: [(Spoil, Status); 6] = [
@@ -42,7 +42,6 @@ fn what_no_session_can_be_made_of_is_refused() {
         spoil(&mut args);
         assert_eq!(peer.create_session(&args), Err(status), "case {n}");
         assert_eq!(peer.create_session(&args), Err(status), "case {n}, repeated");
-        sequence += 1;
     }
     assert!(peer.create_session(&peer.create_session_args(sequence)).is_ok());
     let (_, results) = (0, peer.create_session(&peer.create_session_args(sequence + 5)));
@@ -167,4 +166,31 @@ fn a_session_is_destroyed_last_in_its_own_compound() {
     assert_eq!(peer.call(&[destroy]).status(), Status::NFS4_OK);
     assert_eq!(peer.call(&[]).status(), Status::NFS4ERR_BADSESSION);
     assert_eq!(peer.bare(&[destroy]).status(), Status::NFS4ERR_BADSESSION);
+}
+
+#[test]
+fn a_session_is_destroyed_over_a_connection_of_its_own() {
+    let world = World::new();
+    let (mut a, b) = (world.client("a"), world.client("b"));
+    let destroy = OpArgs::DestroySession(DestroySessionArgs { session_id: a.session });
+    assert_eq!(b.bare(&[destroy]).status(), Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION);
+    // A SEQUENCE associates the connection with the session.
+    a.connection = b.connection;
+    assert_eq!(a.call(&[]).status(), Status::NFS4_OK);
+    assert_eq!(b.bare(&[destroy]).status(), Status::NFS4_OK);
+    assert_eq!(a.call(&[]).status(), Status::NFS4ERR_BADSESSION);
+}
+
+#[test]
+fn a_reply_that_cannot_be_kept_is_not_begun() {
+    let world = World::new();
+    let mut peer = world.stranger("a");
+    let (id, sequence, _) = peer.exchange_id(0).unwrap();
+    peer.client_id = id;
+    let mut args = peer.create_session_args(sequence);
+    args.fore_channel.response_bytes_max_cached = 10;
+    peer.session = peer.create_session(&args).unwrap().session_id;
+    let keep = SequenceArgs { cache_this: true, ..peer.sequence_args() };
+    assert_eq!(peer.bare(&[OpArgs::Sequence(keep)]).status(), Status::NFS4ERR_REP_TOO_BIG_TO_CACHE);
+    assert_eq!(peer.call(&[]).status(), Status::NFS4_OK, "the session slot is where it was");
 }
