@@ -85,6 +85,7 @@ impl Client {
 pub(crate) struct Record {
     pub(crate) owner: Arc<[u8]>,
     verifier: Verifier4,
+    made_ns: u64,
     pub(crate) principal: Principal,
     /// The sequence id that the next CREATE_SESSION carries.
     pub(crate) sequence: u32,
@@ -141,7 +142,14 @@ impl Clients {
         Some(record)
     }
 
-    fn add_unconfirmed(&mut self, owner: &[u8], verifier: Verifier4, principal: Principal, limit: usize) -> u64 {
+    fn add_unconfirmed(
+        &mut self,
+        owner: &[u8],
+        verifier: Verifier4,
+        principal: Principal,
+        made_ns: u64,
+        limit: usize,
+    ) -> u64 {
         while self.unconfirmed.len() >= limit.max(1)
             && let Some(oldest) = self.unconfirmed.first().copied()
         {
@@ -152,10 +160,26 @@ impl Clients {
         let owner: Arc<[u8]> = owner.into();
         self.owners.entry(Arc::clone(&owner)).or_default().unconfirmed = Some(id);
         self.unconfirmed.insert(id);
-        let record =
-            Record { owner, verifier, principal, sequence: 1, last_reply: None, client: None, sessions: Vec::new() };
+        let record = Record {
+            owner,
+            verifier,
+            made_ns,
+            principal,
+            sequence: 1,
+            last_reply: None,
+            client: None,
+            sessions: Vec::new(),
+        };
         self.records.insert(id, record);
         id
+    }
+
+    /// Forgets a record that nobody has confirmed within a lease (RFC 8881 section 18.35.4).
+    pub(crate) fn drop_unconfirmed(&mut self, id: u64, now_ns: u64, lease_ns: u64) {
+        let waits = |record: &Record| record.client.is_none() && now_ns.saturating_sub(record.made_ns) > lease_ns;
+        if self.records.get(&id).is_some_and(waits) {
+            self.remove(id);
+        }
     }
 
     /// The confirmed record of the owner of `id`, if it is another one: what `id` replaces when it is confirmed.
@@ -230,7 +254,7 @@ impl Inner {
                     clients.remove(older);
                 }
                 let limit = self.config.clients_unconfirmed_max;
-                clients.add_unconfirmed(owner, args.client_owner.verifier, principal, limit)
+                clients.add_unconfirmed(owner, args.client_owner.verifier, principal, now_ns, limit)
             }
         };
         let confirmed = if kept.is_some() { flag::CONFIRMED_R } else { 0 };

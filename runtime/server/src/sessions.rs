@@ -120,6 +120,7 @@ impl Inner {
         let mut clients = self.clients();
         // Phase 1, client record lookup.
         let id = args.client_id.0;
+        clients.drop_unconfirmed(id, origin.now_ns, self.config.lease.as_nanos() as u64);
         let record = clients.records.get(&id).ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
         // Phase 2, sequence id processing. A reply that was lost is repeated as it was, and so is an error: a client
         // counts those as well.

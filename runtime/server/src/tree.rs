@@ -222,6 +222,7 @@ impl Files {
         caller: &Caller<'_>,
         callbacks: &Callbacks,
     ) -> Result<(ChangeInfo4, ChangeInfo4), Status> {
+        check_name(to.1)?;
         let _alone = self.namespace();
         let id = self.lookup(from.0, from.1)?;
         let target = match self.lookup(to.0, to.1) {

@@ -148,6 +148,7 @@ fn tables_are_limited() {
     let world = World::with(Config { clients_max: 1, clients_unconfirmed_max: 2, ..Config::default() });
     let first = world.client("a");
     let mut second = world.stranger("b");
+    second.now_ns = 2_000_000_000;
     let (id, sequence, _) = second.exchange_id(0).unwrap();
     second.client_id = id;
     let args = second.create_session_args(sequence);
@@ -161,4 +162,16 @@ fn tables_are_limited() {
         world.stranger(&format!("flood-{n}")).exchange_id(0).unwrap();
     }
     assert_eq!(world.inner().clients().records.len(), 3, "one confirmed, two not");
+}
+
+#[test]
+fn a_client_id_that_is_not_confirmed_within_a_lease_is_forgotten() {
+    let world = World::new();
+    let lease_ns = Config::default().lease.as_nanos() as u64;
+    for (after_ns, expected) in [(lease_ns, Ok(())), (lease_ns + 1, Err(Status::NFS4ERR_STALE_CLIENTID))] {
+        let mut peer = world.stranger(&format!("after {after_ns}"));
+        let (id, sequence, _) = peer.exchange_id(0).unwrap();
+        (peer.client_id, peer.now_ns) = (id, after_ns);
+        assert_eq!(peer.create_session(&peer.create_session_args(sequence)).map(|_| ()), expected);
+    }
 }

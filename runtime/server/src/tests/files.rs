@@ -110,6 +110,7 @@ fn files_live_as_long_as_a_name_or_an_open() {
     let file = Peer::put_fh(&handle);
     assert_eq!(peer.call(&[file, OpArgs::SaveFh, OpArgs::PutRootFh, link]).status(), Status::NFS4_OK);
     assert_eq!(peer.call(&[file, OpArgs::SaveFh, OpArgs::PutRootFh, link]).status(), Status::NFS4ERR_EXIST);
+    assert_eq!(rename(&mut peer, b"", b"missing", b"", b""), Status::NFS4ERR_INVAL);
     assert_eq!(rename(&mut peer, b"", b"f", b"", b"g"), Status::NFS4_OK);
     assert_eq!(names(&mut peer), ["f", "g"], "two names of one file");
     assert_eq!(write(&mut peer, &handle, stateid, 3, b"data"), Status::NFS4_OK);
