@@ -375,6 +375,10 @@ impl CallbackSlab {
         }
         let Some(mapped) = map_segment() else { return Grown::OutOfMemory };
         segment.store(mapped, Ordering::Release); // partner: the load in `get`
+        let full = pool.next_segment.checked_sub(self.shards.len()).map(|full| &self.segments[full]);
+        if let Some(full) = full {
+            make_huge(full.load(Ordering::Acquire));
+        }
         pool.entries = entries;
         pool.fresh = first..first + count;
         pool.next_segment += self.shards.len();
@@ -446,6 +450,24 @@ fn map_segment() -> Option<*mut CallbackEntry> {
 
 #[cfg(not(loom))]
 const SEGMENT_BYTES: usize = SEGMENT_ENTRIES as usize * size_of::<CallbackEntry>();
+
+/// Asks for one huge page for a segment whose entries have all been touched: with millions of them, finding a page in the
+/// page table otherwise costs as much as fetching the entry. A segment that is in use in part would take more memory than
+/// its entries do. A kernel that cannot (before 6.1, or for want of a free huge page) leaves everything as it is.
+#[cfg(not(loom))]
+fn make_huge(segment: *mut CallbackEntry) {
+    use std::ffi::{c_int, c_void};
+    /// madvise(2); rustix does not have it.
+    const MADV_COLLAPSE: c_int = 25;
+    unsafe extern "C" {
+        fn madvise(address: *mut c_void, bytes: usize, advice: c_int) -> c_int;
+    }
+    // SAFETY: the range is a mapping of ours as a whole; what its memory holds does not change.
+    let _ = unsafe { madvise(segment.cast(), SEGMENT_BYTES, MADV_COLLAPSE) };
+}
+
+#[cfg(loom)]
+fn make_huge(_: *mut CallbackEntry) {}
 
 /// Gives a segment back.
 ///
