@@ -1,16 +1,17 @@
 //! The bytes that everybody sends: CB_COMPOUND {CB_SEQUENCE, CB_RECALL...}, and the reply to it.
 //!
-//! A record is written once with the codec, and then copied and patched: the peers are not to lose for their codec.
-//! The swarm compares what it gets with the same record, so that nobody sends fewer or other bytes.
+//! The async clients write and read every field with the codec, as their author would, and as ringback does. The loops
+//! that are limits copy and patch a record that the codec has written once. The swarm compares what it gets with that
+//! record, so that nobody sends fewer or other bytes.
 
 use ringback::{Security, SessionConfig};
-use ringback_rpc::message::{AuthSys, CallHeader, OpaqueAuth, flavor};
+use ringback_rpc::message::{AuthSys, CallHeader, OpaqueAuth, ReplyHeader, flavor};
 use ringback_rpc::nfs4::callback::{
-    CB_COMPOUND, CallbackOp, CbArgs, CbCompoundArgs, CbRecallArgs, CbSequenceArgs, NFS_CB,
+    CB_COMPOUND, CallbackOp, CbArgs, CbCompoundArgs, CbCompoundRes, CbRecallArgs, CbRes, CbSequenceArgs, NFS_CB,
 };
 use ringback_rpc::nfs4::{FileHandle, List, SessionId, Stateid4};
 use ringback_rpc::record;
-use ringback_rpc::xdr::{self, Encode, Writer};
+use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 
 const PROGRAM: u32 = 0x4000_0000;
 const MACHINE_NAME: &[u8] = b"fileserver.example";
@@ -64,7 +65,7 @@ fn session_id(client: u32) -> SessionId {
 }
 
 /// Writes the arguments of a CB_RECALL: the client's delegation `number`.
-pub fn encode_recall(client: u32, number: u64, w: &mut Writer<'_>) -> xdr::Result<()> {
+fn encode_recall(client: u32, number: u64, w: &mut Writer<'_>) -> xdr::Result<()> {
     let mut other = [0; 12];
     other[..4].copy_from_slice(&client.to_be_bytes());
     other[4..].copy_from_slice(&number.to_be_bytes());
@@ -72,6 +73,50 @@ pub fn encode_recall(client: u32, number: u64, w: &mut Writer<'_>) -> xdr::Resul
     fh[..8].copy_from_slice(&number.to_be_bytes());
     let Some(fh) = FileHandle::new(&fh) else { unreachable!("32 bytes are no more than NFS4_FHSIZE") };
     CbRecallArgs { stateid: Stateid4 { seqid: 1, other }, truncate: false, fh }.encode(w)
+}
+
+/// Writes a whole call with the codec.
+pub fn encode_call(client: u32, called: &Called, number: u64, w: &mut Writer<'_>) -> xdr::Result<()> {
+    let mark = record::begin(w)?;
+    let Some(sys) = AuthSys::new(1, MACHINE_NAME, 0, 0, &[]) else { unreachable!("no groups are not too many") };
+    let mut body = [0; 64];
+    let mut body_writer = Writer::new(&mut body);
+    sys.encode(&mut body_writer)?;
+    let credential = OpaqueAuth { flavor: flavor::AUTH_SYS, body: body_writer.written() };
+    CallHeader {
+        xid: called.xid,
+        program: PROGRAM,
+        version: NFS_CB,
+        procedure: CB_COMPOUND,
+        credential,
+        verifier: OpaqueAuth::NONE,
+    }
+    .encode(w)?;
+    CbCompoundArgs { tag: b"", minor_version: 1, callback_ident: 0, count: 2 }.encode(w)?;
+    CbArgs::Sequence(CbSequenceArgs {
+        session_id: session_id(client),
+        sequence_id: called.sequence_id,
+        slot_id: called.slot,
+        highest_slot_id: called.highest,
+        cache_this: false,
+        referring_call_lists: List::default(),
+    })
+    .encode(w)?;
+    w.u32(CallbackOp::Recall as u32)?;
+    encode_recall(client, number, w)?;
+    record::end(w, mark)
+}
+
+/// Reads a reply (without its mark) with the codec: the xid, and whether all is fine.
+pub fn decode_reply(record: &[u8]) -> xdr::Result<(u32, bool)> {
+    let mut r = Reader::new(record);
+    let header = ReplyHeader::decode(&mut r)?;
+    let compound = CbCompoundRes::decode(&mut r)?;
+    let mut fine = compound.status.is_ok() && compound.count == 2;
+    for _ in 0..compound.count {
+        fine &= CbRes::decode(&mut r)?.status().is_ok();
+    }
+    Ok((header.xid, fine))
 }
 
 /// Calls of one session.
@@ -85,7 +130,7 @@ impl Template {
     pub fn new(client: u32) -> Template {
         let mut call = [0; CALL_BYTES];
         let mut w = Writer::new(&mut call);
-        let written = write_call(client, &mut w);
+        let written = encode_call(client, &Called::default(), 0, &mut w);
         assert!(written.is_ok() && w.left() == 0, "a call has {CALL_BYTES} bytes: {written:?}, {} left", w.left());
         Template { call }
     }
@@ -101,6 +146,16 @@ impl Template {
             call[RECALL + at..RECALL + at + 8].copy_from_slice(&number.to_be_bytes());
         }
         call
+    }
+
+    /// Writes the arguments of a CB_RECALL, as a file server does that has stateid and filehandle at hand.
+    pub fn encode_recall(&self, number: u64, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let mut args = [0; RECALL_BYTES - 4];
+        args.copy_from_slice(&self.call[RECALL + 4..]);
+        for at in [NUMBER_IN_STATEID, NUMBER_IN_FILE_HANDLE] {
+            args[at - 4..at + 4].copy_from_slice(&number.to_be_bytes());
+        }
+        w.raw(&args)
     }
 
     /// Reads a call, which must be this session's to the byte. `None`: it is not.
@@ -156,39 +211,8 @@ impl Template {
     }
 }
 
-fn write_call(client: u32, w: &mut Writer<'_>) -> xdr::Result<()> {
-    let mark = record::begin(w)?;
-    let Some(sys) = AuthSys::new(1, MACHINE_NAME, 0, 0, &[]) else { unreachable!("no groups are not too many") };
-    let mut body = [0; 64];
-    let mut body_writer = Writer::new(&mut body);
-    sys.encode(&mut body_writer)?;
-    let credential = OpaqueAuth { flavor: flavor::AUTH_SYS, body: body_writer.written() };
-    CallHeader {
-        xid: 0,
-        program: PROGRAM,
-        version: NFS_CB,
-        procedure: CB_COMPOUND,
-        credential,
-        verifier: OpaqueAuth::NONE,
-    }
-    .encode(w)?;
-    CbCompoundArgs { tag: b"", minor_version: 1, callback_ident: 0, count: 2 }.encode(w)?;
-    CbArgs::Sequence(CbSequenceArgs {
-        session_id: session_id(client),
-        sequence_id: 0,
-        slot_id: 0,
-        highest_slot_id: 0,
-        cache_this: false,
-        referring_call_lists: List::default(),
-    })
-    .encode(w)?;
-    w.u32(CallbackOp::Recall as u32)?;
-    encode_recall(client, 0, w)?;
-    record::end(w, mark)
-}
-
 /// A call, as the swarm sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Called {
     /// Its xid.
     pub xid: u32,
@@ -227,9 +251,7 @@ fn get(bytes: &[u8], at: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringback_rpc::message::ReplyHeader;
-    use ringback_rpc::nfs4::callback::{CbCompoundRes, CbRes, CbSequenceRes};
-    use ringback_rpc::xdr::{Decode, Reader};
+    use ringback_rpc::nfs4::callback::CbSequenceRes;
 
     #[test]
     fn a_patched_call_is_what_the_codec_reads() {
@@ -243,6 +265,13 @@ mod tests {
         let Ok(CbArgs::Recall(recall)) = CbArgs::decode(&mut r) else { panic!("CB_RECALL") };
         assert_eq!(recall.stateid.other[4..], 77_u64.to_be_bytes());
         r.finish("the call").unwrap();
+        let mut space = [0; CALL_BYTES];
+        let called = Called { xid: 0xabcd, slot: 3, sequence_id: 9, highest: 5, recalls: 1 };
+        encode_call(7, &called, 77, &mut Writer::new(&mut space)).unwrap();
+        assert_eq!(space, call);
+        let mut w = Writer::new(&mut space);
+        Template::new(7).encode_recall(77, &mut w).unwrap();
+        assert_eq!(w.written(), &call[RECALL + 4..]);
     }
 
     #[test]
@@ -286,8 +315,8 @@ mod tests {
         r.finish("the reply").unwrap();
         out.clear();
         Template::new(7).reply(&Called { recalls: 1, ..called }, 31, &mut out);
-        assert_eq!(settled(&out), Some(1));
-        out[31] = 1;
-        assert_eq!(settled(&out), None, "NFS4ERR_PERM");
+        assert_eq!((settled(&out), decode_reply(&out[record::MARK_BYTES..])), (Some(1), Ok((1, true))));
+        out[RESULTS + RESULT_BYTES - 1] = 1;
+        assert_eq!((settled(&out), decode_reply(&out[record::MARK_BYTES..])), (None, Ok((1, false))), "NFS4ERR_PERM");
     }
 }

@@ -1,8 +1,10 @@
 //! The callback client that an author writes on an async runtime: a semaphore for the session slots, a map from xid to
 //! the oneshot of whoever waits, and a channel to the task that writes.
 
-use super::super::wire::{self, Template};
+use super::super::wire::{self, CALL_BYTES, Called};
 use super::Gauge;
+use ringback_rpc::record::MARK_BYTES;
+use ringback_rpc::xdr::Writer;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +13,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// One client, and the session on its connection.
 pub struct Client {
-    template: Template,
+    index: u32,
     permits: Semaphore,
     session: Mutex<Session>,
     /// Who waits for which reply.
@@ -34,7 +36,7 @@ impl Client {
         let (records, to_write) = unbounded_channel();
         let session = Session { free: (0..slots).rev().collect(), sequence: vec![0; slots as usize], xid: 0 };
         let client = Client {
-            template: Template::new(index),
+            index,
             permits: Semaphore::new(slots as usize),
             session: Mutex::new(session),
             waiting: Mutex::default(),
@@ -63,8 +65,11 @@ impl Client {
         session.xid = session.xid.wrapping_add(1);
         let sequence = &mut session.sequence[slot as usize];
         *sequence = sequence.wrapping_add(1);
-        let (sequence, highest) = (*sequence, session.sequence.len() as u32 - 1);
-        Some((slot, session.xid, self.template.call(session.xid, slot, sequence, highest, number).to_vec()))
+        let (sequence_id, highest) = (*sequence, session.sequence.len() as u32 - 1);
+        let called = Called { xid: session.xid, slot, sequence_id, highest, recalls: 1 };
+        let mut record = vec![0; CALL_BYTES];
+        wire::encode_call(self.index, &called, number, &mut Writer::new(&mut record)).ok()?;
+        Some((slot, called.xid, record))
     }
 
     /// Takes the replies out of what has been read, and leaves what is no whole record yet.
@@ -72,11 +77,11 @@ impl Client {
         let mut rest = &input[..];
         while let Some(record) = wire::record_bytes(rest).and_then(|len| rest.get(..len)) {
             rest = &rest[record.len()..];
-            let settled = wire::settled(record);
-            let xid = settled.or_else(|| Some(u32::from_be_bytes(*record.get(4..8)?.first_chunk()?)));
-            if let Some(reply) = xid.and_then(|xid| lock(&self.waiting).remove(&xid)) {
+            // What cannot be read leaves its callback without an answer, which the counts show.
+            let Ok((xid, fine)) = wire::decode_reply(&record[MARK_BYTES..]) else { continue };
+            if let Some(reply) = lock(&self.waiting).remove(&xid) {
                 // Whoever does not wait any more need not know.
-                let _ = reply.send(settled.is_some());
+                let _ = reply.send(fine);
             }
         }
         let done = input.len() - rest.len();

@@ -2,7 +2,8 @@
 
 use super::super::child::Child;
 use super::super::job::{Figure, Load, Sample, Subject};
-use super::super::{swarm, wire};
+use super::super::swarm;
+use super::super::wire::{self, Template};
 use super::{END_MAX, Gauge, Swarm, ringback as runtime, tokio_net};
 use hdrhistogram::Histogram;
 use ringback::{Call, CallbackKey, CallbackOp, Done, ForeChannel, Hooks, Outcome, Run, Runtime, TryRun};
@@ -129,11 +130,11 @@ impl Asker {
     }
 }
 
-struct Ringer(Arc<Bell>);
+struct Ringer(Arc<Bell>, Template);
 
 impl Hooks for Ringer {
     fn encode(&self, run: &Run, args: &mut xdr::Writer<'_>) -> xdr::Result<()> {
-        wire::encode_recall(0, run.cookie, args)
+        self.1.encode_recall(run.cookie, args)
     }
 
     fn done(&self, _: &Run, outcome: &Outcome<'_>) -> Done {
@@ -151,7 +152,7 @@ impl ForeChannel for NoCalls {
 fn ringback(subject: Subject, socket: TcpStream, bell: Arc<Bell>) -> Result<Asker, String> {
     let runtime = runtime::builder(subject)
         .reactors(1)
-        .build(Arc::new(Ringer(bell)), Arc::new(NoCalls))
+        .build(Arc::new(Ringer(bell, Template::new(0))), Arc::new(NoCalls))
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
     let client = runtime::register(&runtime, socket, wire::session_config(0, 1, 2))
         .map_err(|e| format!("the client cannot be registered: {e}"))?;

@@ -1,13 +1,13 @@
 //! ringback itself, as an embedder drives it.
 
 use super::super::job::{Load, Subject, Submit};
-use super::super::wire;
+use super::super::wire::{self, Template};
 use super::{Gauge, Sender};
 use ringback::{
     Backend, Builder, Call, CallbackKey, CallbackOp, Done, ForeChannel, Hooks, Outcome, Run, Runtime, TryRun,
 };
 use ringback_rpc::nfs4::Status;
-use ringback_rpc::xdr;
+use ringback_rpc::xdr::{self, XdrError, XdrErrorKind};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -18,6 +18,7 @@ const DELEGATIONS_PER_OUTSTANDING: u32 = 2;
 
 /// One client's delegations.
 struct Client {
+    template: Template,
     keys: Vec<CallbackKey>,
     /// The next to be recalled.
     next: AtomicUsize,
@@ -36,13 +37,17 @@ struct Embedder {
     submitter: OnceLock<Thread>,
 }
 
+/// A callback is encoded before its client is known, which does not happen.
+const UNKNOWN: XdrError = XdrError { what: "the embedder's clients", offset: 0, kind: XdrErrorKind::EncoderFailed };
+
 fn cookie(client: usize, number: usize) -> u64 {
     (client as u64) << 32 | number as u64
 }
 
 impl Hooks for Embedder {
     fn encode(&self, run: &Run, args: &mut xdr::Writer<'_>) -> xdr::Result<()> {
-        wire::encode_recall((run.cookie >> 32) as u32, run.cookie & u64::from(u32::MAX), args)
+        let client = &self.clients.get().ok_or(UNKNOWN)?[(run.cookie >> 32) as usize];
+        client.template.encode_recall(run.cookie & u64::from(u32::MAX), args)
     }
 
     fn done(&self, _: &Run, outcome: &Outcome<'_>) -> Done {
@@ -156,8 +161,12 @@ fn clients(runtime: &Runtime, load: &Load, sockets: Vec<TcpStream>, delegations:
         let config = wire::session_config(index as u32, load.slots, load.operations);
         ids.push(register(runtime, socket, config).map_err(|e| format!("a client cannot be registered: {e}"))?);
     }
-    let mut clients: Vec<Client> =
-        ids.iter().map(|_| Client { keys: Vec::with_capacity(delegations), next: AtomicUsize::new(0) }).collect();
+    let client = |index| Client {
+        template: Template::new(index),
+        keys: Vec::with_capacity(delegations),
+        next: AtomicUsize::new(0),
+    };
+    let mut clients: Vec<Client> = (0..ids.len() as u32).map(client).collect();
     // As they come in a file server: one client's are not next to each other.
     for number in 0..delegations {
         for (index, client) in clients.iter_mut().enumerate() {
