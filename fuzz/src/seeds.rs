@@ -2,6 +2,7 @@
 //! wrong in the ways that matter. `cargo run -p ringback-fuzz --example seeds` writes them to `fuzz/corpus`; inputs that a
 //! fuzzer finds are committed beside them.
 
+mod backchannel;
 mod callback;
 mod files;
 mod fore;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Seed> {
     fore::seeds(&mut seeds);
     files::seeds(&mut seeds);
     server::seeds(&mut seeds);
+    backchannel::seeds(&mut seeds);
     seeds
 }
 

@@ -22,6 +22,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("callback_results", callback_results),
     ("fore", fore),
     ("server", crate::server::server),
+    ("backchannel", crate::backchannel::backchannel),
 ];
 
 /// Longest record that [`record()`] allows: short, so that the limit is met often.
