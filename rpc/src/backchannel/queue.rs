@@ -95,7 +95,7 @@ impl Queue {
 
 /// The runs that wait to be sent, by class; within a class, those that were sent before apart from the fresh ones, and
 /// the two take turns. Each of the six is in the order of the runs' start, or nearly so: that is why their deadlines
-/// are looked at only at the heads. A run that stands behind a younger one ends late, by the difference of their ages.
+/// are looked at only at the heads. A run that stands behind a younger one ends late: when that one does, at the latest.
 #[derive(Debug)]
 pub(super) struct Classes {
     fresh: [Queue; Class::COUNT],
@@ -142,14 +142,15 @@ impl Classes {
         self.len += 1;
     }
 
-    /// Puts a run back. `first`: ahead of all others of its class.
-    pub fn push_again<H: Host>(&mut self, token: Token, deadline_ns: u64, first: bool, host: &mut H) {
+    /// Puts a run back: ahead of all others of its class that were put back, or behind them if the first of those is
+    /// older. Younger runs that come one after the other can so not keep an old one from the head for ever.
+    pub fn push_again<H: Host>(&mut self, token: Token, deadline_ns: u64, host: &mut H) {
         self.deadline_bound_ns = self.deadline_bound_ns.min(deadline_ns);
         let queue = &mut self.again[Class::of(host.op(token)) as usize];
-        if first {
-            queue.push_front(token, host)
-        } else {
+        if queue.head().is_some_and(|head| host.started_ns(head) < host.started_ns(token)) {
             queue.push_back(token, host)
+        } else {
+            queue.push_front(token, host)
         }
         self.len += 1;
     }

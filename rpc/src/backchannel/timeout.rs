@@ -80,7 +80,7 @@ impl Backchannel {
             if deadline_ns <= now_ns {
                 self.time_out_queued(token, host);
             } else {
-                self.queues.push_again(token, deadline_ns, false, host);
+                self.queues.push_again(token, deadline_ns, host);
             }
         }
         for session in self.sessions.iter_mut().flatten() {
@@ -272,7 +272,7 @@ impl Backchannel {
     pub(super) fn requeue<H: Host>(&mut self, now_ns: u64, token: Token, why: Requeue, host: &mut H) {
         if self.put_back(now_ns, token, why, host) {
             let deadline_ns = self.deadline_ns(token, host);
-            self.queues.push_again(token, deadline_ns, true, host);
+            self.queues.push_again(token, deadline_ns, host);
         }
     }
 

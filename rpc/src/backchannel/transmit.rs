@@ -289,7 +289,7 @@ impl Backchannel {
         let deadline_ns = self.deadline_ns(token, host);
         match &mut self.sessions[session] {
             Some(session) if host.op(token) == CallbackOp::RecallSlot => session.own.push_front(token, host),
-            _ => self.queues.push_again(token, deadline_ns, true, host),
+            _ => self.queues.push_again(token, deadline_ns, host),
         }
     }
 

@@ -26,6 +26,26 @@ fn queued_runs_end_by_their_deadline() {
 }
 
 #[test]
+fn a_run_that_is_put_back_does_not_hide_an_older_one() {
+    let mut w = World::new(1);
+    let old = w.recall();
+    for _ in 0..2 {
+        let sent = w.send();
+        w.answer(&sent, &sent.op_status(Status::NFS4ERR_DELAY, 1));
+        w.pass(S);
+    }
+    w.pass(78 * S);
+    let young = w.recall();
+    let sent = w.send();
+    assert_eq!(sent.token(), young, "it is the turn of those that were not sent before");
+    w.answer(&sent, &sent.sequence_status(Status::NFS4ERR_BADSLOT));
+    w.disconnect(C1);
+    w.pass(10 * S);
+    assert_eq!(w.ended(old), [Ended::Other(Outcome::TimedOut { sent: true })]);
+    assert_eq!(w.ended(young), []);
+}
+
+#[test]
 fn an_expired_run_is_not_sent() {
     let mut w = World::new(1);
     w.disconnect(C1);
