@@ -10,7 +10,7 @@ const SEEDS_TIME: Duration = Duration::from_secs(8);
 const PLANTED_SEEDS_MAX: u64 = 400;
 
 fn failures(seed: u64, plant: Plant) -> Vec<sim::Failure> {
-    sim::run(seed, &Options { trace: false, plant }).failures
+    sim::run(seed, &Options { plant, ..Options::default() }).failures
 }
 
 #[test]

@@ -2,9 +2,13 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use ringback_fuzz::sim::{self, Options, Plant};
+use ringback_fuzz::sim::{self, Options, Report};
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Simulates a server that links ringback, its network and its clients, and checks that every callback ends exactly
 /// once, whatever happens. Everything that happens follows from the seed.
@@ -14,55 +18,100 @@ struct Arguments {
     /// The first seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// How many seeds to play, one after the other
+    /// How many seeds to play
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Print everything that happens, on stderr
+    /// Callbacks to run in each simulation, where they can run [default: as the seed says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    callbacks: Option<u64>,
+    /// Simulations played at the same time [default: the processors there are]
+    #[arg(long, short, value_name = "J", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: Option<u64>,
+    /// Print everything that happens, on stderr; one simulation at a time
     #[arg(long)]
     trace: bool,
 }
 
-/// Seconds between two lines that say how far it is.
-const PROGRESS_SECONDS: u64 = 5;
+/// Time between two looks at how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// What became of all simulations so far.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    failed: u64,
+    report: Report,
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Some(end) = arguments.seed.checked_add(arguments.seeds - 1) else {
+    if arguments.seed.checked_add(arguments.seeds - 1).is_none() {
         eprintln!("error: seeds are numbers of 64 bits: {} from {} on is too many", arguments.seeds, arguments.seed);
         return ExitCode::from(2);
-    };
+    }
     sim::keep_panics_quiet();
-    let options = Options { trace: arguments.trace, plant: Plant::Nothing };
     let begin = Instant::now();
-    let (mut failed, mut runs, mut records, mut turns, mut simulated_s) = (0u64, 0, 0, 0, 0.0);
-    let mut told = 0;
-    for seed in arguments.seed..=end {
-        let report = sim::run(seed, &options);
-        runs += report.runs;
-        records += report.records;
-        turns += report.turns;
-        simulated_s += report.simulated_ns as f64 / 1e9;
-        if !report.failures.is_empty() {
-            failed += 1;
-            eprintln!("seed {seed} failed: cargo run --release --bin sim -- --seed {seed} --trace");
-            for failure in &report.failures {
-                eprintln!("    {failure}");
+    let totals = play(&arguments);
+    let (report, seconds) = (&totals.report, begin.elapsed().as_secs_f64());
+    println!(
+        "{} callback runs, {} records, {} turns, {} simulated seconds in {seconds:.1} s",
+        report.runs,
+        report.records,
+        report.turns,
+        report.simulated_ns / 1_000_000_000
+    );
+    println!("{} seeds, {} failed", totals.seeds, totals.failed);
+    if totals.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Plays the seeds, each job the next one that nobody has played.
+fn play(arguments: &Arguments) -> Totals {
+    let options = Options { trace: arguments.trace, callbacks: arguments.callbacks.unwrap_or(0), ..Options::default() };
+    let processors = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let jobs = if arguments.trace { 1 } else { arguments.jobs.unwrap_or(processors).min(arguments.seeds) };
+    let next = AtomicU64::new(0);
+    let (sender, reports) = mpsc::channel();
+    let mut totals = Totals::default();
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (next, sender, options) = (&next, sender.clone(), &options);
+            scope.spawn(move || {
+                while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|at| *at < arguments.seeds) {
+                    let seed = arguments.seed + seed;
+                    // Nobody listens any more only when the program ends.
+                    let _ = sender.send((seed, sim::run(seed, options)));
+                }
+            });
+        }
+        drop(sender);
+        let mut told = Instant::now();
+        for (seed, report) in reports {
+            totals.add(seed, &report, arguments);
+            if stderr().is_terminal() && told.elapsed() > PROGRESS {
+                told = Instant::now();
+                let (seeds, failed, runs) = (totals.seeds, totals.failed, totals.report.runs);
+                eprint!("\r{seeds} of {} seeds, {failed} failed, {runs} callback runs ", arguments.seeds);
             }
         }
-        let seconds = begin.elapsed().as_secs();
-        if seconds / PROGRESS_SECONDS > told {
-            told = seconds / PROGRESS_SECONDS;
-            eprintln!(
-                "{} of {} seeds, {failed} failed, {runs} callback runs",
-                seed - arguments.seed + 1,
-                arguments.seeds
-            );
+    });
+    if stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+    totals
+}
+
+impl Totals {
+    fn add(&mut self, seed: u64, report: &Report, arguments: &Arguments) {
+        self.seeds += 1;
+        self.report.add(report);
+        if report.failures.is_empty() {
+            return;
+        }
+        self.failed += 1;
+        let callbacks = arguments.callbacks.map_or_else(String::new, |callbacks| format!(" --callbacks {callbacks}"));
+        eprintln!("seed {seed} failed: cargo run --release --bin sim -- --seed {seed}{callbacks} --trace");
+        for failure in &report.failures {
+            eprintln!("    {failure}");
         }
     }
-    eprintln!(
-        "{runs} callback runs, {records} records, {turns} turns, {simulated_s:.0} simulated seconds in {:.1} s",
-        begin.elapsed().as_secs_f64()
-    );
-    println!("{} seeds, {failed} failed", arguments.seeds);
-    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

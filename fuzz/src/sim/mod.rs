@@ -49,11 +49,13 @@ pub struct Options {
     pub trace: bool,
     /// A fault on purpose.
     pub plant: Plant,
+    /// How many callbacks are to run, where they can; 0: as the seed says.
+    pub callbacks: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { trace: false, plant: Plant::Nothing }
+        Options { trace: false, plant: Plant::Nothing, callbacks: 0 }
     }
 }
 
@@ -74,12 +76,22 @@ pub struct Report {
     pub digest: u64,
 }
 
+impl Report {
+    /// Adds what was counted in another simulation.
+    pub fn add(&mut self, other: &Report) {
+        self.runs += other.runs;
+        self.records += other.records;
+        self.turns += other.turns;
+        self.simulated_ns += other.simulated_ns;
+    }
+}
+
 /// Plays the simulation of a seed.
 pub fn run(seed: u64, options: &Options) -> Report {
     let journal: Rc<RefCell<Option<Journal>>> = Rc::default();
     let kept = Rc::clone(&journal);
     let played = panic::catch_unwind(AssertUnwindSafe(|| {
-        let world = World::new(seed, options.plant, |now_ns| {
+        let world = World::new(seed, options, |now_ns| {
             let journal = Journal::new(now_ns, options.trace);
             *kept.borrow_mut() = Some(journal.clone());
             journal

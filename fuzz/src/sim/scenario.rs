@@ -50,7 +50,21 @@ pub(crate) struct Scenario {
     pub drain_patience_ns: u64,
 }
 
+/// Actions for each callback that is to run at least: not every one of them runs a callback.
+const ACTIONS_PER_CALLBACK: u64 = 4;
+
 impl Scenario {
+    /// The same for longer, until so many callbacks have run; where hardly any can run, not until then.
+    pub(crate) fn prolong(&mut self, callbacks: u64) {
+        self.runs_max = self.runs_max.max(callbacks);
+        self.actions_max = self.actions_max.max(callbacks.saturating_mul(ACTIONS_PER_CALLBACK));
+        for (weight, (action, usual)) in self.weights.iter_mut().zip(Action::ALL) {
+            if matches!(action, Action::Run | Action::Insert) {
+                *weight = usual.max(*weight);
+            }
+        }
+    }
+
     pub(crate) fn draw(choices: &mut Choices) -> Scenario {
         let lease_ns = choices.pick(&[1, 2, 5, 20, 90]) * S;
         let run_deadline_ns = choices.pick(&[lease_ns / 4, lease_ns, lease_ns, 3 * lease_ns]);

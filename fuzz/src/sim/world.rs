@@ -1,5 +1,6 @@
 //! The world of one simulation: reactors, clients and lines, stepped one at a time in one thread on a virtual clock.
 
+use super::Options;
 use super::choices::Choices;
 use super::client::behaviour::Behaviour;
 use super::client::{Client, Deeds};
@@ -85,9 +86,13 @@ pub(crate) struct World {
 
 impl World {
     /// The world of a seed. `None`: the settings were refused, which is a failure.
-    pub(crate) fn new(seed: u64, plant: Plant, journal: impl FnOnce(u64) -> Journal) -> Option<World> {
+    pub(crate) fn new(seed: u64, options: &Options, journal: impl FnOnce(u64) -> Journal) -> Option<World> {
+        let plant = options.plant;
         let mut choices = Choices::new(seed);
-        let scenario = Scenario::draw(&mut choices);
+        let mut scenario = Scenario::draw(&mut choices);
+        if options.callbacks > 0 {
+            scenario.prolong(options.callbacks);
+        }
         let journal = journal(scenario.start_ns);
         journal.trace(|| format!("seed {seed}: {scenario:?}"));
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
