@@ -286,7 +286,9 @@ impl Client {
         self.journal.note(
             || {
                 let (id, slot) = (call.sequence.sequence_id, call.sequence.slot_id);
-                format!("client {}: line {line}: slot {slot} id {id} {:?}: {answer:?}", self.index, call.ops)
+                let session = u32::from_be_bytes([8, 9, 10, 11].map(|at| call.session()[at]));
+                let call = format!("session {session} slot {slot} id {id} {:?}", call.ops);
+                format!("client {}: line {line}: {call}: {answer:?}", self.index)
             },
             u64::from(call.header.xid),
         );
