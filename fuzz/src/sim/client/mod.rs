@@ -485,6 +485,8 @@ impl Client {
             (Lie::Flip(at), _) => {
                 // Not in the mark: that would be noise.
                 let at = 32 + at % ((bytes.len() as u64 - 4) * 8);
+                // Nor in what makes it a call, which is for the fore channel.
+                let at = if at == TYPE_BIT { at + 1 } else { at };
                 bytes[at as usize / 8] ^= 1 << (at % 8);
                 bytes
             }
@@ -494,6 +496,9 @@ impl Client {
         }
     }
 }
+
+/// Behind mark and xid, the bit of msg_type that tells a reply from a call (RFC 5531 section 9).
+const TYPE_BIT: u64 = 8 * 11;
 
 /// The answer to operations that the Linux client does not know, even as a repetition.
 fn unsupported(op: CallbackOp) -> Option<Status> {
