@@ -76,7 +76,13 @@ impl Reference {
         }
         let recalls = matches!(callback.op, CallbackOp::Recall | CallbackOp::LayoutRecall);
         if recalls && !callback.dying {
-            callback.owed_ns.get_or_insert(self.journal.now_ns() + self.return_deadline_ns);
+            let owed_ns = self.journal.now_ns() + self.return_deadline_ns;
+            if callback.owed_ns.is_none() {
+                (callback.owed_ns, callback.owed_surely) = (Some(owed_ns), false);
+            }
+            if !callback.owed_surely {
+                callback.owed_last_ns = owed_ns;
+            }
         }
         if callback.encoded.last().is_none_or(|(run, _)| *run != callback.runs) {
             callback.encoded.push((callback.runs, self.turn));
