@@ -2,7 +2,7 @@
 //! each answer held against the reference model.
 
 use super::journal::{Journal, Rule};
-use super::plant::Planted;
+use super::plant::{Plant, Planted};
 use super::reference::Reference;
 use super::waiters::Waiters;
 use ringback::{
@@ -48,10 +48,11 @@ enum Wish {
 }
 
 impl Embedder {
-    pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, planted: Planted) -> Self {
+    pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, plant: Plant) -> Self {
         let (runtime, refused, starved) = Default::default();
         let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
-        let waiters = Mutex::new(Waiters::new(journal.clone()));
+        let waiters = Mutex::new(Waiters::new(journal.clone(), plant == Plant::MuffleWaiter));
+        let planted = Planted::new(plant);
         Embedder { waiters, journal, reference, runtime, manners, planted, refused, starved }
     }
 
@@ -83,7 +84,10 @@ impl Embedder {
             let reference = self.reference();
             (reference.callbacks[cookie].key, reference.expect_try_run(cookie))
         };
-        let answer = runtime.try_run(key);
+        let mut answer = runtime.try_run(key);
+        if answer == TryRun::Submitted && self.planted.strikes(Plant::TwistAnswer) {
+            answer = TryRun::Coalesced;
+        }
         self.journal.note(|| format!("try_run of callback {cookie}: {answer:?}"), cookie as u64);
         self.reference().tried(cookie, expected, answer);
     }
@@ -229,7 +233,10 @@ impl Hooks for Embedder {
 
     fn prepare(&self, run: &Run) -> Prepare {
         let refuse = self.reference().choices.per_mille(self.manners().refuse);
-        self.reference().prepare(run, refuse);
+        if !self.planted.strikes(Plant::SwallowPrepare) {
+            self.reference().prepare(run, refuse);
+        }
+        assert!(!self.planted.strikes(Plant::PanicInHook), "planted");
         self.meddle(Some(run));
         if refuse { Prepare::Refuse } else { Prepare::Send }
     }
@@ -247,8 +254,9 @@ impl Hooks for Embedder {
     }
 
     fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
-        if !self.planted.swallows_done() {
-            self.reference().done(run, outcome);
+        let told = if self.planted.strikes(Plant::TwistOutcome) { &Outcome::Refused } else { outcome };
+        if !self.planted.strikes(Plant::SwallowDone) {
+            self.reference().done(run, told);
         }
         self.meddle(Some(run));
         let again_ns = {
@@ -261,7 +269,7 @@ impl Hooks for Embedder {
     }
 
     fn release(&self, run: &Run) {
-        if self.planted.swallows_release() {
+        if self.planted.strikes(Plant::SwallowRelease) {
             return;
         }
         self.reference().release(run);
@@ -280,7 +288,14 @@ impl Hooks for Embedder {
             Event::SessionRefused { session, .. } => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);
             }
-            Event::ReturnOverdue { key, cookie, .. } => self.reference().overdue(*key, *cookie),
+            Event::Panicked { .. } => self.journal.fail(Rule::Panic, format!("{event:?}")),
+            Event::ReturnOverdue { .. } if self.planted.strikes(Plant::SwallowOverdue) => {}
+            Event::ReturnOverdue { key, cookie, .. } => {
+                self.reference().overdue(*key, *cookie);
+                if self.planted.strikes(Plant::RepeatOverdue) {
+                    self.reference().overdue(*key, *cookie);
+                }
+            }
             _ => {}
         }
         self.meddle(None);

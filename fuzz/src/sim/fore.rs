@@ -2,6 +2,7 @@
 
 use super::choices::Choices;
 use super::journal::{Journal, Rule};
+use super::plant::{Plant, Planted};
 use ringback::{Call, CallToken, ConnectionId, ForeChannel, Runtime, SessionKey};
 use ringback_rpc::message::{CallHeader, OpaqueAuth, ReplyHeader};
 use ringback_rpc::record;
@@ -118,6 +119,7 @@ pub(crate) struct Fore {
     runtime: Mutex<Option<Runtime>>,
     /// Sessions by the number that a client names them with.
     sessions: Mutex<HashMap<u32, SessionKey>>,
+    planted: Planted,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -125,9 +127,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fore {
-    pub(crate) fn new(journal: Journal) -> Self {
+    pub(crate) fn new(journal: Journal, plant: Plant) -> Self {
+        let planted = Planted::new(plant);
         let (deferred, prompt, runtime, sessions) = Default::default();
-        Fore { journal, deferred, prompt, runtime, sessions }
+        Fore { journal, deferred, prompt, runtime, sessions, planted }
     }
 
     pub(crate) fn set_runtime(&self, runtime: Option<Runtime>) {
@@ -199,6 +202,8 @@ impl ForeChannel for Fore {
         let (token, record) = call.defer();
         let same = Question::of_call(&record) == Some(question);
         self.journal.check(Rule::Fore, same, || format!("a deferred call is not what it was: {record:02x?}"));
+        let swapped = self.planted.strikes(Plant::SwapAnswer);
+        let question = Question { xid: question.xid ^ u32::from(swapped), ..question };
         lock(&self.deferred).push((token, question));
     }
 

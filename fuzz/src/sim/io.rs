@@ -187,6 +187,10 @@ impl Io for SimIo {
         if self.tamper.keeps_buffer() {
             return;
         }
+        assert!(!self.tamper.panics(), "planted");
+        if self.tamper.recycles_twice() {
+            self.buffers[usize::from(buf.id())] = None;
+        }
         let lent = self.buffers.get_mut(usize::from(buf.id())).and_then(Option::take);
         self.journal.check(Rule::Seam, lent.is_some(), || format!("{buf:?} was recycled and not lent out"));
     }

@@ -49,6 +49,32 @@ pub enum Rule {
     Panic,
 }
 
+impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 20] = [
+        Rule::OneOwner,
+        Rule::OneCompletion,
+        Rule::HookOrder,
+        Rule::Answer,
+        Rule::InFlight,
+        Rule::Outcome,
+        Rule::Deadline,
+        Rule::Slots,
+        Rule::Stale,
+        Rule::SameBytes,
+        Rule::SequenceIds,
+        Rule::Wire,
+        Rule::BoundedWork,
+        Rule::Ends,
+        Rule::Leak,
+        Rule::Seam,
+        Rule::Waiters,
+        Rule::Fore,
+        Rule::Overdue,
+        Rule::Panic,
+    ];
+}
+
 /// Something that must not happen, and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

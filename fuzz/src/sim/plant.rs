@@ -32,6 +32,39 @@ pub enum Plant {
     HideAbandoned,
     /// A receive buffer is not given back.
     KeepBuffer,
+    /// A receive buffer is given back twice.
+    RecycleTwice,
+    /// The hooks of a run are called on another reactor.
+    StrayReactor,
+    /// A `prepare` gets lost.
+    SwallowPrepare,
+    /// `try_run` answers that a run which it began is an older one.
+    TwistAnswer,
+    /// A run ends as one that `prepare` refused.
+    TwistOutcome,
+    /// The runtime takes a run deadline for eight times as long.
+    StretchDeadline,
+    /// A call asks the client to cache its answer.
+    CacheThis,
+    /// Who waits for a run is not woken.
+    MuffleWaiter,
+    /// A fore-channel call gets the answer to another one.
+    SwapAnswer,
+    /// A recall is told as overdue twice.
+    RepeatOverdue,
+    /// A recall that is overdue is not told.
+    SwallowOverdue,
+    /// A hook panics, which the runtime contains.
+    PanicInHook,
+    /// A reactor panics.
+    PanicInReactor,
+}
+
+impl Plant {
+    /// What a run deadline is multiplied by.
+    pub(crate) fn stretch(self) -> u64 {
+        if self == Plant::StretchDeadline { 8 } else { 1 }
+    }
 }
 
 /// The first of these many chances is taken.
@@ -49,16 +82,9 @@ impl Planted {
         Planted { plant, chances: AtomicU64::new(0) }
     }
 
-    fn strikes(&self, plant: Plant) -> bool {
+    /// Whether this is the chance that the plant takes.
+    pub(crate) fn strikes(&self, plant: Plant) -> bool {
         self.plant == plant && self.chances.fetch_add(1, Relaxed) + 1 == CHANCE
-    }
-
-    pub(crate) fn swallows_release(&self) -> bool {
-        self.strikes(Plant::SwallowRelease)
-    }
-
-    pub(crate) fn swallows_done(&self) -> bool {
-        self.strikes(Plant::SwallowDone)
     }
 }
 
@@ -79,7 +105,8 @@ impl Tamper {
 
     /// What the network gets instead of the buffer.
     pub(crate) fn tamper(&mut self, buf: SendBuf) -> SendBuf {
-        let wire = matches!(self.plant, Plant::SkipSequenceId | Plant::AlterResend | Plant::OldProgram);
+        use Plant::*;
+        let wire = matches!(self.plant, SkipSequenceId | AlterResend | OldProgram | CacheThis);
         if !wire || self.done {
             return buf;
         }
@@ -109,6 +136,8 @@ impl Tamper {
                 let cookie_at = at + 4 * 6;
                 record[cookie_at + 11] ^= 1;
             }
+            // csa_cachethis comes three words behind csa_sequenceid.
+            Plant::CacheThis if self.strikes() => record[at + 15] = 1,
             Plant::OldProgram => {
                 let first = *self.programs.entry(session).or_insert(program);
                 if first != program && self.strikes() {
@@ -122,6 +151,16 @@ impl Tamper {
     /// A receive buffer is not given back.
     pub(crate) fn keeps_buffer(&mut self) -> bool {
         self.plant == Plant::KeepBuffer && !self.done && self.strikes()
+    }
+
+    /// The reactor does not survive the giving back of a receive buffer.
+    pub(crate) fn panics(&mut self) -> bool {
+        self.plant == Plant::PanicInReactor && !self.done && self.strikes()
+    }
+
+    /// A receive buffer is given back twice.
+    pub(crate) fn recycles_twice(&mut self) -> bool {
+        self.plant == Plant::RecycleTwice && !self.done && self.strikes()
     }
 
     fn strikes(&mut self) -> bool {

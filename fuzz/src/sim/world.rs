@@ -9,7 +9,7 @@ use super::fore::{Fore, Question};
 use super::io::{Bell, SimIo};
 use super::journal::{Journal, Rule};
 use super::net::{Faults, LineId, Net};
-use super::plant::{Plant, Planted};
+use super::plant::Plant;
 use super::reference::Reference;
 use super::scenario::Scenario;
 use super::transport::Carrier;
@@ -98,7 +98,7 @@ impl World {
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
         let net = Rc::new(RefCell::new(net));
         let reference = Reference::new(journal.clone(), &scenario, choices.fork());
-        let embedder = Embedder::new(journal.clone(), reference, scenario.manners, Planted::new(plant));
+        let embedder = Embedder::new(journal.clone(), reference, scenario.manners, plant);
         let embedder = Arc::new(embedder);
         let mut bells = Vec::new();
         let mut ios = Vec::new();
@@ -111,8 +111,9 @@ impl World {
         let fed = Arc::new(AtomicBool::new(false));
         let gate = gate(&mut choices, &scenario, &embedder, &fed);
         let hooks = Arc::clone(&embedder);
-        let fore = Arc::new(Fore::new(journal.clone()));
-        let mut simulation = match Simulation::new(builder(&scenario), gate, hooks, Arc::clone(&fore) as _, ios) {
+        let fore = Arc::new(Fore::new(journal.clone(), plant));
+        let mut simulation = match Simulation::new(builder(&scenario, plant), gate, hooks, Arc::clone(&fore) as _, ios)
+        {
             Ok(simulation) => simulation,
             Err(e) => {
                 journal.fail(Rule::Answer, format!("{e}: {scenario:?}"));
@@ -269,7 +270,8 @@ impl World {
         self.work.begins(at, wait, due, desk.bell.is_rung());
         {
             let mut reference = self.embedder.reference();
-            (reference.turning, reference.turn) = (Some(at), self.turns);
+            let stray = usize::from(self.plant == Plant::StrayReactor);
+            (reference.turning, reference.turn) = (Some(at + stray), self.turns);
         }
         let result = desk.handle.turn(wait);
         self.embedder.reference().turning = None;
@@ -513,7 +515,7 @@ impl World {
     }
 }
 
-fn builder(scenario: &Scenario) -> Builder {
+fn builder(scenario: &Scenario, plant: Plant) -> Builder {
     Builder::new()
         .callbacks_max(scenario.callbacks_max)
         .clients_max(1 << 16)
@@ -522,7 +524,7 @@ fn builder(scenario: &Scenario) -> Builder {
         .calls_unanswered_max(scenario.calls_unanswered_max)
         .unsent_bytes_max(scenario.unsent_bytes_max)
         .return_deadline(Duration::from_nanos(scenario.return_deadline_ns))
-        .run_deadline(Duration::from_nanos(scenario.run_deadline_ns))
+        .run_deadline(Duration::from_nanos(scenario.run_deadline_ns * plant.stretch()))
         .rpc_timeout(Duration::from_nanos(scenario.rpc_timeout_ns))
 }
 
