@@ -169,17 +169,21 @@ impl<I: Io> Reactor<I> {
         let Some(known) = self.home.shared.clients.live(session.client) else { return };
         let bound = Bound { client: session.client, home: known.home() };
         let Some(key) = self.lines.key_of(connection) else { return };
-        if let Some((connection, _)) = self.lines.get(key)
-            && !connection.bound.contains(&bound)
-        {
-            connection.bound.push(bound);
+        let mut held = false;
+        if let Some((connection, _)) = self.lines.get(key) {
+            held = connection.held;
+            if !connection.bound.contains(&bound) {
+                connection.bound.push(bound);
+            }
         }
         if bound.home == self.home.reactor {
             self.bound(connection, Place::Local(key), session);
         } else {
             self.home.shared.reactors[bound.home].post(Command::Bound { connection, session });
         }
-        self.tell_held(key, Some(session.client));
+        if held {
+            self.tell_held(connection, bound, held);
+        }
     }
 
     fn bound(&mut self, connection: ConnectionId, place: Place, session: SessionKey) {

@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     pub heard_told_ns: u64,
     /// The peer asks faster than it is answered, or does not read its answers: nothing is read from it.
     pub paused: bool,
+    /// Its clients have been told that the embedder keeps their replies from being read.
+    pub held: bool,
     /// Received and not acted on, because the connection is paused. At most what was under way when it was.
     pub backlog: Vec<u8>,
     /// Closed by the peer, by an error or by us; nothing more is read or sent.
@@ -62,6 +64,7 @@ impl Connection {
             call_serial: 0,
             heard_told_ns: 0,
             paused: false,
+            held: false,
             backlog: Vec::new(),
             closing: false,
             flush_queued: false,

@@ -1,7 +1,7 @@
 //! Bytes to records to where they belong: replies to the backchannel core, calls to the embedder; and back pressure.
 
 use super::Reactor;
-use super::connection::{Connection, Fate, Lines, Pool, ReplyTo};
+use super::connection::{Bound, Connection, Fate, Lines, Pool, ReplyTo};
 use super::home::{Client, Home, conn_token};
 use super::host::ClientHost;
 use crate::command::Command;
@@ -79,27 +79,33 @@ impl<I: Io> Reactor<I> {
             }
             None => self.io.pause(key),
         }
-        self.tell_held(key, None);
+        self.update_held(key);
     }
 
-    /// Tells the clients of a connection, or one of them, whether it is the embedder, who has calls to answer, that keeps
-    /// their replies from being read. A peer that does not read what it asked for has no such excuse.
-    pub(super) fn tell_held(&mut self, key: ConnKey, only: Option<ClientId>) {
+    /// Tells the clients of a connection when it is the embedder, who has calls to answer, that keeps their replies from
+    /// being read, and when it is not any more. A peer that does not read what it asked for has no such excuse.
+    fn update_held(&mut self, key: ConnKey) {
         let calls_max = self.home.shared.settings.calls_unanswered_max;
         let Some((connection, _)) = self.lines.get(key) else { return };
-        let held = connection.paused && connection.calls_unanswered >= calls_max;
-        if only.is_some() && !held {
+        // Until as many are answered as would let it be read again.
+        let many = if connection.held { calls_max / 2 + 1 } else { calls_max };
+        let held = connection.paused && connection.calls_unanswered >= many;
+        if held == connection.held {
             return;
         }
-        let id = connection.id;
-        let bound = connection.bound.clone();
-        for bound in bound.into_iter().filter(|b| only.is_none_or(|only| only == b.client)) {
-            if bound.home == self.home.reactor {
-                self.hold(id, bound.client, held);
-            } else {
-                let command = Command::Hold { connection: id, client: bound.client, held };
-                self.home.shared.reactors[bound.home].post(command);
-            }
+        connection.held = held;
+        let (id, bound) = (connection.id, connection.bound.clone());
+        for bound in bound {
+            self.tell_held(id, bound, held);
+        }
+    }
+
+    pub(super) fn tell_held(&mut self, connection: ConnectionId, bound: Bound, held: bool) {
+        if bound.home == self.home.reactor {
+            self.hold(connection, bound.client, held);
+        } else {
+            let command = Command::Hold { connection, client: bound.client, held };
+            self.home.shared.reactors[bound.home].post(command);
         }
     }
 
@@ -107,26 +113,32 @@ impl<I: Io> Reactor<I> {
     pub(super) fn relieve(&mut self, key: ConnKey) {
         let settings = &self.home.shared.settings;
         let Some((connection, _)) = self.lines.get(key) else { return };
-        if !connection.paused || !connection.is_relieved(settings) {
+        if !connection.paused {
             return;
         }
-        let backlog = std::mem::take(&mut connection.backlog);
-        let rest = feed(&backlog, key, &mut self.lines, &mut self.home).map(<[u8]>::to_vec);
-        self.fed(key, rest);
+        if connection.is_relieved(settings) {
+            let backlog = std::mem::take(&mut connection.backlog);
+            let rest = feed(&backlog, key, &mut self.lines, &mut self.home).map(<[u8]>::to_vec);
+            self.fed(key, rest);
+            self.resume_unless_full(key);
+        }
+        self.update_held(key);
+    }
+
+    fn resume_unless_full(&mut self, key: ConnKey) {
         let settings = &self.home.shared.settings;
-        if let Some((connection, _)) = self.lines.get(key)
-            && !connection.is_full(settings)
-        {
-            connection.paused = false;
-            match &mut connection.transport {
-                Some(transport) => {
-                    if self.home.call("Transport::resume", || transport.resume()).is_none() {
-                        return self.close(key);
-                    }
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        if connection.is_full(settings) {
+            return;
+        }
+        connection.paused = false;
+        match &mut connection.transport {
+            Some(transport) => {
+                if self.home.call("Transport::resume", || transport.resume()).is_none() {
+                    self.close(key);
                 }
-                None => self.io.resume(key),
             }
-            self.tell_held(key, None);
+            None => self.io.resume(key),
         }
     }
 
