@@ -25,6 +25,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+/// Lines that may stay half open when all becomes well.
+const FROZEN_MAX: usize = 32;
 const S: u64 = 1_000_000_000;
 
 /// A reactor, and where it is in its turn.
@@ -370,6 +372,16 @@ impl World {
         for client in 0..self.clients.len() {
             self.heal_client(client);
         }
+        // Half-open lines without number leave the server no room for a new one.
+        if self.net.borrow().lines.iter().filter(|line| line.frozen).count() > FROZEN_MAX {
+            self.net.borrow_mut().lines.iter_mut().for_each(|line| line.frozen = false);
+        }
+        // Until the server has noticed which lines are gone.
+        let noticed_ns = self.journal.now_ns() + S;
+        self.run_until(noticed_ns, |_| false);
+        for client in 0..self.clients.len() {
+            self.reconnect(client);
+        }
         let deadline_ns = self.scenario.run_deadline_ns;
         let until_ns = self.journal.now_ns() + 2 * deadline_ns + 5 * S;
         let over = self.run_until(until_ns, |world| {
@@ -402,6 +414,7 @@ impl World {
     fn heal_client(&mut self, client: usize) {
         let lines: Vec<LineId> = self.clients[client].lines.iter().map(|(id, _)| *id).collect();
         self.clients[client].set_behaviour(Behaviour::GOOD, &mut self.net.borrow_mut());
+        self.clients[client].hurry();
         for line in lines {
             let line = &mut self.net.borrow_mut().lines[line];
             (line.frozen, line.quality) = (false, Scenario::perfect());
@@ -423,6 +436,12 @@ impl World {
         while self.clients[client].lines.len() >= 4 {
             let (line, _) = self.clients[client].lines.remove(0);
             self.net.borrow_mut().client_close(line, true);
+        }
+    }
+
+    fn reconnect(&mut self, client: usize) {
+        if self.clients[client].removed {
+            return;
         }
         if let Some(line) = self.connect(client, Scenario::perfect()) {
             for session in 0..self.clients[client].sessions.len() {

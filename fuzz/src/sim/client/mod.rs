@@ -181,6 +181,14 @@ impl Client {
         }
     }
 
+    /// What it thinks about it answers soon.
+    pub(crate) fn hurry(&mut self) {
+        let soon_ns = self.journal.now_ns() + 1_000_000_000;
+        for held in &mut self.held {
+            held.due_ns = held.due_ns.min(soon_ns);
+        }
+    }
+
     /// Sends a fore-channel call.
     pub(crate) fn ask(&mut self, line: LineId, wish: Wish, what: u32, net: &mut Net) {
         let question = Question::draw(self.next_xid, wish, what, &mut self.choices);
@@ -354,6 +362,8 @@ impl Client {
         self.check_call(at, line, call, record_bytes);
         let session = &mut self.sessions[at];
         if !session.bound.contains(&line) {
+            // From the last line that the server takes for bound, this says that the session is lost.
+            self.has_refused = true;
             return (Answer::Sequence(Status::NFS4ERR_BADSESSION), None);
         }
         let (id, slot_id) = (call.sequence.sequence_id, call.sequence.slot_id);

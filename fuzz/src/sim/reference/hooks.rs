@@ -80,7 +80,8 @@ impl Reference {
             if callback.owed_ns.is_none() {
                 (callback.owed_ns, callback.owed_surely) = (Some(owed_ns), false);
             }
-            if !callback.owed_surely {
+            // What a liar has executed may be taken for not executed.
+            if !callback.owed_surely || self.owners[callback.owner].has_lied {
                 callback.owed_last_ns = owed_ns;
             }
         }
@@ -119,8 +120,11 @@ impl Reference {
         if matches!(outcome, Outcome::Cancelled { sent: true }) {
             self.counts.cancelled_sent += 1;
             let client = self.callbacks[cookie].owner;
+            // One that was begun while another one is under way may come to the reactor too late to see this.
+            let first = self.drains.iter().filter(|d| d.owner == client && !d.of_session).map(|d| d.number).min();
             for drain in self.drains.iter_mut().filter(|d| d.owner == client) {
-                drain.cancelled.push((run.key, gone || asked || owner.session_drained));
+                let late = first != Some(drain.number);
+                drain.cancelled.push((run.key, gone || asked || late || owner.session_drained));
             }
             if draining {
                 self.abandoned.push((run.key, excused));

@@ -344,7 +344,8 @@ impl Reference {
             (true, None) => Returned::NotAwaited,
         };
         // Nobody is told of what a removed client owes, and it may be forgotten.
-        let perhaps = self.owners[callback.owner].removed || !callback.owed_surely;
+        let owner = self.owners[callback.owner];
+        let perhaps = owner.removed || owner.has_lied || !callback.owed_surely;
         let excused = perhaps && answer == Returned::NotAwaited;
         self.journal.check(Rule::Answer, answer == expected || excused, || {
             format!("returned of callback {cookie} answers {answer:?}, expected was {expected:?}: {callback:?}")
@@ -393,8 +394,9 @@ impl Reference {
         let now_ns = self.journal.now_ns();
         let late_ns = OVERDUE_SLACK_NS + self.return_deadline_ns / 1000;
         for (cookie, callback) in self.callbacks.iter().enumerate() {
-            let told = callback.owed_ns.is_none_or(|owed_ns| now_ns <= owed_ns + late_ns);
-            let perhaps = self.owners[callback.owner].removed || !callback.owed_surely;
+            let told = callback.owed_ns.is_none() || now_ns <= callback.owed_last_ns + late_ns;
+            let owner = self.owners[callback.owner];
+            let perhaps = owner.removed || owner.has_lied || !callback.owed_surely;
             self.journal.check(Rule::Overdue, told || perhaps, || {
                 format!("callback {cookie} is overdue and nobody was told: {callback:?}")
             });
