@@ -226,6 +226,13 @@ fn watch(load: &Load, window: Duration, gauge: &Gauge, sender: &Sender) -> Resul
     }
     let before = Reading::take(gauge, sender);
     std::thread::sleep(window);
+    // A busy machine may have answered none in a short window.
+    while Reading::take(gauge, sender).completed == before.completed && !sender.has_ended() {
+        if before.at.elapsed() > END_MAX {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
     Reading::take(gauge, sender).since(&before)
 }
 
