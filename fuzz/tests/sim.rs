@@ -1,6 +1,6 @@
 //! A few seeds of the simulator, and the checkers themselves: each finds the fault that is planted for it.
 
-use ringback_fuzz::sim::{self, Options, Plant, Rule};
+use ringback_fuzz::sim::{self, Coverage, Options, Plant, Rule};
 use std::time::{Duration, Instant};
 
 /// Time for the seeds; CI plays more of them, optimised.
@@ -8,6 +8,9 @@ const SEEDS_TIME: Duration = Duration::from_secs(8);
 
 /// Seeds in which a planted fault must be found.
 const PLANTED_SEEDS_MAX: u64 = 100;
+
+/// Seeds in which everything that a simulation may come across must be reached.
+const COVERAGE_SEEDS_MAX: u64 = 200;
 
 fn failures(seed: u64, plant: Plant) -> Vec<sim::Failure> {
     sim::run(seed, &Options { plant, ..Options::default() }).failures
@@ -55,6 +58,22 @@ fn the_same_seed_gives_the_same_history() {
         assert_eq!((one.digest, one.runs, one.turns), (two.digest, two.runs, two.turns), "seed {seed}");
         assert!(seed == 0 || one.digest != sim::run(seed - 1, &Options::default()).digest);
     }
+}
+
+#[test]
+fn every_kind_of_fault_answer_and_outcome_is_reached() {
+    let mut coverage = Coverage::default();
+    for seed in 0..COVERAGE_SEEDS_MAX {
+        for hostile in [false, true] {
+            let report = sim::run(seed, &Options { hostile, ..Options::default() });
+            assert!(report.failures.is_empty(), "seed {seed}, hostile: {hostile}: {:#?}", report.failures);
+            coverage.add(&report.coverage);
+        }
+        if coverage.missing().is_empty() {
+            return;
+        }
+    }
+    panic!("{:?} not reached in {COVERAGE_SEEDS_MAX} seeds", coverage.missing());
 }
 
 /// Each planted fault, and what its checker calls it.

@@ -27,6 +27,9 @@ struct Arguments {
     /// Simulations played at the same time [default: the processors there are]
     #[arg(long, short, value_name = "J", value_parser = clap::value_parser!(u64).range(1..=1024))]
     jobs: Option<u64>,
+    /// Most clients lie, whatever the seed says
+    #[arg(long)]
+    hostile: bool,
     /// Print everything that happens, on stderr; one simulation at a time
     #[arg(long)]
     trace: bool,
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let begin = Instant::now();
     let totals = play(&arguments);
     let (report, seconds) = (&totals.report, begin.elapsed().as_secs_f64());
+    print!("{}", report.coverage);
     println!(
         "{} callback runs, {} records, {} turns, {} simulated seconds in {seconds:.1} s",
         report.runs,
@@ -66,7 +70,8 @@ fn main() -> ExitCode {
 
 /// Plays the seeds, each job the next one that nobody has played.
 fn play(arguments: &Arguments) -> Totals {
-    let options = Options { trace: arguments.trace, callbacks: arguments.callbacks.unwrap_or(0), ..Options::default() };
+    let (trace, callbacks, hostile) = (arguments.trace, arguments.callbacks.unwrap_or(0), arguments.hostile);
+    let options = Options { trace, callbacks, hostile, ..Options::default() };
     let processors = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let jobs = if arguments.trace { 1 } else { arguments.jobs.unwrap_or(processors).min(arguments.seeds) };
     let next = AtomicU64::new(0);
@@ -109,7 +114,8 @@ impl Totals {
         }
         self.failed += 1;
         let callbacks = arguments.callbacks.map_or_else(String::new, |callbacks| format!(" --callbacks {callbacks}"));
-        eprintln!("seed {seed} failed: cargo run --release --bin sim -- --seed {seed}{callbacks} --trace");
+        let hostile = if arguments.hostile { " --hostile" } else { "" };
+        eprintln!("seed {seed} failed: cargo run --release --bin sim -- --seed {seed}{callbacks}{hostile} --trace");
         for failure in &report.failures {
             eprintln!("    {failure}");
         }

@@ -93,6 +93,11 @@ impl<'a> Call<'a> {
     }
 }
 
+/// Whether one call of a client was made before another. They are numbered in the upper 20 bits of their xids.
+pub(crate) fn is_older(xid: u32, other: u32) -> bool {
+    (1..1 << 19).contains(&((other >> 12).wrapping_sub(xid >> 12) & 0xf_ffff))
+}
+
 fn unexpected(r: &Reader<'_>, what: &'static str, value: u32) -> XdrError {
     XdrError { what, offset: r.offset(), kind: XdrErrorKind::BadValue { value: value.into() } }
 }

@@ -1,6 +1,7 @@
 //! The file server of the simulation: its hooks, and everything that it asks of the runtime,
 //! each answer held against the reference model.
 
+use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use super::plant::{Plant, Planted};
 use super::reference::Reference;
@@ -185,9 +186,18 @@ impl Embedder {
         self.journal.note(|| format!("insert of callback {cookie} ({op}): {answer:?}"), cookie as u64);
         let expected = match answer {
             Ok(_) => !full && !gone,
-            Err(InsertError::NoSuchClient) => gone,
-            Err(InsertError::Full { limit }) => full && limit == max,
-            Err(InsertError::OutOfMemory) => starves && !gone,
+            Err(InsertError::NoSuchClient) => {
+                self.journal.reach(Kind::InsertNoClient);
+                gone
+            }
+            Err(InsertError::Full { limit }) => {
+                self.journal.reach(Kind::InsertFull);
+                full && limit == max
+            }
+            Err(InsertError::OutOfMemory) => {
+                self.journal.reach(Kind::InsertOutOfMemory);
+                starves && !gone
+            }
             Err(_) => false,
         };
         self.journal.check(Rule::Answer, expected, || {
@@ -217,6 +227,7 @@ impl Embedder {
                 _ => Wish::TryRun(cookie),
             }
         };
+        self.journal.reach(Kind::HookCalls);
         match wish {
             Wish::TryRun(cookie) => self.try_run(cookie),
             Wish::Remove(cookie) => self.remove(cookie),
@@ -238,7 +249,11 @@ impl Hooks for Embedder {
         }
         assert!(!self.planted.strikes(Plant::PanicInHook), "planted");
         self.meddle(Some(run));
-        if refuse { Prepare::Refuse } else { Prepare::Send }
+        if !refuse {
+            return Prepare::Send;
+        }
+        self.journal.reach(Kind::PrepareRefuses);
+        Prepare::Refuse
     }
 
     fn encode(&self, run: &Run, args: &mut Writer<'_>) -> Result<()> {
@@ -246,6 +261,7 @@ impl Hooks for Embedder {
         let (payload, filling) = self.reference().encode(run);
         self.meddle(Some(run));
         if fails {
+            self.journal.reach(Kind::EncodeFails);
             return Err(XdrError { what: "a failing encoder", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } });
         }
         payload.write(filling, args)?;
@@ -254,6 +270,7 @@ impl Hooks for Embedder {
     }
 
     fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
+        self.journal.reach(Kind::of_outcome(outcome));
         let told = if self.planted.strikes(Plant::TwistOutcome) { &Outcome::Refused } else { outcome };
         if !self.planted.strikes(Plant::SwallowDone) {
             self.reference().done(run, told);
@@ -264,7 +281,11 @@ impl Hooks for Embedder {
             let again = reference.choices.per_mille(self.manners().again);
             again.then(|| reference.choices.log_between(1, 10_000_000_000))
         };
-        self.reference().done_returns(run, again_ns.is_some() && outcome.may_requeue());
+        let again = again_ns.is_some() && outcome.may_requeue();
+        if again {
+            self.journal.reach(Kind::DoneRequeues);
+        }
+        self.reference().done_returns(run, again);
         again_ns.map_or(Done::Finish, Done::RequeueAfter)
     }
 
@@ -284,6 +305,7 @@ impl Hooks for Embedder {
 
     fn event(&self, event: &Event) {
         self.journal.note(|| format!("  event: {event:?}"), 30);
+        self.journal.reach(Kind::of_event(event));
         match event {
             Event::SessionRefused { session, .. } => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);

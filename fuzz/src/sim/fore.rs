@@ -1,6 +1,7 @@
 //! The fore channel: calls of the clients on the same lines, answered by the embedder at once, later, or never.
 
 use super::choices::Choices;
+use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use super::plant::{Plant, Planted};
 use ringback::{Call, CallToken, ConnectionId, ForeChannel, Runtime, SessionKey};
@@ -185,20 +186,22 @@ impl ForeChannel for Fore {
             let key = lock(&self.sessions).get(&question.what).copied();
             let runtime = lock(&self.runtime).clone();
             if let (Some(key), Some(runtime)) = (key, runtime) {
+                self.journal.reach(Kind::BoundByCall);
                 // A removed client has no sessions; the answer is the same.
                 let _ = runtime.bind(call.connection(), key);
             }
         }
         let later = question.wish == Wish::Defer && !self.prompt.load(Relaxed);
         let call = match question.wish {
-            Wish::Drop => return,
+            Wish::Drop => return self.journal.reach(Kind::ForeDropped),
             _ if later => call,
             _ => match call.reply(question.reply_bytes(), |_, w| question.reply(w)) {
-                Ok(()) => return,
+                Ok(()) => return self.journal.reach(Kind::ForeInline),
                 // No memory for the answer: it is given later.
                 Err((call, _)) => call,
             },
         };
+        self.journal.reach(Kind::ForeDeferred);
         let (token, record) = call.defer();
         let same = Question::of_call(&record) == Some(question);
         self.journal.check(Rule::Fore, same, || format!("a deferred call is not what it was: {record:02x?}"));

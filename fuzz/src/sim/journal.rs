@@ -1,5 +1,6 @@
 //! What everything in a simulation shares: the virtual clock, the trace, and the list of what went wrong.
 
+use super::coverage::{Coverage, Kind};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,6 +116,7 @@ struct Inner {
     /// A digest of everything that happened, to tell one history from another.
     digest: AtomicU64,
     failures: Mutex<Vec<Failure>>,
+    reached: [AtomicU64; Kind::ALL.len()],
 }
 
 impl Journal {
@@ -125,6 +127,7 @@ impl Journal {
             happened: AtomicU64::new(0),
             digest: AtomicU64::new(0),
             failures: Mutex::default(),
+            reached: [const { AtomicU64::new(0) }; Kind::ALL.len()],
         }))
     }
 
@@ -149,6 +152,17 @@ impl Journal {
         if self.0.trace {
             eprintln!("{} {}", Seconds(self.now_ns()), what());
         }
+    }
+
+    /// Counts that the simulation has come across it.
+    pub(crate) fn reach(&self, kind: impl Into<Option<Kind>>) {
+        if let Some(kind) = kind.into() {
+            self.0.reached[kind as usize].fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn coverage(&self) -> Coverage {
+        Coverage::new(std::array::from_fn(|kind| self.0.reached[kind].load(Relaxed)))
     }
 
     pub(crate) fn happened(&self) -> u64 {

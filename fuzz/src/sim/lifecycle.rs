@@ -2,12 +2,13 @@
 
 use super::client::behaviour::Behaviour;
 use super::client::{Client, Limits, Principal, Session};
+use super::coverage::Kind;
 use super::journal::Rule;
 use super::net::{LineId, Quality};
 use super::transport::Carrier;
 use super::world::{PartDrain, World};
 use ringback::simulator::Drain;
-use ringback::{ClientState, ConnectionId, Security, SessionConfig};
+use ringback::{CallbackOp, ClientState, ConnectionId, Security, SessionConfig};
 
 /// How much later than its deadline a drain may end.
 const DRAIN_SLACK_NS: u64 = 2_000_000_000;
@@ -32,7 +33,9 @@ impl World {
         if session.destroyed {
             return;
         }
-        if !session.bound.contains(&line) {
+        if session.bound.contains(&line) {
+            self.journal.reach(Kind::Bound);
+        } else {
             session.bound.push(line);
         }
         let answer = runtime.bind(*connection, session.key);
@@ -55,6 +58,7 @@ impl World {
         if self.choices.per_mille(self.scenario.transports) {
             let carrier = Carrier::new(line, &runtime, &mut self.net.borrow_mut())?;
             let connection = carrier.connection();
+            self.journal.reach(Kind::OwnTransport);
             self.journal.note(|| format!("line {line} opens: a transport: {connection:?}"), 44);
             self.connections.insert(line, connection);
             self.carriers.push(carrier);
@@ -79,6 +83,7 @@ impl World {
             && let Some(connection) = self.connections.get(&line)
         {
             self.journal.note(|| format!("the server closes line {line}"), 45);
+            self.journal.reach(Kind::ServerCloses);
             runtime.close_connection(*connection);
         }
     }
@@ -112,6 +117,7 @@ impl World {
         let key = runtime.add_session(known.id, config);
         self.journal.note(|| format!("client {client}: creates a session of {slots} slots: {key:?}"), 46);
         if let Ok(key) = key {
+            self.journal.reach(Kind::SessionCreated);
             self.fore.add_session(principal.stamp, key);
             known.sessions.push(Session::new(id, key, principal, slots, Limits { request_bytes_max, operations_max }));
             self.wire.session_added(id, client, known.home, principal);
@@ -130,6 +136,7 @@ impl World {
     pub(crate) fn destroy(&mut self, client: usize, session: usize) {
         let session = &mut self.clients[client].sessions[session];
         session.destroyed = true;
+        self.journal.reach(Kind::SessionDestroyed);
         self.embedder.reference().owners[client].has_destroyed = true;
         self.journal.note(|| format!("client {client}: destroys {:?}", session.key), 47);
     }
@@ -152,6 +159,7 @@ impl World {
         let answer = runtime.backchannel_ctl(session.key, principal.program, security(principal));
         self.journal.note(|| format!("client {client}: {principal:?} on {:?}: {answer:?}", session.key), 49);
         if answer.is_ok() {
+            self.journal.reach(Kind::BackchannelCtl);
             session.principals.push(principal);
             self.wire.controlled(session.id, principal);
         }
@@ -162,11 +170,17 @@ impl World {
             let session = &mut self.clients[client].sessions[at];
             let target = self.choices.below(u64::from(session.slot_count()) + 2) as u32;
             session.set_target(target);
+            self.journal.reach(Kind::TargetMoved);
         }
     }
 
     pub(crate) fn announce(&mut self, client: usize, state: ClientState) {
         let Some(runtime) = self.embedder.runtime() else { return };
+        match state {
+            ClientState::Courtesy => self.journal.reach(Kind::Courtesy),
+            ClientState::Active if self.clients[client].in_courtesy => self.journal.reach(Kind::CourtesyOver),
+            _ => {}
+        }
         self.clients[client].in_courtesy = state == ClientState::Courtesy;
         self.embedder.reference().owners[client].courtesy |= state == ClientState::Courtesy;
         let answer = runtime.set_client_state(self.clients[client].id, state);
@@ -178,6 +192,9 @@ impl World {
         let Some(runtime) = self.embedder.runtime() else { return };
         let status = runtime.seq4_status(self.clients[client].id, session);
         self.journal.note(|| format!("client {client} renews: {status:#x}"), 51);
+        if status != 0 {
+            self.journal.reach(Kind::PathDownTold);
+        }
         self.embedder.reference().owners[client].told |= status != 0;
     }
 
@@ -186,6 +203,7 @@ impl World {
         let Some(runtime) = self.embedder.runtime() else { return };
         let known = &mut self.clients[client];
         known.removed = true;
+        self.journal.reach(Kind::ClientReplaced);
         for session in &mut known.sessions {
             (session.destroyed, session.removed) = (true, true);
             self.wire.session_removed(session.id);
@@ -193,6 +211,8 @@ impl World {
         let answer = runtime.remove_client(known.id);
         self.journal.note(|| format!("the server removes client {client}: {answer:?}"), 52);
         self.embedder.reference().owners[client].removed = true;
+        let late = self.embedder.insert(self.clients[client].id, client, CallbackOp::Recall, 0);
+        self.journal.check(Rule::Answer, late.is_none(), || format!("insert for client {client}, which is removed"));
         if self.choices.below(2) == 0 {
             for (line, _) in std::mem::take(&mut self.clients[client].lines) {
                 self.net.borrow_mut().client_close(line, true);
@@ -221,7 +241,7 @@ impl World {
         let mut client = Client::new(index, id, home, self.choices.fork(), self.journal.clone());
         client.add_line(line);
         if self.choices.per_mille(self.scenario.odd) {
-            let behaviour = Behaviour::draw(&mut self.choices, self.scenario.may_lie);
+            let behaviour = Behaviour::draw(&mut self.choices, self.scenario.may_lie, self.scenario.liars);
             client.set_behaviour(behaviour, &mut self.net.borrow_mut());
         }
         self.clients.push(client);
@@ -249,6 +269,7 @@ impl World {
         };
         self.journal.note(|| format!("drain of client {client} {key:?} until {deadline_ns}: {}", begun.is_ok()), 54);
         if let Ok(drain) = begun {
+            self.journal.reach(if key.is_some() { Kind::DrainSession } else { Kind::DrainClient });
             let number = self.embedder.reference().begin_drain(client, key.is_some());
             if let Some(at) = session {
                 self.wire.session_drained(self.clients[client].sessions[at].id);

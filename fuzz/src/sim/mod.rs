@@ -7,7 +7,7 @@
 //!   that an embedder drives itself.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
 //! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`: the checkers of what is sent, of
-//!   how much is done for it, and of what waiters are told. `journal`: what they found.
+//!   how much is done for it, and of what waiters are told. `journal`: what they found. `coverage`: what was come across.
 //! - `plant`: faults on purpose, which the checkers must find.
 //!
 //! A run of it: clients come, callbacks are inserted and run, and things happen until the scenario has had enough. In
@@ -17,6 +17,7 @@
 mod call;
 mod choices;
 mod client;
+mod coverage;
 mod embedder;
 mod fore;
 mod io;
@@ -33,6 +34,7 @@ mod wire;
 mod work;
 mod world;
 
+pub use coverage::{Coverage, Kind};
 pub use journal::{Failure, Rule};
 pub use plant::Plant;
 
@@ -51,11 +53,13 @@ pub struct Options {
     pub plant: Plant,
     /// How many callbacks are to run, where they can; 0: as the seed says.
     pub callbacks: u64,
+    /// Most clients lie.
+    pub hostile: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { trace: false, plant: Plant::Nothing, callbacks: 0 }
+        Options { trace: false, plant: Plant::Nothing, callbacks: 0, hostile: false }
     }
 }
 
@@ -74,6 +78,8 @@ pub struct Report {
     pub simulated_ns: u64,
     /// A digest of the whole history: the same seed gives the same one.
     pub digest: u64,
+    /// What it came across.
+    pub coverage: Coverage,
 }
 
 impl Report {
@@ -83,6 +89,7 @@ impl Report {
         self.records += other.records;
         self.turns += other.turns;
         self.simulated_ns += other.simulated_ns;
+        self.coverage.add(&other.coverage);
     }
 }
 
@@ -118,6 +125,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
     if let Some(journal) = &*journal {
         report.failures = journal.take_failures();
         report.digest = journal.digest();
+        report.coverage = journal.coverage();
     }
     report
 }

@@ -1,6 +1,7 @@
 //! The simulated network: lines between a client and a reactor that delay, split, freeze, close and reset.
 
 use super::choices::Choices;
+use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use ringback::simulator::{ConnKey, SendBuf};
 use std::collections::{HashMap, VecDeque};
@@ -194,7 +195,11 @@ impl Net {
 
     fn due_ns(&mut self, line: LineId) -> u64 {
         let quality = self.lines[line].quality;
-        self.now_ns() + quality.latency_ns + self.choices.between(0, quality.jitter_ns)
+        let jitter_ns = self.choices.between(0, quality.jitter_ns);
+        if jitter_ns > 0 {
+            self.journal.reach(Kind::BytesDelayed);
+        }
+        self.now_ns() + quality.latency_ns + jitter_ns
     }
 
     // --- the client's side ---------------------------------------------------------------------------------------
@@ -257,6 +262,9 @@ impl Net {
             return None;
         }
         let bytes = line.to_client.take(now_ns, 1 << 16, line.quality.split, &mut self.choices);
+        if line.to_client.arrived(now_ns) {
+            self.journal.reach(Kind::BytesCut);
+        }
         self.pump(id);
         Some(bytes)
     }
@@ -275,6 +283,7 @@ impl Net {
         let line = &mut self.lines[id];
         if line.client_open && !line.client_shut {
             line.client_shut = true;
+            self.journal.reach(Kind::LineHalfClosed);
             line.to_server.finish(due_ns, End::Fin);
         }
     }
@@ -287,6 +296,7 @@ impl Net {
             return;
         }
         line.client_open = false;
+        self.journal.reach(if reset { Kind::LineReset } else { Kind::LineClosed });
         line.to_client.clear();
         if reset {
             line.to_server.clear();
@@ -307,6 +317,7 @@ impl Net {
         let line = &mut self.lines[id];
         (line.reactor, line.key) = (reactor, Some(key));
         if fails {
+            self.journal.reach(Kind::AttachFailed);
             line.stage = Stage::Gone;
             line.to_client.finish(0, End::Reset);
             return None;
@@ -352,6 +363,9 @@ impl Net {
     }
 
     pub(crate) fn pause(&mut self, id: LineId, paused: bool) {
+        if paused {
+            self.journal.reach(Kind::ReceivingPaused);
+        }
         self.lines[id].paused = paused;
     }
 
@@ -371,6 +385,7 @@ impl Net {
         }
         line.refused = refused;
         if refused {
+            self.journal.reach(Kind::SendRefused);
             self.journal.note(|| format!("line {id}: send refused"), id as u64);
             return Err(buf);
         }
@@ -389,11 +404,15 @@ impl Net {
         let Some(sending) = line.sending.as_mut().filter(|s| s.done_ns.is_none()) else { return };
         let broken = line.to_server.end.is_some_and(|(due, end)| end == End::Reset && due <= now_ns);
         if broken {
+            self.journal.reach(Kind::SendFailed);
             (sending.done_ns, sending.failed) = (Some(now_ns), true);
             return;
         }
         let room = line.quality.window_bytes.saturating_sub(line.to_client.bytes);
         let count = room.min(sending.buf.unsent().len());
+        if count < sending.buf.unsent().len() {
+            self.journal.reach(Kind::SendBufferFull);
+        }
         if count > 0 {
             let bytes = &sending.buf.unsent()[..count];
             self.tapped.push((id, bytes.to_vec()));
@@ -408,6 +427,9 @@ impl Net {
         }
         if sending.buf.unsent().is_empty() || (partial && sending.taken > 0) {
             sending.done_ns = Some(now_ns + delay_ns);
+            if !sending.buf.unsent().is_empty() {
+                self.journal.reach(Kind::SendPartial);
+            }
         }
     }
 
@@ -487,6 +509,9 @@ impl Net {
             return Some(Happening::Closed(error));
         }
         let bytes = line.to_server.take(now_ns, room?, line.quality.split, &mut self.choices);
+        if line.to_server.arrived(now_ns) {
+            self.journal.reach(Kind::BytesCut);
+        }
         (!bytes.is_empty()).then_some(Happening::Received(bytes))
     }
 

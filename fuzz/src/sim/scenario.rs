@@ -37,6 +37,8 @@ pub(crate) struct Scenario {
     pub filling_max: u64,
     /// Clients may break the protocol.
     pub may_lie: bool,
+    /// Clients that lie rather than behave in another odd way, of a thousand.
+    pub liars: u64,
     /// Clients that come with a behaviour of their own, of a thousand.
     pub odd: u64,
     /// How likely each [`Action`] is.
@@ -63,6 +65,11 @@ impl Scenario {
                 *weight = usual.max(*weight);
             }
         }
+    }
+
+    /// The same with clients most of which lie.
+    pub(crate) fn turn_hostile(&mut self) {
+        (self.may_lie, self.liars, self.odd) = (true, 800, 800);
     }
 
     pub(crate) fn draw(choices: &mut Choices) -> Scenario {
@@ -99,6 +106,7 @@ impl Scenario {
             latency_ns_max,
             filling_max: choices.pick(&[0, 0, 40, 100, 100, 300, 300, 600, 5000]),
             may_lie: choices.below(3) == 0,
+            liars: 0,
             odd: choices.pick(&[0, 0, 200, 500]),
             weights: Action::ALL.iter().map(|(_, weight)| weight * choices.pick(&[0, 1, 1, 2, 5])).collect(),
             manners: Manners {

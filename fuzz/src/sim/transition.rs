@@ -1,6 +1,7 @@
 //! What may happen next, to the simulated file server, its clients and their lines.
 
 use super::client::behaviour::Behaviour;
+use super::coverage::Kind;
 use super::fore::Wish;
 use super::world::World;
 use ringback::{CallbackOp, ClientState};
@@ -162,6 +163,9 @@ impl World {
                     let frozen = &mut self.net.borrow_mut().lines[line].frozen;
                     *frozen = !*frozen;
                     let frozen = *frozen;
+                    if frozen {
+                        self.journal.reach(Kind::LineFrozen);
+                    }
                     self.journal.note(|| format!("line {line}: frozen: {frozen}"), 42);
                 }
             }
@@ -175,7 +179,7 @@ impl World {
             Action::Control => self.control_some(client),
             Action::Behave => {
                 let good = self.choices.below(3) == 0;
-                let other = Behaviour::draw(&mut self.choices, self.scenario.may_lie);
+                let other = Behaviour::draw(&mut self.choices, self.scenario.may_lie, self.scenario.liars);
                 let behaviour = if good { Behaviour::GOOD } else { other };
                 self.clients[client].set_behaviour(behaviour, &mut self.net.borrow_mut());
             }

@@ -1,5 +1,6 @@
 //! The checker of waiters: who waits for a run is told how it ended, once it has ended and no earlier, and is woken.
 
+use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use ringback::{Outcome, Wait, WaitError};
 use std::collections::HashMap;
@@ -66,6 +67,7 @@ impl Waiters {
         let run = match expected {
             Ok(run) => run,
             Err(error) => {
+                self.journal.reach(Kind::WaiterRefused);
                 let answer = Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop()));
                 let told = matches!(&answer, Poll::Ready(Err(told)) if *told == error);
                 return self.journal.check(Rule::Waiters, told, || format!("{answer:?}, expected was {error:?}"));
@@ -81,6 +83,7 @@ impl Waiters {
     /// Somebody waits no longer.
     pub(crate) fn give_up(&mut self, at: usize) {
         if at < self.waiting.len() {
+            self.journal.reach(Kind::WaiterLeft);
             self.waiting.swap_remove(at);
         }
     }
@@ -105,6 +108,7 @@ impl Waiters {
                 }
                 Poll::Ready(answer) => answer,
             };
+            journal.reach(Kind::WaiterTold);
             let told = answer.map(|ended| End::new(&ended.outcome()));
             let right = matches!((&told, end), (Ok(told), Some(end)) if told == end);
             journal.check(Rule::Waiters, right, || format!("{:?} ended as {end:?}, told was {told:?}", waiter.run));

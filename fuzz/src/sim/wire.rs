@@ -1,7 +1,8 @@
 //! The checker that listens in on what reactors send: sequence ids, resends, and nothing stale.
 
-use super::call::Call;
+use super::call::{self, Call};
 use super::client::{Client, Principal, Written};
+use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
 use super::reference::Reference;
@@ -124,6 +125,9 @@ impl Wire {
     /// A client has answered a call.
     pub(crate) fn answered(&mut self, answer: &Written) {
         if let Some(used) = self.sessions.get_mut(&answer.session).and_then(|s| s.slots.get_mut(&answer.slot)) {
+            if used.calls.last().is_some_and(|(xid, _)| *xid != answer.xid) {
+                self.journal.reach(Kind::ReplyLate);
+            }
             used.answered.insert(answer.xid);
         }
     }
@@ -216,7 +220,9 @@ impl Look<'_> {
             let tainted = seen.is_none_or(|s| s.tainted);
             let expected = before.map_or(1, |id| id.wrapping_add(1));
             let executed = before.is_none_or(|id| seen.and_then(|s| s.last(slot)) == Some(id));
-            if id != expected || !(executed || tainted) {
+            // A slot starts anew once csr_highest_slotid fell below it, which a lie may say.
+            let anew = tainted && id == 1;
+            if !(id == expected || anew) || !(executed || tainted) {
                 self.fail(Rule::SequenceIds, &format!("slot {slot} goes on from {before:?} (executed: {executed})"));
             }
         }
@@ -259,7 +265,13 @@ impl Look<'_> {
     fn check_use(&self, used: &mut Use, principal: Principal) {
         let xid = self.call.header.xid;
         let op = (!self.call.ops.is_empty()).then(|| self.call.tail.to_vec());
+        match self.call.ops.len() {
+            0 => self.journal.reach(Kind::LoneSequence),
+            1 => {}
+            _ => self.journal.reach(Kind::Batch),
+        }
         if let Some((_, bytes)) = used.calls.iter().find(|(before, _)| *before == xid) {
+            self.journal.reach(Kind::Resent);
             if bytes != self.record {
                 self.fail(Rule::SameBytes, &format!("xid {xid:#x} was {bytes:02x?} before, is {:02x?}", self.record));
             }
@@ -285,12 +297,10 @@ impl Look<'_> {
 }
 
 impl Use {
-    /// Whether a call that was made after the one with this xid, which was not seen before, was seen already. Calls of a
-    /// client are numbered in the upper 20 bits of their xids.
+    /// Whether a call that was made after the one with this xid, which was not seen before, was seen already.
     fn is_newer_than(&self, xid: u32) -> bool {
         let known = self.calls.iter().any(|(seen, _)| *seen == xid);
-        let behind = |seen: u32| (seen >> 12).wrapping_sub(xid >> 12) & 0xf_ffff;
-        !known && self.calls.iter().any(|(seen, _)| (1..1 << 19).contains(&behind(*seen)))
+        !known && self.calls.iter().any(|(seen, _)| call::is_older(xid, *seen))
     }
 
     fn new(id: u32, principal: Principal) -> Use {

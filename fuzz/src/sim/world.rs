@@ -4,6 +4,7 @@ use super::Options;
 use super::choices::Choices;
 use super::client::behaviour::Behaviour;
 use super::client::{Client, Deeds};
+use super::coverage::Kind;
 use super::embedder::Embedder;
 use super::fore::{Fore, Question};
 use super::io::{Bell, SimIo};
@@ -95,6 +96,9 @@ impl World {
         if options.callbacks > 0 {
             scenario.prolong(options.callbacks);
         }
+        if options.hostile {
+            scenario.turn_hostile();
+        }
         let journal = journal(scenario.start_ns);
         journal.trace(|| format!("seed {seed}: {scenario:?}"));
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
@@ -111,7 +115,7 @@ impl World {
             ios.push(io);
         }
         let fed = Arc::new(AtomicBool::new(false));
-        let gate = gate(&mut choices, &scenario, &embedder, &fed);
+        let gate = gate(&mut choices, &scenario, &embedder, &fed, &journal);
         let hooks = Arc::clone(&embedder);
         let fore = Arc::new(Fore::new(journal.clone(), plant));
         let mut simulation = match Simulation::new(builder(&scenario, plant), gate, hooks, Arc::clone(&fore) as _, ios)
@@ -123,7 +127,7 @@ impl World {
             }
         };
         for reactor in &mut simulation.reactors {
-            reactor.set_memory_gate(memory_gate(&mut choices, &scenario, &fed));
+            reactor.set_memory_gate(memory_gate(&mut choices, &scenario, &fed, &journal));
         }
         fore.set_runtime(Some(simulation.runtime.clone()));
         embedder.set_runtime(Some(simulation.runtime));
@@ -467,6 +471,7 @@ impl World {
         let Some(runtime) = self.embedder.runtime() else { return };
         let deadline_ns = self.journal.now_ns() + self.scenario.drain_patience_ns;
         self.journal.note(|| format!("drain until {deadline_ns}"), 61);
+        self.journal.reach(Kind::DrainRuntime);
         self.embedder.reference().draining = true;
         let drain = Drain::begin(&runtime, deadline_ns);
         let report = Mutex::new(None);
@@ -483,6 +488,9 @@ impl World {
         let Some(mut report) = report.into_inner().expect("nothing panics under this lock") else { return };
         if self.plant == Plant::HideAbandoned {
             report.abandoned.pop();
+        }
+        if !report.abandoned.is_empty() {
+            self.journal.reach(Kind::Abandoned);
         }
         self.embedder.reference().drained(&report);
         self.check_counts();
@@ -548,9 +556,21 @@ fn builder(scenario: &Scenario, plant: Plant) -> Builder {
 }
 
 /// Lets a reactor find no memory for a buffer, as the scenario says.
-fn memory_gate(choices: &mut Choices, scenario: &Scenario, fed: &Arc<AtomicBool>) -> Box<dyn FnMut() -> bool + Send> {
+fn memory_gate(
+    choices: &mut Choices,
+    scenario: &Scenario,
+    fed: &Arc<AtomicBool>,
+    journal: &Journal,
+) -> Box<dyn FnMut() -> bool + Send> {
+    let journal = journal.clone();
     let (mut choices, fed, starve) = (choices.fork(), Arc::clone(fed), scenario.starve);
-    Box::new(move || fed.load(Relaxed) || !choices.per_mille(starve))
+    Box::new(move || {
+        let fails = !fed.load(Relaxed) && choices.per_mille(starve);
+        if fails {
+            journal.reach(Kind::NoBuffer);
+        }
+        !fails
+    })
 }
 
 /// Lets allocations fail, as the scenario says.
@@ -559,14 +579,16 @@ fn gate(
     scenario: &Scenario,
     embedder: &Arc<Embedder>,
     fed: &Arc<AtomicBool>,
+    journal: &Journal,
 ) -> ringback::simulator::GrowthGate {
     let (choices, fed, starved) = (Mutex::new(choices.fork()), Arc::clone(fed), Arc::clone(&embedder.starved));
-    let (starve, nth) = (scenario.starve, scenario.faults.every_nth);
+    let (starve, nth, journal) = (scenario.starve, scenario.faults.every_nth, journal.clone());
     Box::new(move |attempt| {
         let mut choices = choices.lock().expect("nothing panics under this lock");
         let fails = choices.per_mille(starve) || (nth > 0 && (attempt + 1).is_multiple_of(nth));
         if fails && !fed.load(Relaxed) {
             starved.fetch_add(1, Relaxed);
+            journal.reach(Kind::AllocationFailed);
             return false;
         }
         true

@@ -1,6 +1,7 @@
 //! How simulated clients behave.
 
 use crate::sim::choices::Choices;
+use crate::sim::coverage::Kind;
 use ringback_rpc::message::{AcceptStatus, AuthStatus, Rejected};
 use ringback_rpc::nfs4::Status;
 
@@ -59,8 +60,11 @@ impl Behaviour {
         Behaviour { name: "lying", lie: 300, op_delay: 50, sequence_delay: 50, mute: 20, twice: 50, ..Self::GOOD },
     ];
 
-    /// A behaviour other than good; lying only where that is allowed.
-    pub(crate) fn draw(choices: &mut Choices, may_lie: bool) -> Behaviour {
+    /// A behaviour other than good; lying only where that is allowed, and then `liars` of a thousand times more often.
+    pub(crate) fn draw(choices: &mut Choices, may_lie: bool, liars: u64) -> Behaviour {
+        if choices.per_mille(liars) {
+            return Self::OTHERS[Self::OTHERS.len() - 1];
+        }
         let from = if may_lie { &Self::OTHERS[..] } else { &Self::OTHERS[..Self::OTHERS.len() - 1] };
         choices.pick(from)
     }
@@ -88,6 +92,19 @@ pub(crate) enum Lie {
 }
 
 impl Lie {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Lie::Sequence(status) => Kind::of_sequence(status),
+            Lie::Echo(_) => Kind::WrongEcho,
+            Lie::Cut(_) => Kind::ReplyCut,
+            Lie::Flip(_) => Kind::BitFlipped,
+            Lie::Xid(_) => Kind::WrongXid,
+            Lie::OtherOp => Kind::WrongOp,
+            Lie::NoOp => Kind::OpMissing,
+            Lie::Noise => Kind::Noise,
+        }
+    }
+
     pub(crate) fn draw(choices: &mut Choices) -> Lie {
         // Every error that CB_SEQUENCE may give (RFC 8881 section 15.3), and some that it may not.
         const STATUSES: [Status; 14] = [

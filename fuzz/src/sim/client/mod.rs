@@ -3,8 +3,9 @@
 pub(crate) mod behaviour;
 mod reply;
 
-use super::call::{Call, Op, Payload};
+use super::call::{self, Call, Op, Payload};
 use super::choices::Choices;
+use super::coverage::Kind;
 use super::fore::{Question, Wish};
 use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     pub principals: Vec<Principal>,
     pub limits: Limits,
     slots: Vec<Slot>,
+    /// The youngest call that was executed, by its xid.
+    youngest: Option<u32>,
     /// What the client would like to see used.
     target: u32,
     /// The client has destroyed it.
@@ -67,6 +70,7 @@ impl Session {
             key,
             principals: vec![principal],
             limits,
+            youngest: None,
             slots: vec![Slot::default(); slots as usize],
             target: slots - 1,
             destroyed: false,
@@ -176,6 +180,9 @@ impl Client {
     pub(crate) fn set_behaviour(&mut self, behaviour: Behaviour, net: &mut Net) {
         self.journal.trace(|| format!("client {} is {}", self.index, behaviour.name));
         self.behaviour = behaviour;
+        if !behaviour.reads {
+            self.journal.reach(Kind::ClientDead);
+        }
         for (line, _) in &self.lines {
             net.lines[*line].reads = behaviour.reads;
         }
@@ -272,6 +279,9 @@ impl Client {
                 && let Some(slot) = session.slots.get_mut(slot as usize)
             {
                 slot.executing = false;
+                if session.destroyed {
+                    self.journal.reach(Kind::DestroyedMidReply);
+                }
             }
             if !held.bytes.is_empty() {
                 deeds.written.push(held.answers);
@@ -316,14 +326,18 @@ impl Client {
         let mut bytes = reply::encode(call.header.xid, &answer);
         if self.choices.per_mille(self.behaviour.lie) {
             bytes = self.lie(call, answer, bytes);
+        } else {
+            answer.reach(&self.journal);
         }
         let answers = Written { session: call.session(), slot: call.sequence.slot_id, xid: call.header.xid };
         let think_ns = self.choices.between(self.behaviour.think_ns.0, self.behaviour.think_ns.1);
         let due_ns = self.journal.now_ns() + think_ns;
         if self.choices.per_mille(self.behaviour.mute) {
+            self.journal.reach(Kind::NoReply);
             bytes.clear();
         }
         if self.choices.per_mille(self.behaviour.twice) {
+            self.journal.reach(Kind::ReplyTwice);
             let again_ns = due_ns + self.choices.log_between(1, 10_000_000_000);
             self.held.push(Held { due_ns: again_ns, line, slot: None, answers, bytes: bytes.clone() });
         }
@@ -397,6 +411,11 @@ impl Client {
             return (Answer::Sequence(Status::NFS4ERR_SEQ_MISORDERED), None);
         }
         slot.last = id;
+        if session.youngest.is_some_and(|youngest| call::is_older(call.header.xid, youngest)) {
+            self.journal.reach(Kind::CallsReordered);
+        } else {
+            session.youngest = Some(call.header.xid);
+        }
         let mut executed = Vec::new();
         for op in &call.ops {
             let status = self.execute(op.op);
@@ -466,8 +485,8 @@ impl Client {
         for session in &mut self.sessions {
             session.tainted |= session.id == call.session() || matches!(lie, Lie::Flip(_) | Lie::Xid(_) | Lie::Noise);
         }
-        let xid = call.header.xid;
-        match (lie, answer) {
+        let (xid, honest) = (call.header.xid, bytes.clone());
+        let told = match (lie, answer) {
             (Lie::Sequence(status), _) => reply::encode(xid, &Answer::Sequence(status)),
             (Lie::Echo(which), Answer::Taken(mut echo, ops)) => {
                 match which {
@@ -503,7 +522,11 @@ impl Client {
             (Lie::Xid(other), answer) => reply::encode(other, &answer),
             (Lie::Noise, _) => (0..24).map(|_| self.choices.next() as u8).collect(),
             _ => bytes,
+        };
+        if told != honest {
+            self.journal.reach(lie.kind());
         }
+        told
     }
 }
 

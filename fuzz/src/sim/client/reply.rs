@@ -2,6 +2,8 @@
 
 use super::behaviour::Refusal;
 use crate::sim::call::Payload;
+use crate::sim::coverage::Kind;
+use crate::sim::journal::Journal;
 use ringback_rpc::message::{AcceptStatus, ReplyBody, ReplyHeader};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::{CallbackOp, CbCompoundRes, CbSequenceRes};
@@ -17,6 +19,22 @@ pub(crate) enum Answer {
     Sequence(Status),
     /// CB_SEQUENCE was executed, and what followed it, up to the first that failed.
     Taken(CbSequenceRes, Vec<OpAnswer>),
+}
+
+impl Answer {
+    /// Counts what it says.
+    pub(crate) fn reach(&self, journal: &Journal) {
+        match self {
+            Answer::Refused(Refusal::Denied(_)) => journal.reach(Kind::RpcDenied),
+            Answer::Refused(Refusal::NotExecuted(_)) => journal.reach(Kind::RpcNotExecuted),
+            Answer::Refused(Refusal::NoResults(_)) => journal.reach(Kind::NoResults),
+            Answer::Sequence(status) => journal.reach(Kind::of_sequence(*status)),
+            Answer::Taken(_, ops) => {
+                journal.reach(Kind::SequenceOk);
+                ops.iter().for_each(|op| journal.reach(Kind::of_op(op.status)));
+            }
+        }
+    }
 }
 
 /// The result of an operation after CB_SEQUENCE.

@@ -6,6 +6,7 @@ mod hooks;
 use super::call::Payload;
 use super::choices::Choices;
 use super::client::Answered;
+use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use super::scenario::Scenario;
 use super::waiters::{End, RunId};
@@ -245,6 +246,7 @@ impl Reference {
     }
 
     pub(crate) fn tried(&mut self, cookie: usize, expected: TryRun, answer: TryRun) {
+        self.journal.reach(Kind::of_run(answer));
         let now_ns = self.journal.now_ns();
         let callback = &mut self.callbacks[cookie];
         self.journal.check(Rule::Answer, answer == expected, || {
@@ -281,6 +283,7 @@ impl Reference {
     }
 
     pub(crate) fn removed(&mut self, cookie: usize, expected: Remove, answer: Remove) {
+        self.journal.reach(Kind::of_remove(answer));
         let callback = &mut self.callbacks[cookie];
         self.journal.check(Rule::Answer, answer == expected, || {
             format!("remove of callback {cookie} answers {answer:?}, expected was {expected:?}: {callback:?}")
@@ -325,6 +328,7 @@ impl Reference {
     }
 
     pub(crate) fn cancelled(&mut self, cookie: usize, expected: Cancel, answer: Cancel) {
+        self.journal.reach(Kind::of_cancel(answer));
         let now_ns = self.journal.now_ns();
         let callback = &mut self.callbacks[cookie];
         self.journal.check(Rule::Answer, answer == expected, || {
@@ -337,6 +341,7 @@ impl Reference {
 
     /// What was recalled has come back.
     pub(crate) fn returned(&mut self, cookie: usize, answer: Returned) {
+        self.journal.reach(Kind::of_returned(answer));
         let callback = &mut self.callbacks[cookie];
         let expected = match (callback.exists, callback.owed_ns.take()) {
             (false, _) => Returned::Stale,
