@@ -29,8 +29,11 @@ const COUNT: u64 = 20_000;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.txt");
 const SKIPPED: u8 = 77;
 
+/// Does this many of something.
+type Work = fn(u64);
+
 /// What is counted, and how often a test does it.
-const WORKS: [(&str, fn(u64)); 3] = [("callback", callback), ("batched", batched), ("insert_remove", insert_remove)];
+const WORKS: [(&str, Work); 3] = [("callback", callback), ("batched", batched), ("insert_remove", insert_remove)];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
