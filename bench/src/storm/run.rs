@@ -243,7 +243,7 @@ impl<'a> Run<'a> {
         let wanted = if self.options.return_all { self.to_return } else { 0 };
         let mut progress = Progress::since(Phase::Return, "delegations", wanted, self.recall_from);
         let (mut last, mut moved) = (0, Instant::now());
-        let returned = || self.found.granted.saturating_sub(server.held());
+        let returned = || self.found.granted.saturating_sub(server.kept());
         while (returned() < wanted || server.clients() > 0) && moved.elapsed() < QUIET_MAX {
             let now = returned();
             if now != last {
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
             }
             self.found.drained = self.drained.take().unwrap_or_else(|| server.drain(DRAIN_PATIENCE));
             self.found.slots_leaked = server.slots_leaked();
-            self.found.returned = self.found.granted.saturating_sub(server.held());
+            self.found.returned = self.found.granted.saturating_sub(server.kept());
         }
         let swarm = self.swarm.as_mut().map(stop_swarm).transpose()?;
         let server = self.server.take().map(|server| self.server_results(&server));

@@ -98,6 +98,13 @@ impl ServerHalf {
         self.server.delegations()
     }
 
+    /// Delegations that were granted and not given back: held, or revoked.
+    pub fn kept(&self) -> u64 {
+        // In this order: what is revoked in between is counted twice rather than not at all, and soon is not.
+        let held = self.held();
+        held + self.server.revocations()
+    }
+
     /// Confirmed clients.
     pub fn clients(&self) -> usize {
         self.server.clients().len()

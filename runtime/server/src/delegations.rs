@@ -318,6 +318,7 @@ impl Files {
         self.take_from_file(shard, file, id);
         shard.holder(client).revoked += 1;
         self.revoked.fetch_add(1, Relaxed);
+        self.revocations.fetch_add(1, Relaxed);
         // Its file may be gone before it.
         self.reap(shard, file);
     }

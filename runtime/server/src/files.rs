@@ -93,6 +93,8 @@ pub(crate) struct Files {
     pub(crate) delegations_wanted: AtomicBool,
     /// Revoked delegations that their clients have not acknowledged.
     pub(crate) revoked: AtomicU64,
+    /// Delegations that were ever revoked.
+    pub(crate) revocations: AtomicU64,
     pub(crate) files: Quota,
     pub(crate) opens: Quota,
     pub(crate) delegations: Quota,
@@ -112,6 +114,7 @@ impl Files {
             write_delegations: config.write_delegations,
             delegations_wanted: AtomicBool::new(false),
             revoked: AtomicU64::new(0),
+            revocations: AtomicU64::new(0),
             files: Quota::new(config.files_max),
             opens: Quota::new(config.opens_max),
             delegations: Quota::new(config.delegations_max),

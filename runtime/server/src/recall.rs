@@ -35,6 +35,11 @@ impl Server {
         self.inner.files.delegations.used()
     }
 
+    /// The delegations that were revoked since the server started.
+    pub fn revocations(&self) -> u64 {
+        self.inner.files.revocations.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Sets how many delegations there may be. Clients are asked to give up what there is beyond it.
     pub fn set_delegations_max(&self, max: u64) {
         self.inner.files.delegations.set_max(max);
