@@ -1,10 +1,6 @@
 //! The core takes no memory once a session has been added: not to queue, send and settle callbacks, one by one or in
-//! batches, not to delay them, and not to lose and regain a connection. Counted by an allocator of this test's own, which is why it is a program
-//! apart.
-#![allow(unsafe_code)]
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+//! batches, not to delay them, and not to lose and regain a connection. The allocator that counts is the whole program's, which
+//! is why it is a program apart.
 
 use ringback_rpc::backchannel::{
     Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, Requeue, SessionKey, SessionParams,
@@ -13,29 +9,6 @@ use ringback_rpc::backchannel::{
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::xdr::{Result, Writer};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting touches a thread-local cell without a
-// destructor, which neither allocates nor unwinds.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise about `layout` is passed on.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const RUNS: usize = 2000;
 const SLOTS: u32 = 16;
@@ -162,18 +135,18 @@ fn play(operations_max: u32) -> u64 {
     core.add_session(SessionKey(1), &params, &mut driver).unwrap();
     let mut conn = 1;
     core.bind(0, SessionKey(1), ConnToken(conn), &mut driver).unwrap();
-    let before = ALLOCATIONS.with(Cell::get);
-    (0..RUNS).for_each(|token| core.enqueue(Token(token as u32), &mut driver));
-    for second in 1..60 {
-        serve(&mut core, second * S, &mut conn, &mut driver);
-        while core.poll_timeout().is_some_and(|due| due <= second * S) {
-            core.handle_timeout(second * S, &mut driver);
+    let taken = allocation_counter::measure(|| {
+        (0..RUNS).for_each(|token| core.enqueue(Token(token as u32), &mut driver));
+        for second in 1..60 {
+            serve(&mut core, second * S, &mut conn, &mut driver);
+            while core.poll_timeout().is_some_and(|due| due <= second * S) {
+                core.handle_timeout(second * S, &mut driver);
+            }
         }
-    }
-    let taken = ALLOCATIONS.with(Cell::get) - before;
+    });
     assert_eq!((driver.done, core.is_idle()), (RUNS, true));
     let counters = core.counters();
     assert!(counters.delays > 0 && counters.resent > 0);
-    assert_eq!(taken, 0, "allocations");
+    assert_eq!(taken.count_total, 0, "allocations");
     counters.sent
 }
