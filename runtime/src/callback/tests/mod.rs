@@ -13,7 +13,6 @@ mod loom_wait;
 #[cfg(loom)]
 mod loom_word;
 #[cfg(not(loom))]
-mod measure;
 #[cfg(not(loom))]
 mod picture;
 #[cfg(not(loom))]
