@@ -7,9 +7,9 @@ use ringback_rpc::nfs4::callback::CallbackOp;
 
 #[test]
 fn t20_every_kind_survives_a_reconnect_with_the_same_bytes() {
-    for op in CallbackOp::ALL.iter().filter(|op| !matches!(op, CallbackOp::Sequence | CallbackOp::Illegal)) {
+    for op in callbacks() {
         let mut w = World::new(2);
-        let token = if *op == CallbackOp::RecallSlot { w.run_on(S1) } else { w.run(*op) };
+        let token = w.start(op);
         let first = w.send();
         w.disconnect(C1);
         assert_eq!(w.core.path_state(), PathState::Down);
@@ -27,12 +27,11 @@ fn t20_every_kind_survives_a_reconnect_with_the_same_bytes() {
 
 #[test]
 fn t20_after_a_rebind_nothing_new_has_the_old_program() {
-    for op in CallbackOp::ALL.iter().filter(|op| !matches!(op, CallbackOp::Sequence | CallbackOp::Illegal)) {
+    for op in callbacks() {
         let mut w = World::new(1);
-        let start = |w: &mut World| if *op == CallbackOp::RecallSlot { w.run_on(S1) } else { w.run(*op) };
-        let sent_before = start(&mut w);
+        let sent_before = w.start(op);
         let first = w.send();
-        let unsent = start(&mut w);
+        let unsent = w.start(op);
         w.disconnect(C1);
         w.core.control(S1, 0x5555, &sys(42), &mut w.host).unwrap();
         w.bind(S1, C2);

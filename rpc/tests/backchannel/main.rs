@@ -5,6 +5,7 @@ mod batch;
 mod limits;
 mod lost;
 mod normal;
+mod outcomes;
 mod random;
 mod referring;
 mod refused;

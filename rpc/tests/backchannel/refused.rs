@@ -427,7 +427,8 @@ fn a_slot_recall_that_is_delayed_stays_with_its_session() {
     w.assert_clean();
 }
 
-fn refusals(sent: &Sent) -> Vec<(Vec<u8>, PathFault)> {
+/// What the client may refuse a call with, and what that is called.
+pub fn refusals(sent: &Sent) -> Vec<(Vec<u8>, PathFault)> {
     let denied = |why| ReplyHeader { xid: sent.xid, body: ReplyBody::Denied(why) };
     let auth = Rejected::AuthError(AuthStatus::BadCred);
     let version = Rejected::RpcMismatch { low: 3, high: 4 };

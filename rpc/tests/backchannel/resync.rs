@@ -1,8 +1,8 @@
 //! A call was given up while its fate was unknown.
 
+use crate::refused::refusals;
 use crate::support::*;
 use ringback_rpc::backchannel::{Event, Handled, Outcome, PathFault, PathState, seq4_status};
-use ringback_rpc::message::{AcceptStatus, ReplyHeader};
 use ringback_rpc::nfs4::Status;
 
 /// A client that is alive and never answers this call; its run has timed out.
@@ -125,7 +125,7 @@ fn after(answer: impl Fn(&Sent) -> Vec<u8>) -> Option<(u32, u32)> {
     let (mut w, _) = given_up(1);
     w.recall();
     let resync = w.send();
-    w.answer(&resync, &answer(&resync));
+    assert!(matches!(w.deliver(C1, &answer(&resync)), Handled::Settled | Handled::Malformed(_)));
     w.pass(7 * S);
     w.sends().pop().map(|s| (s.sequence, u32::from(s.op.is_some())))
 }
@@ -144,8 +144,12 @@ fn t36_every_answer_to_a_resynchronisation() {
     assert_eq!(fails(Status::NFS4ERR_BADSESSION), None, "the session is lost");
     assert_eq!(fails(Status::NFS4ERR_SERVERFAULT), Some((1, 0)), "asked again");
     assert_eq!(after(|s| s.empty(Status::NFS4ERR_RESOURCE)), Some((1, 0)), "asked again");
-    let rejected = |s: &Sent| s.header(ReplyHeader::accepted(s.xid, AcceptStatus::SystemErr), |_| {});
-    assert_eq!(after(rejected), Some((1, 0)), "asked again");
+    for refusal in 0..refusals(&given_up(1).1).len() {
+        assert_eq!(after(|s| refusals(s).swap_remove(refusal).0), Some((1, 0)), "asked again");
+    }
+    assert_eq!(after(|s| s.ok()[..40].to_vec()), Some((1, 0)), "asked again");
+    assert_eq!(fails(Status::NFS4ERR_BAD_HIGH_SLOT), None, "it named no other slot: retired");
+    assert_eq!(fails(Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION), None, "there is no other connection");
     let wrong = |s: &Sent| Sent { sequence: 77, ..s.clone() }.ok();
     assert_eq!(after(wrong), Some((1, 0)), "asked again");
 }
@@ -159,6 +163,27 @@ fn t36_a_resynchronisation_survives_a_reconnect() {
     let second = w.send();
     assert_eq!(second.bytes, first.bytes);
     w.answer(&second, &second.ok());
+    w.assert_clean();
+}
+
+/// A question is the run's, as far as the client can see: the same program and credential, whatever they are now.
+#[test]
+fn t36_a_resynchronisation_has_the_principal_of_what_it_asks_about() {
+    let (mut w, lost) = given_up(1);
+    w.core.control(S1, 0x5555, &sys(42), &mut w.host).unwrap();
+    let probe = w.send();
+    assert_eq!((probe.op, probe.program, &probe.credential), (None, lost.program, &lost.credential));
+    // The connection is not the session's any more, as the client sees it: asked again where it is bound.
+    w.answer(&probe, &probe.sequence_status(Status::NFS4ERR_CONN_NOT_BOUND_TO_SESSION));
+    w.quiet();
+    w.bind(S1, C2);
+    let again = w.send();
+    assert_eq!((again.conn, &again.bytes[8..]), (C2, &probe.bytes[8..]), "all but the xid");
+    w.answer_ok(&again);
+    w.recall();
+    let next = w.send();
+    assert_eq!((next.program, next.sequence), (0x5555, 2));
+    w.answer_ok(&next);
     w.assert_clean();
 }
 

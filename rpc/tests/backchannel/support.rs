@@ -280,6 +280,11 @@ impl Sent {
     }
 }
 
+/// The operations that are callbacks of their own.
+pub fn callbacks() -> impl Iterator<Item = CallbackOp> {
+    CallbackOp::ALL.iter().copied().filter(|op| !matches!(op, CallbackOp::Sequence | CallbackOp::Illegal))
+}
+
 pub fn words(w: &mut Writer<'_>, values: &[u32]) {
     values.iter().for_each(|v| w.u32(*v).unwrap());
 }
@@ -391,6 +396,11 @@ impl World {
         let token = self.new_entry(CallbackOp::RecallSlot);
         self.core.enqueue_on(token, key, &mut self.host);
         token
+    }
+
+    /// As an embedder starts it: CB_RECALL_SLOT on the session that it is about.
+    pub fn start(&mut self, op: CallbackOp) -> Token {
+        if op == CallbackOp::RecallSlot { self.run_on(S1) } else { self.run(op) }
     }
 
     pub fn recall(&mut self) -> Token {
