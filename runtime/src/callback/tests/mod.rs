@@ -13,7 +13,6 @@ mod loom_wait;
 #[cfg(loom)]
 mod loom_word;
 #[cfg(not(loom))]
-#[cfg(not(loom))]
 mod picture;
 #[cfg(not(loom))]
 mod races;

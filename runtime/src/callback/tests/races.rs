@@ -32,28 +32,24 @@ fn run(slab: &CallbackSlab, key: CallbackKey, busy: &AtomicBool) -> u32 {
     unreachable!("a callback was asked for without end")
 }
 
-#[test]
-fn t4_remove_races_running_work() {
+/// In each round inserts a callback and removes it, while `threads` others do `work` with its key. There is one entry in
+/// all: the next insert finds it only if exactly one of them has freed it.
+fn race_a_removal(rounds: u32, op: u8, threads: usize, work: impl Fn(&CallbackSlab, CallbackKey) + Sync) {
     let slab = CallbackSlab::new(1, 1);
-    let (start, end) = (Barrier::new(2), Barrier::new(2));
-    let busy = AtomicBool::new(false);
+    let (start, end) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
     let current = AtomicU32::new(0);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..ROUNDS {
-                start.wait();
-                let key = CallbackKey { index: 0, generation: current.load(Ordering::Relaxed) };
-                match slab[0].try_run(key.generation) {
-                    Claim::Submit => assert_eq!(run(&slab, key, &busy), 1),
-                    Claim::Dying | Claim::Stale => {}
-                    other => panic!("{other:?}, but nobody else asks"),
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for _ in 0..rounds {
+                    start.wait();
+                    work(&slab, CallbackKey { index: 0, generation: current.load(Ordering::Relaxed) });
+                    end.wait();
                 }
-                end.wait();
-            }
-        });
-        for _ in 0..ROUNDS {
-            // One entry in all: had anybody failed to free it, or freed it twice, this would say so.
-            let key = slab.insert(0, 0, OP_CB_RECALL, 0).expect("the last round freed the entry");
+            });
+        }
+        for _ in 0..rounds {
+            let key = slab.insert(0, 0, op, 0).expect("the last round freed the entry");
             current.store(key.generation, Ordering::Relaxed);
             start.wait();
             match slab[0].word().remove(key.generation) {
@@ -63,82 +59,44 @@ fn t4_remove_races_running_work() {
             }
             end.wait();
         }
+    });
+}
+
+#[test]
+fn t4_remove_races_running_work() {
+    let busy = AtomicBool::new(false);
+    race_a_removal(ROUNDS, OP_CB_RECALL, 1, |slab, key| match slab[0].try_run(key.generation) {
+        Claim::Submit => assert_eq!(run(slab, key, &busy), 1),
+        Claim::Dying | Claim::Stale => {}
+        other => panic!("{other:?}, but nobody else asks"),
     });
 }
 
 /// The plain twin of the loom test with this name.
 #[test]
 fn t4_remove_races_two_requests() {
-    let slab = CallbackSlab::new(1, 1);
-    let (start, end) = (Barrier::new(3), Barrier::new(3));
     let busy = AtomicBool::new(false);
-    let current = AtomicU32::new(0);
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                for _ in 0..ROUNDS / 4 {
-                    start.wait();
-                    let key = CallbackKey { index: 0, generation: current.load(Ordering::Relaxed) };
-                    match slab[0].try_run(key.generation) {
-                        Claim::Submit => assert!(run(&slab, key, &busy) <= 2, "one run, and one for the other request"),
-                        Claim::Rearmed | Claim::Dying | Claim::Stale => {}
-                        other => panic!("{other:?} of a kind that must not lose"),
-                    }
-                    end.wait();
-                }
-            });
-        }
-        for _ in 0..ROUNDS / 4 {
-            // One entry in all: it is there again only if exactly one of the three freed it.
-            let key = slab.insert(0, 0, OP_CB_NOTIFY, 0).expect("the last round freed the entry");
-            current.store(key.generation, Ordering::Relaxed);
-            start.wait();
-            match slab[0].word().remove(key.generation) {
-                Removal::FreeNow => slab.free(key.index),
-                Removal::Deferred => {}
-                other => panic!("{other:?}, but nobody else removes"),
-            }
-            end.wait();
-        }
+    race_a_removal(ROUNDS / 4, OP_CB_NOTIFY, 2, |slab, key| match slab[0].try_run(key.generation) {
+        Claim::Submit => assert!(run(slab, key, &busy) <= 2, "one run, and one for the other request"),
+        Claim::Rearmed | Claim::Dying | Claim::Stale => {}
+        other => panic!("{other:?} of a kind that must not lose"),
     });
 }
 
 /// The plain twin of the loom test with this name: the door is closed before anybody asks.
 #[test]
 fn t7_a_refused_winner_races_a_remove() {
-    let slab = CallbackSlab::new(1, 1);
-    let (start, end) = (Barrier::new(2), Barrier::new(2));
     let in_flight = InFlight::new();
     assert!(in_flight.close());
-    let current = AtomicU32::new(0);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..ROUNDS {
-                start.wait();
-                match slab[0].try_run(current.load(Ordering::Relaxed)) {
-                    Claim::Submit => {
-                        assert!(!in_flight.enter());
-                        if let Abandon::Free { .. } = slab[0].word().abandon() {
-                            slab.free(0);
-                        }
-                    }
-                    Claim::Dying | Claim::Stale => {}
-                    other => panic!("{other:?}, but nobody else asks"),
-                }
-                end.wait();
+    race_a_removal(ROUNDS, OP_CB_RECALL, 1, |slab, key| match slab[0].try_run(key.generation) {
+        Claim::Submit => {
+            assert!(!in_flight.enter());
+            if let Abandon::Free { .. } = slab[0].word().abandon() {
+                slab.free(0);
             }
-        });
-        for _ in 0..ROUNDS {
-            let key = slab.insert(0, 0, OP_CB_RECALL, 0).expect("the last round freed the entry");
-            current.store(key.generation, Ordering::Relaxed);
-            start.wait();
-            match slab[0].word().remove(key.generation) {
-                Removal::FreeNow => slab.free(key.index),
-                Removal::Deferred => {}
-                other => panic!("{other:?}, but nobody else removes"),
-            }
-            end.wait();
         }
+        Claim::Dying | Claim::Stale => {}
+        other => panic!("{other:?}, but nobody else asks"),
     });
 }
 

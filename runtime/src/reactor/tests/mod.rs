@@ -3,6 +3,7 @@
 
 mod ended;
 mod failures;
+mod steady;
 mod stepped;
 
 use super::Reactor;
@@ -27,7 +28,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 /// Which attempts to get something fail: memory for a segment of the slab, a staging buffer, a place for a send. They are
@@ -134,13 +135,19 @@ pub(super) struct Seen {
     pub dropped: u32,
 }
 
-/// Counts by cookie.
+/// Counts by cookie, unless it is to take no memory.
 #[derive(Default)]
-struct Counting(Mutex<BTreeMap<u64, Seen>>);
+struct Counting {
+    seen: Mutex<BTreeMap<u64, Seen>>,
+    quiet: AtomicBool,
+}
 
 impl Counting {
     fn see(&self, cookie: u64, f: impl FnOnce(&mut Seen)) {
-        f(self.0.lock().expect("no hook panics").entry(cookie).or_default());
+        if self.quiet.load(SeqCst) {
+            return;
+        }
+        f(self.seen.lock().expect("no hook panics").entry(cookie).or_default());
     }
 }
 
@@ -317,7 +324,7 @@ impl Stage {
     }
 
     pub fn seen(&self) -> BTreeMap<u64, Seen> {
-        self.hooks.0.lock().expect("no hook panics").clone()
+        self.hooks.seen.lock().expect("no hook panics").clone()
     }
 
     pub fn end(&self) -> Final {
