@@ -187,8 +187,7 @@ fn t12_delay_for_ever_does_not_send_the_rest_of_its_batch_again() {
                 None => w.answer_ok(&sent),
             }
         }
-        w.pass(S);
-        w.core.heard(w.now_ns, C1);
+        w.pass_alive(1);
         tokens.extend(recalls(&mut w, 9));
     }
     w.sends().iter().for_each(|s| w.answer_ok(s));
@@ -337,13 +336,9 @@ fn each_run_of_a_batch_has_its_own_deadline() {
     w.bind(S1, C2);
     let sent = w.send();
     assert_eq!(sent.tokens(), [old, young]);
-    for _ in 0..51 {
-        w.core.heard(w.now_ns, C2);
-        w.pass(S);
-    }
+    w.pass_alive(51);
     assert_eq!(w.ended(old), [Ended::Other(Outcome::TimedOut { sent: true })]);
     assert_eq!((w.ended(young), w.core.census().slots_with_run), (&[][..], 1));
-    w.core.heard(w.now_ns, C2);
     w.answer_ok(&sent);
     assert_eq!(w.ended(young), [Ended::ok()]);
     w.assert_clean();
@@ -354,10 +349,7 @@ fn a_batch_whose_runs_have_all_timed_out_is_resynchronised() {
     let mut w = World::batching(1, 10);
     let tokens = recalls(&mut w, 3);
     w.send();
-    for _ in 0..92 {
-        w.pass(S);
-        w.core.heard(w.now_ns, C1);
-    }
+    w.pass_alive(92);
     assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::Other(Outcome::TimedOut { sent: true })]));
     assert_eq!(w.core.census().slots_quarantined, 1);
     let resync = w.send();

@@ -241,8 +241,7 @@ fn t13_a_reply_that_finds_its_session_destroyed_is_dropped() {
         let mut sent = w.send();
         if is_resync {
             assert!(w.core.cancel(w.now_ns, token, &mut w.host));
-            w.core.heard(w.now_ns + 8 * S, C1);
-            w.pass(9 * S);
+            w.pass_alive(9);
             sent = w.send();
             assert_eq!(sent.op, None);
         }
@@ -334,8 +333,7 @@ fn t38_an_unbound_client_that_keeps_renewing() {
     let mut w = World::new(1);
     let pinned = w.recall();
     w.send();
-    w.pass(50 * S);
-    w.core.heard(w.now_ns, C1);
+    w.pass_alive(50);
     w.disconnect(C1);
     let unsent = w.recall();
     w.pass(20 * S);

@@ -169,10 +169,7 @@ fn a_high_slot_that_waits_in_vain_ends_by_its_deadline() {
         }
         let refused = sent.pop().unwrap();
         w.answer(&refused, &refused.sequence_status(Status::NFS4ERR_BAD_HIGH_SLOT));
-        for _ in 0..91 {
-            w.pass(S);
-            w.core.heard(w.now_ns, refused.conn);
-        }
+        w.pass_alive(91);
         assert_eq!(w.ended(token), [Ended::Other(Outcome::TimedOut { sent: true })]);
         let census = w.core.census();
         assert_eq!((census.slots_free, census.slots_quarantined), if resent { (0, 2) } else { (1, 1) });

@@ -10,10 +10,7 @@ fn given_up(slots: u32) -> (World, Sent) {
     let mut w = World::new(slots);
     let token = w.recall();
     let sent = w.send();
-    for _ in 0..92 {
-        w.pass(S);
-        w.core.heard(w.now_ns, C1);
-    }
+    w.pass_alive(92);
     assert_eq!(w.ended(token), [Ended::Other(Outcome::TimedOut { sent: true })]);
     assert_eq!(w.core.census().slots_quarantined, 1);
     (w, sent)
@@ -47,8 +44,7 @@ fn t9_a_probe_is_one_at_a_time_and_completes_no_run() {
     let sent = w.send();
     assert_eq!((sent.token(), sent.slot), (other, 1));
     for _ in 0..30 {
-        w.pass(S);
-        w.core.heard(w.now_ns, C1);
+        w.pass_alive(1);
         w.quiet();
     }
     w.core.drain(w.now_ns, w.now_ns + S, &mut w.host);
@@ -69,8 +65,7 @@ fn t36_a_resynchronisation_without_an_answer_is_a_fault_of_the_session() {
     let probe = w.send();
     let fault = Event::SessionFault { session: S1, fault: PathFault::NoAnswer };
     for s in 1..=110 {
-        w.pass(S);
-        w.core.heard(w.now_ns, C1);
+        w.pass_alive(1);
         let told = w.core.seq4_status(Some(S1)) == seq4_status::BACKCHANNEL_FAULT;
         assert_eq!(told, w.host.events.contains(&fault));
         assert!(if s < 90 { !told } else { told || s < 100 }, "after {s} s");
@@ -95,10 +90,7 @@ fn t28_a_late_reply_settles_the_slot() {
     let mut w = World::new(1);
     let token = w.recall();
     let sent = w.send();
-    for _ in 0..20 {
-        w.pass(S);
-        w.core.heard(w.now_ns, C1);
-    }
+    w.pass_alive(20);
     w.quiet();
     assert_eq!(w.core.counters().rpc_timeouts, 1);
     w.answer_ok(&sent);

@@ -478,6 +478,16 @@ impl World {
         self.now_ns = until;
     }
 
+    /// Lets time pass in which the client is heard on each connection, but answers nothing.
+    pub fn pass_alive(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.pass(S);
+            for conn in &self.conns {
+                self.core.heard(self.now_ns, *conn);
+            }
+        }
+    }
+
     /// Connections that the core gave up are closed.
     fn host_closes(&mut self) {
         let closed: Vec<_> = self.host.events.iter().filter_map(closed).collect();
