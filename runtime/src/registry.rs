@@ -235,6 +235,8 @@ pub(crate) struct ClientShared {
     pub status: AtomicU32,
     /// The client has been told that its path is down.
     pub path_down_told: AtomicBool,
+    /// Operations that the client does not support, by their bits; published like `status`.
+    pub unsupported: AtomicU32,
     pub sessions: [SessionShared; SESSIONS_MAX],
     pub live: AtomicBool,
 }
@@ -262,6 +264,7 @@ impl ClientShared {
             entries: AtomicU32::new(0),
             status: AtomicU32::new(0),
             path_down_told: AtomicBool::new(false),
+            unsupported: AtomicU32::new(0),
             sessions: std::array::from_fn(|_| SessionShared { tag: AtomicU64::new(0), status: AtomicU32::new(0) }),
             live: AtomicBool::new(false),
         }
@@ -362,6 +365,7 @@ impl ClientTable {
         client.home.store(home as u32, Relaxed);
         client.status.store(0, Relaxed);
         client.path_down_told.store(false, Relaxed);
+        client.unsupported.store(0, Relaxed);
         for serial in client.sessions.iter().filter_map(SessionShared::serial) {
             client.hide_session(serial);
         }

@@ -247,6 +247,12 @@ impl Runtime {
         status
     }
 
+    /// Whether the client has ever answered this operation with NFS4ERR_NOTSUPP, in whichever session: asking again is
+    /// allowed and of no use. `false` for a client that is not registered.
+    pub fn is_unsupported(&self, client: ClientId, op: CallbackOp) -> bool {
+        self.client(client).is_ok_and(|known| known.unsupported.load(Relaxed) & op.bit() != 0)
+    }
+
     /// Registers a session that has a backchannel.
     pub fn add_session(&self, client: ClientId, config: SessionConfig) -> Result<SessionKey, Error> {
         self.open()?;

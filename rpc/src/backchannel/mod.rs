@@ -169,7 +169,12 @@ impl Backchannel {
     /// Whether the client has ever answered this operation with NFS4ERR_NOTSUPP. Sending it again is allowed and of no
     /// use.
     pub fn is_unsupported(&self, op: CallbackOp) -> bool {
-        self.unsupported & settle::op_bit(op) != 0
+        self.unsupported & op.bit() != 0
+    }
+
+    /// The [bits](CallbackOp::bit) of all operations that [are unsupported](Self::is_unsupported).
+    pub fn unsupported(&self) -> u32 {
+        self.unsupported
     }
 
     /// Runs that have come in and not ended.

@@ -161,7 +161,7 @@ impl Backchannel {
             }
             status => {
                 if status == Status::NFS4ERR_NOTSUPP {
-                    self.unsupported |= op_bit(call.op);
+                    self.unsupported |= call.op.bit();
                 }
                 self.end_run(now_ns, call, token, &Outcome::Replied { status, results: answer.results }, host);
             }
@@ -475,12 +475,6 @@ impl Backchannel {
         self.wake_higher_busy(at);
         left
     }
-}
-
-/// One bit for each operation; CB_ILLEGAL has none.
-pub(super) const fn op_bit(op: CallbackOp) -> u32 {
-    let number = op as u32;
-    if number < u32::BITS { 1 << number } else { 0 }
 }
 
 fn not_a_reply() -> XdrError {

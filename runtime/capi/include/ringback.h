@@ -1113,6 +1113,12 @@ int rb_seq4_status(const struct rb_runtime *runtime,
                    const struct rb_session *session,
                    uint32_t *flags);
 
+// 1 if the client has ever answered this operation (an rb_op) with NFS4ERR_NOTSUPP, in whichever session: asking again is
+// allowed and of no use. Else, or for a client that is not registered, 0.
+int rb_is_unsupported(const struct rb_runtime *runtime,
+                      rb_client client,
+                      int32_t op);
+
 // Registers a session that has a backchannel. Nothing is sent on it before rb_bind().
 int rb_add_session(const struct rb_runtime *runtime,
                    rb_client client,

@@ -1,9 +1,9 @@
 //! Callbacks: one for each delegation, or whatever else can be recalled or told.
 
-use crate::error::{Failure, guard, rb_error};
+use crate::error::guard;
 use crate::pointer::not_null;
 use crate::{numbers, rb_client, rb_key, rb_runtime, rb_session};
-use runtime::{CallbackKey, CallbackOp, ClientId};
+use runtime::{CallbackKey, ClientId};
 use std::ffi::{CStr, c_int};
 use std::mem::MaybeUninit;
 
@@ -30,10 +30,7 @@ pub extern "C" fn rb_insert(
         let key = not_null(key, "key")?;
         key.write(0);
         let runtime = not_null(runtime, "runtime")?;
-        let known = u32::try_from(op).ok().and_then(|op| CallbackOp::try_from(op).ok());
-        let op =
-            known.ok_or_else(|| Failure::new(rb_error::RB_ERR_INVALID, format!("op is {op}, which is no rb_op")))?;
-        key.write(runtime.runtime.insert(ClientId::from_bits(client), op, cookie)?.to_bits());
+        key.write(runtime.runtime.insert(ClientId::from_bits(client), numbers::op(op)?, cookie)?.to_bits());
         Ok(0)
     })
 }

@@ -157,6 +157,16 @@ pub extern "C" fn rb_seq4_status(
     })
 }
 
+/// 1 if the client has ever answered this operation (an rb_op) with NFS4ERR_NOTSUPP, in whichever session: asking again is
+/// allowed and of no use. Else, or for a client that is not registered, 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_is_unsupported(runtime: Option<&rb_runtime>, client: rb_client, op: i32) -> c_int {
+    guard("rb_is_unsupported", about(client), || {
+        let runtime = not_null(runtime, "runtime")?;
+        Ok(runtime.runtime.is_unsupported(ClientId::from_bits(client), numbers::op(op)?).into())
+    })
+}
+
 /// Registers a session that has a backchannel. Nothing is sent on it before rb_bind().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rb_add_session(

@@ -1,7 +1,7 @@
 //! Numbers of the interface: what can be chosen, and what is told.
 
 use crate::error::{Failure, rb_error};
-use runtime::{AddError, Cancel, ClientState, Ending, PathFaultKind, PathState, Remove, Returned, TryRun};
+use runtime::{AddError, CallbackOp, Cancel, ClientState, Ending, PathFaultKind, PathState, Remove, Returned, TryRun};
 use std::ffi::{CStr, c_char};
 
 /// What drives the sockets.
@@ -325,6 +325,11 @@ pub fn refusal(error: AddError) -> i32 {
         AddError::TooManyConnections => RB_REFUSED_CONNECTIONS,
         _ => RB_REFUSED_OTHER,
     }) as i32
+}
+
+pub fn op(op: i32) -> Result<CallbackOp, Failure> {
+    let known = u32::try_from(op).ok().and_then(|op| CallbackOp::try_from(op).ok());
+    known.ok_or_else(|| Failure::new(rb_error::RB_ERR_INVALID, format!("op is {op}, which is no rb_op")))
 }
 
 /// The RFC's name of an rb_op, such as "CB_RECALL": for logs. "unknown" for any other number.

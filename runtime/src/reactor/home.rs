@@ -91,10 +91,11 @@ impl Client {
         self.counted = now;
     }
 
-    /// Lets other threads see the SEQ4_STATUS bits. Sessions take the first free place in the table, so all of them are
+    /// Lets other threads see the SEQ4_STATUS bits, and what the client does not support. Sessions take the first free place in the table, so all of them are
     /// found when as many were looked at as there are.
     pub fn publish_status(&self, shared: &ClientShared) {
         shared.publish_status(self.backchannel.seq4_status(None), self.backchannel.is_path_down_told());
+        set(&shared.unsupported, self.backchannel.unsupported());
         let sessions = shared.sessions.iter().filter_map(|s| Some((s, s.serial()?)));
         for (session, serial) in sessions.take(self.session_count) {
             let key = backchannel::SessionKey(serial);

@@ -3,7 +3,7 @@
 use crate::bench::*;
 use ringback::{Builder, CallbackOp, ClientId, Error, Remove, SessionKey, TryRun};
 use ringback_rpc::nfs4::Status;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Where a run can be.
@@ -124,7 +124,7 @@ fn t29_a_client_destroyed_with_a_run_in_any_place() {
 #[test]
 fn t29_a_client_destroyed_inside_each_hook() {
     use Stage::*;
-    for stage in [Acquire, Prepare, Encode, Done, Release, DropReference] {
+    for stage in [Acquire, Prepare, Referring, Encode, Done, Release, DropReference] {
         let bench = Bench::with(Builder::new().reactors(1).clients_max(1));
         let (line, client, _) = bench.client(4);
         let key = bench.insert(client, CallbackOp::Recall, 1);
@@ -135,7 +135,7 @@ fn t29_a_client_destroyed_inside_each_hook() {
             line.ok(&call);
         }
         bench.until_idle();
-        let early = matches!(stage, Acquire | Prepare | Encode);
+        let early = matches!(stage, Acquire | Prepare | Referring | Encode);
         bench.assert_ended_once(1, if early { "Cancelled" } else { "Replied" });
         assert_eq!(bench.runtime.remove(key), Remove::Removed);
         bench.until("the place of the client is free", |b| b.runtime.add_client(None).is_ok());
@@ -256,6 +256,38 @@ fn t12_delay_for_ever_troubles_neither_others_nor_destroy_session_nor_drain() {
     assert!(begun.elapsed() < PATIENCE, "a delay is no reason to wait");
     assert_eq!((report.in_flight, report.abandoned.len()), (0, 1));
     bench.assert_ended_once(9, "Cancelled { sent: true }");
+}
+
+/// Of the client, not of the session that was asked; and not of who comes after it.
+#[test]
+fn what_a_client_does_not_support_is_remembered_as_long_as_it_is_there() {
+    let bench = Bench::with(Builder::new().reactors(1).clients_max(1));
+    let (mut line, client, session) = bench.client(1);
+    let ops = [CallbackOp::Notify, CallbackOp::Recall];
+    let unsupported = |client| ops.map(|op| bench.runtime.is_unsupported(client, op));
+    let key = bench.insert(client, CallbackOp::Notify, 1);
+    bench.submit(key);
+    let call = line.call();
+    line.reply(call.status(Status::NFS4ERR_NOTSUPP));
+    bench.until("it is known", |b| b.runtime.is_unsupported(client, CallbackOp::Notify));
+    bench.assert_ended_once(1, "Replied { status: NFS4ERR_NOTSUPP");
+    bench.runtime.remove_session(session).unwrap();
+    let next = bench.runtime.add_session(client, session_config(2, 1)).unwrap();
+    bench.runtime.bind(line.connection, next).unwrap();
+    // Asking again is allowed.
+    bench.submit(key);
+    assert_eq!(line.serve(), 1);
+    bench.until_idle();
+    assert_eq!(unsupported(client), [true, false]);
+    bench.runtime.remove(key);
+    bench.runtime.remove_client(client).unwrap();
+    assert_eq!(unsupported(client), [false, false], "there is no such client");
+    let heir = Mutex::new(None);
+    bench.until("the place of the client is free", |b| {
+        *heir.lock().unwrap() = b.runtime.add_client(None).ok();
+        heir.lock().unwrap().is_some()
+    });
+    assert_eq!(unsupported(heir.into_inner().unwrap().unwrap()), [false, false]);
 }
 
 /// Threads ask for runs while another one closes the door: each accepted run completes, and none comes afterwards.

@@ -158,7 +158,7 @@ fn t32_a_request_after_the_outcome_is_decided_runs_again() {
 #[test]
 fn t33_a_remove_inside_each_hook_is_one_release() {
     use Stage::*;
-    for stage in [Acquire, Prepare, Encode, Done, Release, DropReference] {
+    for stage in [Acquire, Prepare, Referring, Encode, Done, Release, DropReference] {
         // A request that comes before the removal goes with it. After the finish it would be a run of its own.
         for rearmed in [false, stage != DropReference] {
             let bench = Bench::new();

@@ -77,6 +77,12 @@ wire_enum! {
 }
 
 impl CallbackOp {
+    /// A bit of its own for each operation, for sets of them. CB_ILLEGAL has none.
+    pub const fn bit(self) -> u32 {
+        let number = self as u32;
+        if number < u32::BITS { 1 << number } else { 0 }
+    }
+
     /// The minor version that introduced the operation. Later ones have it too.
     pub const fn minor_version(self) -> u32 {
         match self {

@@ -97,6 +97,7 @@ fn null_is_an_error_of_every_function() {
         rb_set_client_limits(None, 1, 1, 0) => NULL;
         rb_seq4_status(None, 1, None, None) => NULL;
         rb_seq4_status(None, 1, None, Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_is_unsupported(None, 1, 4) => NULL;
         rb_add_session(None, 1, none(), None) => NULL;
         rb_add_session(None, 1, none(), Some(&mut MaybeUninit::uninit())) => NULL;
         rb_remove_session(None, NO_SESSION) => NULL;
@@ -191,6 +192,8 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_set_client_limits(rt, junk, 1, 0) => nobody;
         rb_set_client_state(rt, junk, 3) => INVALID;
         rb_seq4_status(rt, junk, Some(&NO_SESSION), Some(&mut MaybeUninit::uninit())) => 0;
+        rb_is_unsupported(rt, junk, 4) => 0;
+        rb_is_unsupported(rt, 1, -1) => INVALID;
         rb_remove_session(rt, NO_SESSION) => nobody;
         rb_bind(rt, 1, rb_session { client: junk, serial: 1 }) => nobody;
         rb_bind(rt, 0, NO_SESSION) => nowhere;
