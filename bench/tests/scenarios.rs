@@ -1,6 +1,7 @@
 //! Keeps docs/src/scenarios.md true: every scenario has a test, or a reason why it has none; every test that the page names
 //! exists, where it says; every test that is named by a scenario is on the page. With `UPDATE=1` in the environment, the
-//! column of tests is written instead of compared.
+//! column of tests is written instead of compared. And docs/src/outcomes.md: every function and every test that it names
+//! exists.
 
 mod tree;
 
@@ -8,6 +9,7 @@ use std::collections::BTreeSet;
 use tree::{read, sources};
 
 const PAGE: &str = "docs/src/scenarios.md";
+const OUTCOMES: &str = "docs/src/outcomes.md";
 /// T1 to T38 and F1 to F19.
 const IDS_MAX: [(char, u32); 2] = [('t', 38), ('f', 19)];
 
@@ -42,19 +44,33 @@ fn level_of(file: &str) -> &'static str {
     level.unwrap_or_else(|| panic!("{file} has a test that is named by a scenario, and no level")).0
 }
 
+/// Every function of a file, and whether it is a test.
+fn functions(file: &str) -> Vec<(String, bool)> {
+    let code = read(file);
+    let lines: Vec<_> = code.lines().map(str::trim_start).collect();
+    let name = |line: &str| {
+        let (before, after) = line.split_once("fn ")?;
+        let words = ["pub", "pub(crate)", "pub(super)", "const"];
+        before.split_whitespace().all(|word| words.contains(&word)).then_some(())?;
+        after.split(['(', '<']).next().map(str::to_owned)
+    };
+    let named = lines.iter().enumerate().filter_map(|(at, line)| Some((at, name(line)?)));
+    let is_test = |at: usize| {
+        let mut above = lines[..at].iter().rev().take_while(|l| l.starts_with("#[") || l.starts_with("//"));
+        above.any(|l| *l == "#[test]")
+    };
+    named.map(|(at, name)| (name, is_test(at))).collect()
+}
+
 /// Every test in the code whose name begins with an id.
 fn tests_in_the_code() -> BTreeSet<Shown> {
     let mut found = BTreeSet::new();
     for file in sources() {
-        let code = read(&file);
-        let lines: Vec<_> = code.lines().map(str::trim_start).collect();
-        for (at, line) in lines.iter().enumerate() {
-            let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next()) else { continue };
-            let Some(id) = id_of(name) else { continue };
-            let mut above = lines[..at].iter().rev().take_while(|l| l.starts_with("#[") || l.starts_with("//"));
-            assert!(above.any(|l| *l == "#[test]"), "{file}: {name} is named like a test and is none");
+        for (name, is_test) in functions(&file) {
+            let Some(id) = id_of(&name) else { continue };
+            assert!(is_test, "{file}: {name} is named like a test and is none");
             assert!(!id[1..].starts_with('0'), "{file}: {name}: ids have no leading zero");
-            assert!(found.insert((id, level_of(&file), name.to_owned())), "{file}: {name} is there twice");
+            assert!(found.insert((id, level_of(&file), name.clone())), "{file}: {name} is there twice");
         }
     }
     found
@@ -176,6 +192,38 @@ fn every_level_is_explained() {
         .collect();
     for (_, level, name) in tests_in_the_code() {
         assert!(explained.contains(level), "{PAGE} does not say what {level} is, where {name} is");
+    }
+}
+
+/// What a row of the outcomes says by whom it is done is a function of the core or the runtime; what it says to be shown
+/// by is a test that plain `cargo test` runs.
+#[test]
+fn outcomes_name_functions_and_tests_that_are_there() {
+    let (mut tests, mut code) = (BTreeSet::new(), BTreeSet::new());
+    for file in sources() {
+        let is_loom = file.contains("/loom_");
+        let is_code = file.starts_with("rpc/src/") || file.starts_with("runtime/src/");
+        for (name, is_test) in functions(&file) {
+            if is_test && !is_loom {
+                tests.insert(name);
+            } else if !is_test && is_code {
+                code.insert(name);
+            }
+        }
+    }
+    let page = read(OUTCOMES);
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    assert!(rows.len() > 40, "{OUTCOMES} has {} rows", rows.len());
+    for row in rows {
+        let [_, _, by, shown] = row.trim_matches('|').split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{OUTCOMES}: not four cells: {row}")
+        };
+        for (cell, known) in [(by, &code), (shown, &tests)] {
+            let named: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+            assert!(!named.is_empty(), "{OUTCOMES}: {cell:?} names nothing: {row}");
+            let gone: Vec<_> = named.iter().filter(|name| !known.contains(**name)).collect();
+            assert!(gone.is_empty(), "{OUTCOMES} names what is not there: {gone:?}");
+        }
     }
 }
 
