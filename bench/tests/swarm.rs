@@ -1,10 +1,12 @@
 //! The swarm against the server half: both sides count, and must agree.
 
-use ringback::{Backend, Builder};
+use ringback::{Backend, Builder, Runtime};
 use ringback_bench::swarm::{Behaviour, Progress, Swarm, SwarmConfig, Tally, Until};
 use ringback_server::{Config, Observer, Server};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 struct Quiet;
@@ -87,4 +89,55 @@ fn a_conflicting_open_makes_the_server_recall() {
     assert_eq!((tally.total().distinct, tally.triggered, tally.of(Behaviour::Normal).doubled), (300, 300, 0));
     assert!(tally.failures.is_empty(), "{tally:?}");
     server.shutdown(Duration::from_secs(1)).unwrap();
+}
+
+/// A thread that lives in tokio-uring, accepts connections there and gives them to the server's runtime, until told to end.
+fn accept_in_tokio_uring(runtime: Runtime) -> (SocketAddr, impl FnOnce()) {
+    let (sender, address) = mpsc::channel();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let accepting = std::thread::spawn(move || {
+        tokio_uring::start(async move {
+            let listener = tokio_uring::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                if over.load(SeqCst) {
+                    return;
+                }
+                stream.set_nodelay(true).unwrap();
+                ringback::tokio_uring::add_connection(&runtime, stream).unwrap();
+            }
+        })
+    });
+    let address = address.recv().unwrap();
+    let end = move || {
+        is_over.store(true, SeqCst);
+        TcpStream::connect(address).unwrap();
+        accepting.join().unwrap();
+    };
+    (address, end)
+}
+
+#[test]
+fn connections_live_in_tokio_uring() {
+    let uring = Builder::new().reactors(1).backend(Backend::Uring);
+    if let Err(error) = Server::new(Config::default(), uring, Arc::new(Quiet)) {
+        eprintln!("skipped: no io_uring here ({error})");
+        return;
+    }
+    for cuts in [0, 6] {
+        let (server, mut config) = server(Backend::Auto);
+        let (address, end) = accept_in_tokio_uring(server.runtime().clone());
+        (config.server, config.cuts) = (address, cuts);
+        let tally = recall(&server, config, 3000);
+        let total = tally.total();
+        assert_eq!((total.distinct, total.doubled, total.delegreturns_ok), (3000, 0, 3000), "{tally:?}");
+        assert_eq!((tally.malformed, tally.misordered, tally.sequence_errors), (0, 0, 0), "{tally:?}");
+        assert_eq!((tally.cuts, server.delegations()), (u64::from(5 * cuts), 0));
+        assert!(tally.failures.is_empty() && tally.uncached_replies == 0, "{tally:?}");
+        // Ends the connections, without which tokio-uring's runtime could not end.
+        server.shutdown(Duration::from_secs(1)).unwrap();
+        end();
+    }
 }

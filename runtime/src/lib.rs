@@ -42,6 +42,8 @@ pub mod simulator;
 #[cfg(not(loom))]
 mod stats;
 mod sync;
+#[cfg(all(feature = "tokio-uring", not(loom)))]
+pub mod tokio_uring;
 #[cfg(not(loom))]
 mod transport;
 #[cfg(not(loom))]
