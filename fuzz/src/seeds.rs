@@ -8,6 +8,7 @@ mod files;
 mod fore;
 mod rpc;
 mod server;
+pub mod simulator;
 
 use ringback_rpc::xdr::{Result, Writer};
 
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Seed> {
     files::seeds(&mut seeds);
     server::seeds(&mut seeds);
     backchannel::seeds(&mut seeds);
+    simulator::seeds(&mut seeds);
     seeds
 }
 

@@ -4,6 +4,7 @@
 //! value. Each returns how many values it decoded, so that a test can tell a seed that reaches the decoders from one
 //! that does not. A finding is a panic.
 
+use crate::sim::Options;
 use ringback_rpc::message::{self, AuthSys, CallHeader, ReplyHeader};
 use ringback_rpc::nfs4::Bitmap4;
 use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRes, Notify4};
@@ -23,6 +24,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("fore", fore),
     ("server", crate::server::server),
     ("backchannel", crate::backchannel::backchannel),
+    ("simulator", simulator),
 ];
 
 /// Longest record that [`record()`] allows: short, so that the limit is met often.
@@ -182,4 +184,11 @@ pub fn fore(data: &[u8]) -> usize {
         decoded += 1 + (0..header.count).map_while(|_| round!(OpRes, &mut r)).count();
     }
     decoded
+}
+
+/// A small simulation whose decisions the bytes are. It returns how many callbacks were run.
+pub fn simulator(data: &[u8]) -> usize {
+    let report = crate::sim::run_input(data, &Options::default());
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    report.runs as usize
 }

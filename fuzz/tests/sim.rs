@@ -1,5 +1,6 @@
 //! A few seeds of the simulator, and the checkers themselves: each finds the fault that is planted for it.
 
+use ringback_fuzz::seeds::simulator::noise;
 use ringback_fuzz::sim::{self, Coverage, Options, Plant, Rule};
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,27 @@ fn each_planted_fault_is_found() {
         let mut failures = (0..PLANTED_SEEDS_MAX).flat_map(|seed| failures(seed, plant));
         let found = failures.any(|failure| failure.rule == rule);
         assert!(found, "{plant:?} breaks {rule:?}, which was not found in {PLANTED_SEEDS_MAX} seeds");
+    }
+}
+
+/// Inputs of noise in which a planted fault must be found: their simulations are small.
+const PLANTED_INPUTS_MAX: u64 = 1000;
+
+#[test]
+fn each_planted_fault_is_found_from_bytes_too() {
+    for (plant, rule) in PLANTED {
+        let options = Options { plant, ..Options::default() };
+        let finds = |number| sim::run_input(&noise(number), &options).failures.iter().any(|f| f.rule == rule);
+        let found = (0..PLANTED_INPUTS_MAX).any(finds);
+        assert!(found, "{plant:?} breaks {rule:?}, which was not found in {PLANTED_INPUTS_MAX} inputs");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_history() {
+    for number in 0..100 {
+        let [one, two] = [0; 2].map(|_| sim::run_input(&noise(number), &Options::default()));
+        assert_eq!((one.digest, one.runs, one.turns), (two.digest, two.runs, two.turns), "input {number}");
     }
 }
 

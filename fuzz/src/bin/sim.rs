@@ -1,9 +1,11 @@
-//! Plays simulations: `sim --seed N` one of them, `sim --seed N --seeds K` those of the seeds N to N+K-1.
+//! Plays simulations: `sim --seed N` one of them, `sim --seed N --seeds K` those of the seeds N to N+K-1,
+//! `sim --input FILE` that of an input of the fuzz target.
 #![forbid(unsafe_code)]
 
 use clap::Parser;
 use ringback_fuzz::sim::{self, Options, Report};
 use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -30,6 +32,9 @@ struct Arguments {
     /// Most clients lie, whatever the seed says
     #[arg(long)]
     hostile: bool,
+    /// Play an input of the fuzz target `simulator` instead of seeds
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "callbacks"])]
+    input: Option<PathBuf>,
     /// Print everything that happens, on stderr; one simulation at a time
     #[arg(long)]
     trace: bool,
@@ -54,7 +59,16 @@ fn main() -> ExitCode {
     }
     sim::keep_panics_quiet();
     let begin = Instant::now();
-    let totals = play(&arguments);
+    let totals = match &arguments.input {
+        None => play(&arguments),
+        Some(file) => match std::fs::read(file) {
+            Ok(input) => play_input(file, &input, &arguments),
+            Err(error) => {
+                eprintln!("error: cannot read {}: {error}", file.display());
+                return ExitCode::from(2);
+            }
+        },
+    };
     let (report, seconds) = (&totals.report, begin.elapsed().as_secs_f64());
     print!("{}", report.coverage);
     println!(
@@ -68,10 +82,17 @@ fn main() -> ExitCode {
     if totals.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Plays the simulation whose decisions are the bytes of a file.
+fn play_input(file: &Path, input: &[u8], arguments: &Arguments) -> Totals {
+    let mut totals = Totals::default();
+    let report = sim::run_input(input, &arguments.options());
+    totals.add(&report, || format!("--input {}", file.display()), arguments);
+    totals
+}
+
 /// Plays the seeds, each job the next one that nobody has played.
 fn play(arguments: &Arguments) -> Totals {
-    let (trace, callbacks, hostile) = (arguments.trace, arguments.callbacks.unwrap_or(0), arguments.hostile);
-    let options = Options { trace, callbacks, hostile, ..Options::default() };
+    let options = arguments.options();
     let processors = thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let jobs = if arguments.trace { 1 } else { arguments.jobs.unwrap_or(processors).min(arguments.seeds) };
     let next = AtomicU64::new(0);
@@ -91,7 +112,7 @@ fn play(arguments: &Arguments) -> Totals {
         drop(sender);
         let mut told = Instant::now();
         for (seed, report) in reports {
-            totals.add(seed, &report, arguments);
+            totals.add(&report, || format!("--seed {seed}"), arguments);
             if stderr().is_terminal() && told.elapsed() > PROGRESS {
                 told = Instant::now();
                 let (seeds, failed, runs) = (totals.seeds, totals.failed, totals.report.runs);
@@ -105,8 +126,16 @@ fn play(arguments: &Arguments) -> Totals {
     totals
 }
 
+impl Arguments {
+    fn options(&self) -> Options {
+        let (trace, callbacks, hostile) = (self.trace, self.callbacks.unwrap_or(0), self.hostile);
+        Options { trace, callbacks, hostile, ..Options::default() }
+    }
+}
+
 impl Totals {
-    fn add(&mut self, seed: u64, report: &Report, arguments: &Arguments) {
+    /// Adds what became of one simulation; `which`: the argument that plays it again.
+    fn add(&mut self, report: &Report, which: impl FnOnce() -> String, arguments: &Arguments) {
         self.seeds += 1;
         self.report.add(report);
         if report.failures.is_empty() {
@@ -115,7 +144,7 @@ impl Totals {
         self.failed += 1;
         let callbacks = arguments.callbacks.map_or_else(String::new, |callbacks| format!(" --callbacks {callbacks}"));
         let hostile = if arguments.hostile { " --hostile" } else { "" };
-        eprintln!("seed {seed} failed: cargo run --release --bin sim -- --seed {seed}{callbacks}{hostile} --trace");
+        eprintln!("failed: cargo run --release --bin sim -- {}{callbacks}{hostile} --trace", which());
         for failure in &report.failures {
             eprintln!("    {failure}");
         }

@@ -1,33 +1,101 @@
-//! Where every decision of a simulation comes from: one seed.
+//! Where every decision of a simulation comes from: one seed, or the bytes of an input.
 
-/// A stream of decisions. The same seed gives the same stream, on every machine.
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A stream of decisions. The same seed, or the same input, gives the same stream on every machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Choices {
+pub(crate) struct Choices(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// The state of a generator.
+    Seed(u64),
+    /// An input, shared by all who decide, so that its bytes stand in the order in which they are used.
+    Tape(Arc<Mutex<Tape>>),
+}
+
+#[derive(Debug)]
+struct Tape {
+    bytes: Vec<u8>,
+    used: usize,
+    /// What decides when the bytes are used up.
     state: u64,
 }
 
+impl Tape {
+    /// A number below 2^(8 `count`).
+    fn take(&mut self, count: usize) -> u64 {
+        let left = self.bytes.get(self.used..self.used + count);
+        self.used += count;
+        match left {
+            Some(bytes) => bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+            None => splitmix(&mut self.state) >> (64 - 8 * count),
+        }
+    }
+
+    /// A number below `end`, from one byte if that is enough, else from two: a decision takes few, however wide it is.
+    fn below(&mut self, end: u64) -> u64 {
+        match end {
+            0 | 1 => 0,
+            2..=0x100 => self.take(1) % end,
+            _ => (u128::from(self.take(2)) * u128::from(end) >> 16) as u64,
+        }
+    }
+}
+
+/// Any number.
+fn splitmix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Choices {
-    pub(crate) fn new(seed: u64) -> Self {
-        Choices { state: seed }
+    pub(crate) fn of_seed(seed: u64) -> Self {
+        Choices(Source::Seed(seed))
     }
 
-    /// A stream of its own: what it is asked for does not move this one.
+    pub(crate) fn of_input(input: &[u8]) -> Self {
+        let state = input.iter().fold(0, |state, byte| splitmix(&mut { state }) ^ u64::from(*byte));
+        Choices(Source::Tape(Arc::new(Mutex::new(Tape { bytes: input.to_vec(), used: 0, state }))))
+    }
+
+    /// Whether an input is used up; a seed never is.
+    pub(crate) fn is_used_up(&self) -> bool {
+        match &self.0 {
+            Source::Seed(_) => false,
+            Source::Tape(tape) => {
+                let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+                tape.used >= tape.bytes.len()
+            }
+        }
+    }
+
+    /// A stream of its own: what it is asked for does not move this one. An input stays one stream.
     pub(crate) fn fork(&mut self) -> Choices {
-        Choices { state: self.next() }
+        match &mut self.0 {
+            Source::Seed(state) => Choices::of_seed(splitmix(state)),
+            Source::Tape(tape) => Choices(Source::Tape(Arc::clone(tape))),
+        }
     }
 
-    /// Any number (splitmix64).
+    /// Any number.
     pub(crate) fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        match &mut self.0 {
+            Source::Seed(state) => splitmix(state),
+            Source::Tape(tape) => splitmix(&mut tape.lock().unwrap_or_else(PoisonError::into_inner).take(2)),
+        }
     }
 
     /// A number below `end`; 0 if there is none.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { self.next() % end }
+        match &mut self.0 {
+            Source::Seed(_) if end == 0 => 0,
+            Source::Seed(state) => splitmix(state) % end,
+            Source::Tape(tape) => tape.lock().unwrap_or_else(PoisonError::into_inner).below(end),
+        }
     }
 
     /// A number from `low` to `high`, both included.

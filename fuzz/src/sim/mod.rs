@@ -1,7 +1,7 @@
 //! The simulator: the production code above the seam [`ringback::simulator::Io`], in one thread, on a virtual clock,
-//! over a simulated network and against simulated clients; every decision comes from one seed.
+//! over a simulated network and against simulated clients; every decision comes from one seed, or from the bytes of an input.
 //!
-//! - `choices`: the seed. `scenario`: the parameters drawn from it. `transition`: what may happen next.
+//! - `choices`: the seed, or the input. `scenario`: the parameters drawn from it. `transition`: what may happen next.
 //! - `world`: who takes the next step, and when time passes. `io`, `net`: the back end and the network below it.
 //! - `client`: the simulated clients. `lifecycle`: how they come, change and go. `fore`: what they ask. `transport`: lines
 //!   that an embedder drives itself.
@@ -38,10 +38,11 @@ pub use coverage::{Coverage, Kind};
 pub use journal::{Failure, Rule};
 pub use plant::Plant;
 
+use choices::Choices;
 use journal::Journal;
+use scenario::Scenario;
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
-use std::rc::Rc;
 use world::World;
 
 /// What to simulate besides the seed.
@@ -95,15 +96,31 @@ impl Report {
 
 /// Plays the simulation of a seed.
 pub fn run(seed: u64, options: &Options) -> Report {
-    let journal: Rc<RefCell<Option<Journal>>> = Rc::default();
-    let kept = Rc::clone(&journal);
+    let mut choices = Choices::of_seed(seed);
+    let mut scenario = Scenario::draw(&mut choices);
+    if options.callbacks > 0 {
+        scenario.prolong(options.callbacks);
+    }
+    play(choices, scenario, options)
+}
+
+/// Plays a small simulation whose decisions are the bytes of an input, in the order in which they are made. When these are
+/// used up, nothing new happens, and what is under way comes to its end.
+pub fn run_input(input: &[u8], options: &Options) -> Report {
+    let mut choices = Choices::of_input(input);
+    let scenario = Scenario::draw_small(&mut choices);
+    play(choices, scenario, options)
+}
+
+fn play(choices: Choices, mut scenario: Scenario, options: &Options) -> Report {
+    if options.hostile {
+        scenario.turn_hostile();
+    }
+    let journal = Journal::new(scenario.start_ns, options.trace);
+    journal.trace(|| format!("{scenario:?}"));
     let played = panic::catch_unwind(AssertUnwindSafe(|| {
-        let world = World::new(seed, options, |now_ns| {
-            let journal = Journal::new(now_ns, options.trace);
-            *kept.borrow_mut() = Some(journal.clone());
-            journal
-        });
         let mut report = Report::default();
+        let world = World::new(choices, scenario, options.plant, journal.clone());
         if let Some(mut world) = world {
             world.play();
             let counts = world.embedder.reference().counts;
@@ -114,19 +131,13 @@ pub fn run(seed: u64, options: &Options) -> Report {
         }
         report
     }));
-    let journal = journal.borrow();
     let mut report = played.unwrap_or_else(|payload| {
-        let what = panic_text(&*payload);
-        if let Some(journal) = &*journal {
-            journal.fail(Rule::Panic, what);
-        }
+        journal.fail(Rule::Panic, panic_text(&*payload));
         Report::default()
     });
-    if let Some(journal) = &*journal {
-        report.failures = journal.take_failures();
-        report.digest = journal.digest();
-        report.coverage = journal.coverage();
-    }
+    report.failures = journal.take_failures();
+    report.digest = journal.digest();
+    report.coverage = journal.coverage();
     report
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Scenario {
     /// Accepted runs after which nothing new happens.
     pub runs_max: u64,
     pub actions_max: u64,
+    /// Most of whatever an action does several times.
+    pub burst_max: u64,
     pub callbacks_max: u32,
     pub batch_max: u32,
     pub lease_ns: u64,
@@ -72,6 +74,20 @@ impl Scenario {
         (self.may_lie, self.liars, self.odd) = (true, 800, 800);
     }
 
+    /// One that is over in a millisecond or two, whose clients are odd more often.
+    pub(crate) fn draw_small(choices: &mut Choices) -> Scenario {
+        let mut small = Scenario::draw(choices);
+        small.clients = small.clients.min(2);
+        small.slots_max = small.slots_max.min(4);
+        small.callbacks_max = small.callbacks_max.min(40);
+        (small.runs_max, small.actions_max, small.burst_max) = (60, 60, 4);
+        small.filling_max = small.filling_max.min(600);
+        small.weights = Action::ALL.iter().map(|(_, usual)| 1 + usual / 4).collect();
+        (small.liars, small.odd) = (choices.pick(&[0, 0, 0, 800]), choices.pick(&[0, 300, 800]));
+        small.may_lie |= small.liars > 0;
+        small
+    }
+
     pub(crate) fn draw(choices: &mut Choices) -> Scenario {
         let lease_ns = choices.pick(&[1, 2, 5, 20, 90]) * S;
         let run_deadline_ns = choices.pick(&[lease_ns / 4, lease_ns, lease_ns, 3 * lease_ns]);
@@ -91,6 +107,7 @@ impl Scenario {
             slots_max: choices.pick(&[1, 2, 4, 16, 64]),
             runs_max: choices.log_between(50, 8000),
             actions_max: choices.log_between(50, 2000),
+            burst_max: u64::MAX,
             callbacks_max,
             batch_max: choices.pick(&[1, 2, 16, 16, 64]),
             lease_ns,

@@ -127,7 +127,7 @@ impl World {
                 self.run_some(client);
             }
             Action::Insert => {
-                let count = self.choices.log_between(1, 64);
+                let count = self.burst(64);
                 self.insert(client, count);
             }
             Action::Remove => self.remove_some(),
@@ -210,6 +210,11 @@ impl World {
         }
     }
 
+    /// How often an action does what it does.
+    pub(crate) fn burst(&mut self, max: u64) -> u64 {
+        self.choices.log_between(1, max.min(self.scenario.burst_max))
+    }
+
     fn some_client(&mut self) -> Option<usize> {
         let live: Vec<usize> = self.clients.iter().filter(|c| !c.removed).map(|c| c.index).collect();
         self.choices.any(&live).copied()
@@ -255,7 +260,7 @@ impl World {
             let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.is_idle());
             (own.map(|(cookie, _)| cookie).collect(), reference.callbacks.len())
         };
-        for _ in 0..self.choices.log_between(1, 128) {
+        for _ in 0..self.burst(128) {
             // Callbacks that run, that are going and that are gone are asked for too.
             if self.choices.below(8) == 0 && all > 0 {
                 let cookie = self.choices.index(all);
@@ -283,7 +288,7 @@ impl World {
             let own = reference.callbacks.iter().enumerate().filter(|(_, c)| c.owner == client && c.exists);
             (own.map(|(cookie, _)| cookie).collect::<Vec<_>>(), reference.callbacks.len())
         };
-        for _ in 0..self.choices.log_between(1, count_max) {
+        for _ in 0..self.burst(count_max) {
             if self.choices.below(8) == 0 && all > 0 {
                 act(self.choices.index(all));
             } else if let Some(cookie) = self.choices.any(&own) {
@@ -303,7 +308,7 @@ impl World {
 
     fn ask_some(&mut self, client: usize) {
         let Some(line) = self.some_line(client) else { return };
-        for _ in 0..self.choices.log_between(1, 32) {
+        for _ in 0..self.burst(32) {
             let wish = match self.choices.below(16) {
                 0 => Wish::Drop,
                 1..=3 => Wish::Bind,
@@ -317,7 +322,7 @@ impl World {
 
     fn remove_some(&mut self) {
         let all = self.embedder.reference().callbacks.len();
-        for _ in 0..self.choices.log_between(1, 32) {
+        for _ in 0..self.burst(32) {
             if all > 0 {
                 let cookie = self.choices.index(all);
                 self.embedder.remove(cookie);

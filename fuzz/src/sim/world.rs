@@ -1,6 +1,5 @@
 //! The world of one simulation: reactors, clients and lines, stepped one at a time in one thread on a virtual clock.
 
-use super::Options;
 use super::choices::Choices;
 use super::client::behaviour::Behaviour;
 use super::client::{Client, Deeds};
@@ -88,38 +87,22 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The world of a seed. `None`: the settings were refused, which is a failure.
-    pub(crate) fn new(seed: u64, options: &Options, journal: impl FnOnce(u64) -> Journal) -> Option<World> {
-        let plant = options.plant;
-        let mut choices = Choices::new(seed);
-        let mut scenario = Scenario::draw(&mut choices);
-        if options.callbacks > 0 {
-            scenario.prolong(options.callbacks);
-        }
-        if options.hostile {
-            scenario.turn_hostile();
-        }
-        let journal = journal(scenario.start_ns);
-        journal.trace(|| format!("seed {seed}: {scenario:?}"));
+    /// `None`: the settings were refused, which is a failure.
+    pub(crate) fn new(mut choices: Choices, scenario: Scenario, plant: Plant, journal: Journal) -> Option<World> {
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
         let net = Rc::new(RefCell::new(net));
         let reference = Reference::new(journal.clone(), &scenario, choices.fork());
-        let embedder = Embedder::new(journal.clone(), reference, scenario.manners, plant);
-        let embedder = Arc::new(embedder);
-        let mut bells = Vec::new();
-        let mut ios = Vec::new();
-        for reactor in 0..scenario.reactors {
-            let bell = Arc::new(Bell::new(plant == Plant::MuffleBell));
-            let io = SimIo::new(reactor, Rc::clone(&net), Arc::clone(&bell), journal.clone(), choices.fork(), plant);
-            bells.push(bell);
-            ios.push(io);
-        }
+        let embedder = Arc::new(Embedder::new(journal.clone(), reference, scenario.manners, plant));
+        let fore = Arc::new(Fore::new(journal.clone(), plant));
+        let bells: Vec<_> = (0..scenario.reactors).map(|_| Arc::new(Bell::new(plant == Plant::MuffleBell))).collect();
+        let back_end = |(reactor, bell): (usize, &Arc<Bell>)| {
+            SimIo::new(reactor, Rc::clone(&net), Arc::clone(bell), journal.clone(), choices.fork(), plant)
+        };
+        let ios = bells.iter().enumerate().map(back_end).collect();
         let fed = Arc::new(AtomicBool::new(false));
         let gate = gate(&mut choices, &scenario, &embedder, &fed, &journal);
-        let hooks = Arc::clone(&embedder);
-        let fore = Arc::new(Fore::new(journal.clone(), plant));
-        let mut simulation = match Simulation::new(builder(&scenario, plant), gate, hooks, Arc::clone(&fore) as _, ios)
-        {
+        let (hooks, calls) = (Arc::clone(&embedder), Arc::clone(&fore));
+        let mut simulation = match Simulation::new(builder(&scenario, plant), gate, hooks, calls, ios) {
             Ok(simulation) => simulation,
             Err(e) => {
                 journal.fail(Rule::Answer, format!("{e}: {scenario:?}"));
@@ -132,12 +115,13 @@ impl World {
         fore.set_runtime(Some(simulation.runtime.clone()));
         embedder.set_runtime(Some(simulation.runtime));
         let desks = simulation.reactors.into_iter().zip(bells);
-        let wire = Wire::new(journal.clone());
-        let work = Work::new(journal.clone(), scenario.reactors);
         let (clients, connections, carriers, drains, deeds) = Default::default();
         let (principals, turns, steps, actions) = (0, 0, 0, 0);
         Some(World {
             action_ns: Some(journal.now_ns()),
+            wire: Wire::new(journal.clone()),
+            work: Work::new(journal.clone(), scenario.reactors),
+            desks: desks.map(|(handle, bell)| Desk { handle, bell, parked: None }).collect(),
             journal,
             choices,
             scenario,
@@ -148,12 +132,9 @@ impl World {
             connections,
             carriers,
             drains,
-            wire,
             principals,
             turns,
             steps,
-            work,
-            desks: desks.map(|(handle, bell)| Desk { handle, bell, parked: None }).collect(),
             plant,
             actions,
             fed,
@@ -165,7 +146,7 @@ impl World {
     pub(crate) fn play(&mut self) {
         for _ in 0..self.scenario.clients {
             if let Some(client) = self.add_client() {
-                let count = self.choices.log_between(1, 256);
+                let count = self.burst(256);
                 self.insert(client, count);
             }
         }
@@ -330,7 +311,8 @@ impl World {
         self.act();
         self.actions += 1;
         let accepted = self.embedder.reference().counts.accepted;
-        let over = self.actions >= self.scenario.actions_max || accepted >= self.scenario.runs_max;
+        let enough = self.actions >= self.scenario.actions_max || accepted >= self.scenario.runs_max;
+        let over = enough || self.choices.is_used_up();
         let gap_ns = self.choices.below(2 * self.scenario.gap_ns);
         self.action_ns = (!over).then(|| self.journal.now_ns() + gap_ns);
         self.check_counts();
