@@ -132,8 +132,8 @@ pub enum AddError {
         super::CALLS_MAX
     )]
     TooManySlots,
-    /// The client has as many connections as are allowed.
-    #[error("the client has {CONNECTIONS_MAX} connections, which is the limit")]
+    /// The client has as many connections as are allowed, and was heard on each of them within a lease.
+    #[error("the client has {CONNECTIONS_MAX} connections, which is the limit, and none was silent for a lease")]
     TooManyConnections,
     /// The session is too small for CB_SEQUENCE and one operation.
     #[error("the backchannel is too small for one operation")]

@@ -127,6 +127,9 @@ impl Backchannel {
 
     /// The connection carries the session's backchannel from now on (CREATE_SESSION with CONN_BACK_CHAN,
     /// BIND_CONN_TO_SESSION). Wakes what was parked.
+    ///
+    /// Of too many connections, the one that was silent for longest gives way if that is a lease or more: it may be half
+    /// open, left over from a client that has lost its network and now comes back.
     pub fn bind(
         &mut self,
         now_ns: u64,
@@ -135,8 +138,8 @@ impl Backchannel {
         host: &mut impl Host,
     ) -> Result<(), AddError> {
         let index = self.session_index(session).ok_or(AddError::NoSuchSession)?;
-        let conn_index = self.conn_index(conn).or_else(|| self.new_conn(now_ns, conn));
-        let conn_index = conn_index.ok_or(AddError::TooManyConnections)?;
+        let known = self.conn_index(conn).or_else(|| self.new_conn(now_ns, conn));
+        let conn_index = known.or_else(|| self.replace_conn(now_ns, conn, host)).ok_or(AddError::TooManyConnections)?;
         if let Some(session) = &mut self.sessions[index] {
             session.bound |= 1 << conn_index;
             session.ever_bound = true;
@@ -157,6 +160,26 @@ impl Backchannel {
         }
         self.conns.push(conn);
         Some(self.conns.len() - 1)
+    }
+
+    /// A new connection in the place of one that was silent for a lease. A client that lives need not be heard on each of
+    /// its connections, but those of which it makes use are not silent for so long.
+    fn replace_conn<H: Host>(&mut self, now_ns: u64, token: ConnToken, host: &mut H) -> Option<usize> {
+        let heard = |(index, conn): (usize, &Option<Conn>)| Some((conn.as_ref()?.heard_ns, index));
+        let (heard_ns, silent) = self.conns.iter().enumerate().filter_map(heard).min()?;
+        if heard_ns.saturating_add(self.config.lease_ns) > now_ns {
+            return None;
+        }
+        self.close_conn(silent, host);
+        self.new_conn(now_ns, token)
+    }
+
+    /// Has a connection closed that is taken for dead.
+    pub(super) fn close_conn<H: Host>(&mut self, index: usize, host: &mut H) {
+        let Some(conn) = self.conns[index] else { return };
+        self.counters.dead_connections += 1;
+        host.event(Event::CloseConnection(conn.token));
+        self.drop_conn(index);
     }
 
     /// The connection is gone: calls that were on it are sent again on the next one of their session, or wait for one.

@@ -2,7 +2,7 @@
 
 use super::Backchannel;
 use super::calls::State;
-use super::host::{Event, Host, Outcome, PathFault, Requeue, Token};
+use super::host::{Host, Outcome, PathFault, Requeue, Token};
 
 /// Most runs that one call of [`Backchannel`] ends beyond the one that it is about; the rest follows by
 /// [`Backchannel::handle_timeout`], so that a client with a million callbacks does not hold up a reactor.
@@ -166,9 +166,7 @@ impl Backchannel {
         let conn = usize::from(call.conn);
         match self.conns.get(conn).copied().flatten() {
             Some(record) if record.heard_ns <= since_ns => {
-                self.counters.dead_connections += 1;
-                host.event(Event::CloseConnection(record.token));
-                self.drop_conn(conn);
+                self.close_conn(conn, host);
                 self.update_path(host);
             }
             _ if call.token.is_none() && !call.resync => self.make_ready(index),

@@ -1,7 +1,9 @@
 //! Connections and sessions go and come.
 
 use crate::support::*;
-use ringback_rpc::backchannel::{Event, Handled, Outcome, PathState, Requeue, seq4_status};
+use ringback_rpc::backchannel::{
+    AddError, CONNECTIONS_MAX, Config, ConnToken, Event, Handled, Outcome, PathState, Requeue, seq4_status,
+};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::CallbackOp;
 
@@ -453,5 +455,60 @@ fn a_connection_that_is_not_bound_hands_the_call_to_the_next() {
     let fourth = w.send();
     assert_eq!(fourth.bytes[8..], second.bytes[8..]);
     w.answer_ok(&fourth);
+    w.assert_clean();
+}
+
+const LEASE_NS: u64 = 20 * S;
+
+/// A client binds as many connections as it may, one after the other, and the first of them is in use.
+fn crowded() -> (World, Sent) {
+    let mut w = World::empty(Config { lease_ns: LEASE_NS, ..Config::default() });
+    w.add_session(S1, 2);
+    w.bind(S1, C1);
+    w.recall();
+    let sent = w.send();
+    for conn in 2..=CONNECTIONS_MAX as u64 {
+        w.now_ns += MS;
+        w.bind(S1, ConnToken(conn));
+    }
+    (w, sent)
+}
+
+/// The network of the client was gone, and with it every connection that it had: none of them was closed.
+#[test]
+fn f3_the_connection_that_was_silent_for_longest_gives_way_to_a_new_one() {
+    let (mut w, first) = crowded();
+    w.core.heard(w.now_ns, C1);
+    w.now_ns += LEASE_NS;
+    let back = ConnToken(1000);
+    w.bind(S1, back);
+    assert!(w.host.events.contains(&Event::CloseConnection(C2)), "C1 was heard after it");
+    assert!(!w.core.is_bound(S1, C2) && w.core.is_bound(S1, back) && w.core.is_bound(S1, C1));
+    assert_eq!(w.core.counters().dead_connections, 1);
+    // One after the other goes; with the last one that is silent goes what was sent on it.
+    for conn in 1..CONNECTIONS_MAX as u64 {
+        w.bind(S1, ConnToken(1000 + conn));
+    }
+    assert!(w.host.events.contains(&Event::CloseConnection(C1)));
+    w.conns.retain(|conn| *conn == back);
+    let again = w.send();
+    assert_eq!((again.conn, &again.bytes), (back, &first.bytes));
+    w.answer_ok(&again);
+    assert_eq!(w.ended(first.token()), [Ended::ok()]);
+    w.assert_clean();
+}
+
+#[test]
+fn a_client_that_was_heard_on_all_of_too_many_connections_gets_no_other() {
+    let (mut w, first) = crowded();
+    for conn in 1..=CONNECTIONS_MAX as u64 {
+        w.core.heard(w.now_ns, ConnToken(conn));
+    }
+    w.now_ns += LEASE_NS - 1;
+    let bound = w.core.bind(w.now_ns, S1, ConnToken(1000), &mut w.host);
+    assert_eq!(bound, Err(AddError::TooManyConnections));
+    assert_eq!(w.core.counters().dead_connections, 0);
+    w.bind(S1, C1);
+    w.answer_ok(&first);
     w.assert_clean();
 }

@@ -192,6 +192,7 @@ impl<I: Io> Reactor<I> {
             if client.link_mut(connection).is_none() {
                 client.links.push(Link { connection, place, held: false });
             }
+            client.excuse_held(now_ns);
             client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host)
         });
         match bound {

@@ -75,10 +75,15 @@ impl Client {
 
     /// Lets the core do what is due.
     pub fn handle_timeout(&mut self, now_ns: u64, host: &mut ClientHost<'_>) {
+        self.excuse_held(now_ns);
+        self.backchannel.handle_timeout(now_ns, host);
+    }
+
+    /// What the embedder keeps from being read is no silence of the client.
+    pub fn excuse_held(&mut self, now_ns: u64) {
         for link in self.links.iter().filter(|l| l.held) {
             self.backchannel.heard(now_ns, conn_token(link.connection));
         }
-        self.backchannel.handle_timeout(now_ns, host);
     }
 
     /// Adds what the core has counted since the last look to the reactor's counters.
