@@ -5,18 +5,22 @@ use crate::io::{BackendKind, BackendReport, Epoll, Io, IoConfig};
 use crate::reactor::Reactor;
 use crate::registry::Shared;
 use crate::settings::Settings;
-use crate::{Call, CallbackOp, ClientId, ConnectionId, ForeChannel, Outbound, Runtime, Security, SessionConfig};
+use crate::{
+    Call, CallToken, CallbackOp, ClientId, ConnectionId, ForeChannel, Outbound, Runtime, Security, SessionConfig,
+};
 use crate::{SessionKey, Transport, TryRun};
 use ringback_rpc::xdr::{self, Writer};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// An embedder that hands each call back in as if it had been received again.
+/// An embedder that hands each call back in as if it had been received again; without a runtime, that has not answered it
+/// yet.
 #[derive(Default)]
 struct Echo {
     runtime: OnceLock<Runtime>,
     calls: Mutex<u64>,
+    deferred: Mutex<Vec<CallToken>>,
 }
 
 impl Hooks for Echo {
@@ -32,7 +36,10 @@ impl Hooks for Echo {
 impl ForeChannel for Echo {
     fn call(&self, call: Call<'_>) {
         *self.calls.lock().unwrap() += 1;
-        self.runtime.get().unwrap().receive(call.connection(), call.record().to_vec());
+        match self.runtime.get() {
+            Some(runtime) => runtime.receive(call.connection(), call.record().to_vec()),
+            None => self.deferred.lock().unwrap().push(call.defer().0),
+        }
     }
 }
 
@@ -108,6 +115,9 @@ impl Stepped {
 #[derive(Default)]
 struct Far {
     sent: Mutex<Vec<u8>>,
+    /// What is sent from now on stays where it is: the peer does not read.
+    stuck: AtomicBool,
+    unread: Mutex<Vec<Outbound>>,
     closed: AtomicBool,
 }
 
@@ -116,6 +126,9 @@ struct Near(Arc<Far>);
 impl Transport for Near {
     fn send(&mut self, outbound: Outbound) {
         self.0.sent.lock().unwrap().extend_from_slice(outbound.bytes());
+        if self.0.stuck.load(SeqCst) {
+            self.0.unread.lock().unwrap().push(outbound);
+        }
     }
 
     fn close(&mut self) {
@@ -172,6 +185,42 @@ fn a_call_is_sent_again_only_when_its_connection_is_closed() {
     let again = far_here.sent.lock().unwrap().clone();
     assert!(again.starts_with(&sent), "the identical call goes first");
     assert_eq!(again.len(), 2 * sent.len());
+}
+
+/// An embedder that is slow to answer, then a client that does not read the answers: the first excuses the silence of the
+/// connection, the second does not.
+#[test]
+fn f3_a_connection_is_excused_while_the_embedder_is_slow_and_no_longer() {
+    let unsent_bytes_max = 4096;
+    let mut stepped = Stepped::new(1, |settings| {
+        settings.rpc_timeout = Duration::from_millis(20);
+        (settings.calls_unanswered_max, settings.unsent_bytes_max) = (2, unsent_bytes_max);
+    });
+    let (connection, far) = stepped.transport();
+    let (client, session) = stepped.client(connection);
+    stepped.runtime.bind(connection, session).unwrap();
+    stepped.settle();
+    stepped.try_run(client);
+    stepped.settle();
+    assert!(!far.sent.lock().unwrap().is_empty());
+    for _ in 0..2 {
+        // xid, CALL.
+        stepped.runtime.receive(connection, vec![0; 8]);
+    }
+    let condemned_later = |stepped: &mut Stepped| {
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(30));
+            stepped.settle();
+        }
+        stepped.runtime.stats().connections_condemned
+    };
+    assert_eq!(condemned_later(&mut stepped), 0, "the reply, if there is one, waits behind the calls");
+    far.stuck.store(true, SeqCst);
+    for token in stepped.embedder.deferred.lock().unwrap().drain(..) {
+        stepped.runtime.reply(token, vec![vec![0; unsent_bytes_max]]);
+    }
+    assert_eq!(condemned_later(&mut stepped), 1);
+    assert!(far.closed.load(SeqCst));
 }
 
 /// What a command causes to be posted is for the next turn.
