@@ -6,28 +6,28 @@ use crate::sim::Kind;
 /// What is to be come across, and the number of an input in which it is.
 pub const STORIES: [(Kind, u64); 19] = [
     (Kind::AllocationFailed, 23),
-    (Kind::BackchannelCtl, 0),
+    (Kind::BackchannelCtl, 1),
     (Kind::BadHighSlot, 232),
     (Kind::Batch, 0),
-    (Kind::CallsReordered, 12),
+    (Kind::CallsReordered, 327),
     (Kind::ClientReplaced, 3),
     (Kind::DrainClient, 3),
     (Kind::Abandoned, 11),
     (Kind::DestroyedMidReply, 3),
     (Kind::InCourtesy, 1),
-    (Kind::LoneSequence, 6),
-    (Kind::Misordered, 389),
+    (Kind::LoneSequence, 2),
+    (Kind::Misordered, 159),
     (Kind::OwnTransport, 3),
     (Kind::PathDown, 149),
     (Kind::ReplyLate, 42),
     (Kind::Resent, 8),
     (Kind::SessionLost, 33),
     (Kind::TimedOutSent, 0),
-    (Kind::WrongEcho, 20),
+    (Kind::WrongEcho, 75),
 ];
 
-/// Bytes of an input of noise: for thirty actions or so, and their consequences.
-const BYTES: usize = 1000;
+/// Bytes of an input of noise: for twenty actions or so, and their consequences.
+const BYTES: usize = 600;
 
 /// The input of noise with this number.
 pub fn noise(number: u64) -> Vec<u8> {

@@ -38,7 +38,7 @@ impl Tape {
         match end {
             0 | 1 => 0,
             2..=0x100 => self.take(1) % end,
-            _ => (u128::from(self.take(2)) * u128::from(end) >> 16) as u64,
+            _ => ((u128::from(self.take(2)) * u128::from(end)) >> 16) as u64,
         }
     }
 }

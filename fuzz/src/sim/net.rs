@@ -5,8 +5,10 @@ use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use ringback::simulator::{ConnKey, SendBuf};
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 /// A line, by its number.
 pub(crate) type LineId = usize;
@@ -208,7 +210,9 @@ impl Net {
     pub(crate) fn connect(&mut self, quality: Quality) -> (LineId, OwnedFd) {
         use std::os::fd::AsRawFd;
         // Any descriptor will do: it is what the reactor hands on to the back end, which knows its line.
-        let descriptor: OwnedFd = std::fs::File::open("/dev/null").expect("/dev/null can be opened").into();
+        static ANY: OnceLock<File> = OnceLock::new();
+        let any = ANY.get_or_init(|| File::open("/dev/null").expect("/dev/null can be opened"));
+        let descriptor: OwnedFd = any.try_clone().expect("there are descriptors enough").into();
         let id = self.lines.len();
         self.by_descriptor.insert(descriptor.as_raw_fd(), id);
         self.live.push(id);

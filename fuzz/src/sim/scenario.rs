@@ -80,7 +80,7 @@ impl Scenario {
         small.clients = small.clients.min(2);
         small.slots_max = small.slots_max.min(4);
         small.callbacks_max = small.callbacks_max.min(40);
-        (small.runs_max, small.actions_max, small.burst_max) = (60, 60, 4);
+        (small.runs_max, small.actions_max, small.burst_max) = (60, 40, 4);
         small.filling_max = small.filling_max.min(600);
         small.weights = Action::ALL.iter().map(|(_, usual)| 1 + usual / 4).collect();
         (small.liars, small.odd) = (choices.pick(&[0, 0, 0, 800]), choices.pick(&[0, 300, 800]));

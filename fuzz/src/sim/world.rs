@@ -25,8 +25,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Lines that may stay half open when all becomes well.
-const FROZEN_MAX: usize = 32;
+/// More lines that are half open, and a client that comes back may find that it has too many connections.
+const HALF_OPEN_MAX: usize = 32;
 const S: u64 = 1_000_000_000;
 
 /// A reactor, and where it is in its turn.
@@ -358,12 +358,10 @@ impl World {
         for client in 0..self.clients.len() {
             self.heal_client(client);
         }
-        // Half-open lines without number leave the server no room for a new one.
-        if self.net.borrow().lines.iter().filter(|line| line.frozen).count() > FROZEN_MAX {
-            self.net.borrow_mut().lines.iter_mut().for_each(|line| line.frozen = false);
-        }
-        // Until the server has noticed which lines are gone.
-        let noticed_ns = self.journal.now_ns() + S;
+        // Until the server has noticed which lines are gone. Those that are silent for a lease give way to new ones.
+        let half_open = self.net.borrow().lines.iter().filter(|line| line.frozen).count();
+        let notices_ns = if half_open > HALF_OPEN_MAX { self.scenario.lease_ns + S } else { S };
+        let noticed_ns = self.journal.now_ns() + notices_ns;
         self.run_until(noticed_ns, |_| false);
         for client in 0..self.clients.len() {
             self.reconnect(client);
