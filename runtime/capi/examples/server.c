@@ -117,7 +117,7 @@ static void accept_connection(int listener)
 {
     struct connection *c = calloc(1, sizeof *c);
     rb_transport transport = {.size = sizeof transport, .user = c};
-    if (c == NULL || (c->fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) < 0) {
+    if (c == NULL || (c->fd = accept(listener, NULL, NULL)) < 0) {
         free(c);
         return;
     }
@@ -145,7 +145,7 @@ static void free_connection(struct connection *c)
 static void send_some(struct connection *c)
 {
     while (c->left > 0) {
-        ssize_t sent = send(c->fd, c->at, c->left, MSG_NOSIGNAL);
+        ssize_t sent = send(c->fd, c->at, c->left, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0 && errno == EAGAIN)
             return watch(c, EPOLLIN);
         if (sent < 0) {
@@ -163,7 +163,7 @@ static void send_some(struct connection *c)
 static void receive_some(struct connection *c)
 {
     static uint8_t bytes[65536];
-    ssize_t received = recv(c->fd, bytes, sizeof bytes, 0);
+    ssize_t received = recv(c->fd, bytes, sizeof bytes, MSG_DONTWAIT);
     if (received < 0 && errno == EAGAIN)
         return;
     if (received <= 0 || rb_reader_feed(c->reader, runtime, c->id, bytes, (size_t)received) < 0) {
