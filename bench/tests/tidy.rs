@@ -92,6 +92,35 @@ fn unsafe_code_is_where_the_architecture_allows_it() {
     assert_eq!(allowed, found, "left: ARCHITECTURE.md, right: the code");
 }
 
+/// What an embedder sees has an example; the doc tests run it.
+#[test]
+fn each_public_type_has_an_example() {
+    let code = read("runtime/src/lib.rs");
+    let exported = code.split("pub use").skip(1).flat_map(|rest| rest.split(';').next().unwrap().split(is_no_word));
+    let types: BTreeSet<_> = exported.filter(|word| word.starts_with(char::is_uppercase)).collect();
+    assert!(types.len() > 40, "{types:?}");
+    let shown: BTreeSet<_> =
+        [files("rpc/src", ".rs"), files("runtime/src", ".rs")].concat().iter().flat_map(|f| shown(&read(f))).collect();
+    let missing: Vec<_> = types.into_iter().filter(|name| !shown.contains(*name)).collect();
+    assert!(missing.is_empty(), "no example in the documentation of {missing:?}");
+}
+
+/// The public types whose documentation has an example.
+fn shown(code: &str) -> Vec<String> {
+    let (mut found, mut has_example) = (Vec::new(), false);
+    for line in code.lines().map(str::trim_start) {
+        let name = ["pub struct ", "pub enum ", "pub trait "].iter().find_map(|kind| line.strip_prefix(kind));
+        found.extend(name.filter(|_| has_example).map(|name| name.split(is_no_word).next().unwrap().to_owned()));
+        has_example =
+            line.starts_with("/// ```") || has_example && (line.starts_with("///") || !line.ends_with([';', '}']));
+    }
+    found
+}
+
+fn is_no_word(c: char) -> bool {
+    !c.is_alphanumeric()
+}
+
 #[test]
 fn source_files_are_short() {
     for file in sources() {

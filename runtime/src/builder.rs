@@ -19,6 +19,22 @@ use thiserror::Error;
 const REACTORS_MAX: usize = 1024;
 
 /// Why a runtime could not be built.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{BuildError, Builder};
+/// # struct Server;
+/// # impl ringback::Hooks for Server {
+/// #     fn encode(&self, _: &ringback::Run, _: &mut ringback_rpc::xdr::Writer<'_>) -> ringback_rpc::xdr::Result<()> { Ok(()) }
+/// #     fn done(&self, _: &ringback::Run, _: &ringback::Outcome<'_>) -> ringback::Done { ringback::Done::Finish }
+/// # }
+/// # impl ringback::ForeChannel for Server { fn call(&self, _: ringback::Call<'_>) {} }
+/// # let server = std::sync::Arc::new(Server);
+///
+/// let error = Builder::new().reactors(0).build(server.clone(), server).unwrap_err();
+/// assert!(matches!(error, BuildError::Setting { name: "reactors", value: 0, .. }));
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -51,6 +67,17 @@ pub enum BuildError {
 }
 
 /// Settings for a [`Runtime`]; everything has a default.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{BuildError, Builder, ForeChannel, Hooks, Runtime};
+/// use std::{sync::Arc, time::Duration};
+///
+/// fn start(hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Result<Runtime, BuildError> {
+///     Builder::new().lease(Duration::from_secs(60)).completion_queues(1).build(hooks, fore)
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {

@@ -25,6 +25,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 /// How a run ended, in short: an [`Outcome`] without the bytes and the details.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Ending, Outcome};
+/// use ringback_rpc::nfs4::Status;
+///
+/// let outcome = Outcome::Replied { status: Status::NFS4_OK, results: &[] };
+/// assert_eq!(Ending::from(&outcome), Ending::Replied(Status::NFS4_OK));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
@@ -124,6 +134,20 @@ impl From<&Outcome<'_>> for Ending {
 }
 
 /// The end of one run. There is exactly one for each run that was accepted (rule R3).
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Completion, Ending};
+///
+/// fn ended(completion: &Completion) {
+///     let Completion { cookie, ending, age_ns, .. } = completion;
+///     match ending {
+///         Ending::Replied(status) => println!("{cookie}: {status:?} after {age_ns} ns"),
+///         _ => println!("{cookie}: {ending:?}"),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completion {
@@ -144,6 +168,20 @@ pub struct Completion {
 /// A queue of completions with a descriptor to poll: see [`Builder::completion_queues`](crate::Builder). Clones name the
 /// same queue, and may be used from any thread; each completion is given to one of them. But whichever is polled releases
 /// what any of them took last: a queue is worked by one thread at a time, and several threads have a queue each.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Completion, CompletionQueue};
+///
+/// /// The queue's descriptor is readable.
+/// fn readable(queue: &CompletionQueue, ended: impl Fn(&Completion)) {
+///     let mut batch = Vec::new();
+///     while queue.poll(&mut batch, 64) > 0 {
+///         batch.iter().for_each(&ended);
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct CompletionQueue {
     shared: Arc<Shared>,

@@ -14,6 +14,22 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// What a drain left behind.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Error, Runtime};
+/// use std::time::Duration;
+///
+/// fn stop(runtime: &Runtime) -> Result<(), Error> {
+///     let report = runtime.shutdown(Duration::from_secs(5))?;
+///     for key in &report.abandoned {
+///         println!("{key:?} was sent, and not answered");
+///     }
+///     println!("{} were never sent", report.unsent.len());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
@@ -89,6 +105,17 @@ impl DrainJob {
 /// A drain under way, of a thread that must not be blocked by it: a future that any executor drives. It ends as soon as
 /// every run has; not before that if a hook does not return, or if nobody polls a
 /// [completion queue](crate::CompletionQueue).
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{DrainReport, Runtime};
+/// use std::time::Duration;
+///
+/// async fn drain(runtime: Runtime) -> DrainReport {
+///     runtime.start_drain(Duration::from_secs(5)).await
+/// }
+/// ```
 #[must_use = "whether it has ended is known here alone"]
 pub struct Drain {
     runtime: Runtime,

@@ -6,6 +6,18 @@ use ringback_rpc::xdr::{self, XdrError};
 /// Names one fore-channel call that will be answered later, with [`Runtime::reply`](crate::Runtime::reply). There is one
 /// per call, so a call cannot be answered twice. A call that will never be answered still counts against the
 /// connection's limit of unanswered calls: answer with an error instead.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallToken, Runtime};
+///
+/// /// The protocol engine has made the reply to a call that was deferred.
+/// fn answer(runtime: &Runtime, token: CallToken, reply: Vec<u8>) {
+///     println!("to {:?}", token.connection());
+///     runtime.reply(token, vec![reply]);
+/// }
+/// ```
 #[derive(Debug, PartialEq, Eq, Hash)]
 #[must_use = "an unanswered call counts against the limits of its connection"]
 pub struct CallToken {
@@ -22,6 +34,28 @@ impl CallToken {
 }
 
 /// The embedder's fore-channel handler.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Call, CallToken, ConnectionId, ForeChannel};
+/// use std::sync::{Mutex, mpsc::Sender};
+///
+/// /// Hands the calls to the threads of a protocol engine.
+/// struct Engine(Mutex<Sender<(CallToken, Vec<u8>)>>);
+///
+/// impl ForeChannel for Engine {
+///     fn call(&self, call: Call<'_>) {
+///         let sender = self.0.lock().unwrap();
+///         // The engine may have ended: then nobody answers.
+///         let _ = sender.send(call.defer());
+///     }
+///
+///     fn closed(&self, connection: ConnectionId) {
+///         println!("{connection:?} is gone");
+///     }
+/// }
+/// ```
 pub trait ForeChannel: Send + Sync + 'static {
     /// A CALL record arrived. Runs on the reactor that owns the connection and must not block: answer here with
     /// [`Call::reply`], or take it along with [`Call::defer`] and answer later from any thread, in any order. A call that
@@ -35,6 +69,21 @@ pub trait ForeChannel: Send + Sync + 'static {
 }
 
 /// A received CALL record and the place for its answer.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Call;
+/// use ringback_rpc::message::{MessageType, ReplyHeader, peek};
+/// use ringback_rpc::xdr::Encode;
+///
+/// /// Answers every call as if it were a NULL.
+/// fn answer(call: Call<'_>) {
+///     if let Ok((xid, MessageType::Call)) = peek(call.record()) {
+///         let _ = call.reply(1024, |_, reply| ReplyHeader::success(xid).encode(reply));
+///     }
+/// }
+/// ```
 pub struct Call<'a> {
     pub(crate) token: CallToken,
     pub(crate) record: RecordBytes<'a>,

@@ -7,6 +7,16 @@ use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr;
 
 /// One run of a callback, as the hooks see it.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Run;
+///
+/// fn describe(run: &Run) -> String {
+///     format!("{:?} of delegation {}, asked for {} ms ago", run.op, run.cookie, run.age_ns / 1_000_000)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Run {
@@ -23,6 +33,17 @@ pub struct Run {
 }
 
 /// The answer of [`Hooks::prepare`].
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Prepare;
+///
+/// /// It may have come back while the recall waited for its turn.
+/// fn look(is_returned: bool) -> Prepare {
+///     if is_returned { Prepare::Refuse } else { Prepare::Send }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prepare {
     /// Send it.
@@ -32,6 +53,21 @@ pub enum Prepare {
 }
 
 /// The answer of [`Hooks::done`].
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Done, Outcome};
+/// use ringback_rpc::nfs4::Status;
+///
+/// fn done(outcome: &Outcome<'_>) -> Done {
+///     match outcome {
+///         // The reply to the OPEN that granted it is still on its way.
+///         Outcome::Replied { status: Status::NFS4ERR_BAD_STATEID, .. } => Done::RequeueAfter(100_000_000),
+///         _ => Done::Finish,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
     /// The run ends.
@@ -51,6 +87,30 @@ pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 /// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `referring_calls` and `encode` for every
 /// transmission, `done` once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for
 /// again meanwhile, in which case the next run takes the reference over.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Done, Hooks, Outcome, Run};
+/// use ringback_rpc::nfs4::callback::CbRecallArgs;
+/// use ringback_rpc::nfs4::{FileHandle, Stateid4};
+/// use ringback_rpc::xdr::{self, Encode, Writer};
+///
+/// struct FileServer;
+///
+/// impl Hooks for FileServer {
+///     fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
+///         let handle = run.cookie.to_be_bytes();
+///         let fh = FileHandle::new(&handle).expect("8 bytes are not too many");
+///         CbRecallArgs { stateid: Stateid4::default(), truncate: false, fh }.encode(args)
+///     }
+///
+///     fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
+///         println!("delegation {}: {outcome:?}", run.cookie);
+///         Done::Finish
+///     }
+/// }
+/// ```
 pub trait Hooks: Send + Sync + 'static {
     /// Takes a reference to the object behind `cookie`, in the thread that called `try_run`.
     fn acquire(&self, cookie: u64) {
@@ -102,6 +162,20 @@ pub trait Hooks: Send + Sync + 'static {
 }
 
 /// What the runtime tells about callback paths, and about returns that are overdue.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Event;
+///
+/// fn told(event: &Event) {
+///     match event {
+///         Event::PathState { client, state } => println!("the path of {client:?} is {state:?}"),
+///         Event::ReturnOverdue { key, .. } => println!("{key:?} was not returned in time: revoke it"),
+///         _ => println!("{event:?}"),
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {

@@ -10,6 +10,19 @@ use ringback_rpc::nfs4::callback::CallbackOp;
 use std::sync::mpsc;
 
 /// A client, as its home reactor sees it.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Error, Runtime};
+///
+/// fn print(runtime: &Runtime) -> Result<(), Error> {
+///     for client in runtime.inspect(3)? {
+///         println!("{:?}: {:?}, {} in flight", client.client, client.path, client.in_flight);
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientReport {
@@ -28,6 +41,16 @@ pub struct ClientReport {
 }
 
 /// A session's backchannel.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::ClientReport;
+///
+/// fn busy(client: &ClientReport) -> u32 {
+///     client.sessions.iter().map(|session| session.slots_in_use).sum()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionReport {
@@ -48,6 +71,16 @@ pub struct SessionReport {
 }
 
 /// A callback in flight.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::ClientReport;
+///
+/// fn oldest_ns(client: &ClientReport) -> Option<u64> {
+///     client.callbacks.first().map(|callback| callback.age_ns)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CallbackReport {

@@ -2,6 +2,16 @@
 //! mistake: what is gone stays gone.
 
 /// A client (always the NFS client).
+///
+/// # Examples
+///
+/// ```
+/// use ringback::ClientId;
+///
+/// fn same(client: ClientId) -> bool {
+///     ClientId::from_bits(client.to_bits()) == client
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientId {
     pub(crate) index: u32,
@@ -9,6 +19,17 @@ pub struct ClientId {
 }
 
 /// A session of a client (RFC 8881 section 2.10).
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Error, Runtime, SessionKey};
+///
+/// /// DESTROY_SESSION.
+/// fn destroyed(runtime: &Runtime, session: SessionKey) -> Result<(), Error> {
+///     runtime.remove_session(session)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub(crate) client: ClientId,
@@ -16,6 +37,17 @@ pub struct SessionKey {
 }
 
 /// A connection: a socket handed in, or an embedder's own transport.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{ConnectionId, Error, Runtime};
+/// use std::net::TcpStream;
+///
+/// fn accepted(runtime: &Runtime, socket: TcpStream) -> Result<ConnectionId, Error> {
+///     runtime.add_connection(socket)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     pub(crate) reactor: u16,

@@ -23,6 +23,26 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Why a registration was refused.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{ClientId, ConnectionId, Error, Runtime};
+///
+/// fn add(runtime: &Runtime, near: ConnectionId) -> Option<ClientId> {
+///     match runtime.add_client(Some(near)) {
+///         Ok(client) => Some(client),
+///         Err(Error::ClientsFull { limit }) => {
+///             eprintln!("there are {limit} clients already");
+///             None
+///         }
+///         Err(error) => {
+///             eprintln!("{error}");
+///             None
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -70,6 +90,32 @@ pub enum Error {
 
 /// A runtime. Clones name the same runtime; it ends with [`Runtime::shutdown`] or when the last clone is dropped, and in
 /// both cases every run that was accepted completes. Hooks that hold a clone keep the runtime alive: shut it down.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, CallbackOp, ClientId, Error, InsertError, Runtime, SessionConfig, TryRun};
+/// use std::net::TcpStream;
+///
+/// /// CREATE_SESSION with a backchannel, on a connection that was just accepted.
+/// fn session_created(runtime: &Runtime, socket: TcpStream, negotiated: SessionConfig) -> Result<ClientId, Error> {
+///     let connection = runtime.add_connection(socket)?;
+///     let client = runtime.add_client(Some(connection))?;
+///     let session = runtime.add_session(client, negotiated)?;
+///     runtime.bind(connection, session)?;
+///     Ok(client)
+/// }
+///
+/// /// OPEN grants a delegation, which 64 bits of the embedder's name.
+/// fn granted(runtime: &Runtime, client: ClientId, delegation: u64) -> Result<CallbackKey, InsertError> {
+///     runtime.insert(client, CallbackOp::Recall, delegation)
+/// }
+///
+/// /// Another client's OPEN conflicts with it.
+/// fn conflicts(runtime: &Runtime, key: CallbackKey) -> TryRun {
+///     runtime.try_run(key)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,

@@ -7,6 +7,14 @@ use ringback_rpc::message::{AUTH_SYS_GIDS_MAX, AUTH_SYS_MACHINE_NAME_BYTES_MAX, 
 use ringback_rpc::nfs4::SessionId;
 
 /// How callbacks are authenticated, as the client asked in csa_sec_parms or bca_sec_parms.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Security;
+///
+/// let root = Security::Sys { stamp: 0, machine_name: b"client".to_vec(), uid: 0, gid: 0, gids: vec![] };
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Security {
@@ -28,6 +36,23 @@ pub enum Security {
 }
 
 /// A session that has a backchannel.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Security, SessionConfig};
+///
+/// let negotiated = SessionConfig {
+///     session_id: [9; 16],
+///     program: 0x4000_0000,
+///     security: Security::None,
+///     slots: 16,
+///     request_bytes_max: 4096,
+///     response_bytes_max: 4096,
+///     operations_max: 2,
+///     minor_version: 1,
+/// };
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionConfig {
     /// The session id.

@@ -4,6 +4,17 @@ use crate::io::IoCounters;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// What a runtime has counted since it was built, all reactors together.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Runtime;
+///
+/// fn print(runtime: &Runtime) {
+///     let stats = runtime.stats();
+///     println!("{} in flight, {} answered, {} timed out", stats.in_flight, stats.replied, stats.timed_out);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -60,6 +71,17 @@ pub struct Stats {
 }
 
 /// Memory that a runtime holds for callbacks, in bytes; buffers and the embedder's own objects apart.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Error, Runtime};
+///
+/// fn print(runtime: &Runtime) -> Result<(), Error> {
+///     println!("{} bytes", runtime.memory()?.total());
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryUse {
@@ -83,6 +105,18 @@ impl MemoryUse {
 }
 
 /// Where the session slots of all backchannels are.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Error, Runtime};
+///
+/// /// With nothing in flight, every session slot is free, or waits to be resynchronised, or is of no use any more.
+/// fn all_are_accounted_for(runtime: &Runtime) -> Result<bool, Error> {
+///     let census = runtime.census()?;
+///     Ok(census.slots == census.free + census.quarantined + census.retired)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {

@@ -12,6 +12,28 @@ use std::sync::Arc;
 ///
 /// What was received goes to [`Runtime::receive`](crate::Runtime::receive); that the connection is gone is said with
 /// [`Runtime::close_connection`](crate::Runtime::close_connection).
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Outbound, Transport};
+/// use std::io::Write;
+/// use std::net::{Shutdown, TcpStream};
+/// use std::sync::mpsc::Sender;
+///
+/// /// For a connection whose records are written by a thread of its own.
+/// struct ToWriter(Sender<Outbound>, TcpStream);
+///
+/// impl Transport for ToWriter {
+///     fn send(&mut self, outbound: Outbound) {
+///         let _ = self.0.send(outbound);
+///     }
+///
+///     fn close(&mut self) {
+///         let _ = self.1.shutdown(Shutdown::Both);
+///     }
+/// }
+/// ```
 pub trait Transport: Send + 'static {
     /// Sends records, one or several, each with its record mark (RFC 5531 section 11), in one piece. There is never more
     /// than one [`Outbound`] at a time: the next is handed over when this one has been [completed](Outbound::complete) or
@@ -33,6 +55,18 @@ pub trait Transport: Send + 'static {
 }
 
 /// Marked records on their way out through an embedder's transport.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Outbound;
+/// use std::io::Write;
+///
+/// fn write(mut socket: impl Write, outbound: Outbound) {
+///     let written = socket.write_all(outbound.bytes());
+///     outbound.complete(written);
+/// }
+/// ```
 pub struct Outbound {
     buf: Option<SendBuf>,
     connection: ConnectionId,

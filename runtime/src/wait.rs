@@ -23,6 +23,17 @@ pub(crate) type Answer = Result<Ended, WaitError>;
 
 /// How a run ended, for who waited for it (with a [completion queue](crate::CompletionQueue): before the embedder has
 /// taken the completion off): an [`Outcome`] with its own copy of the result.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Ended;
+/// use ringback_rpc::nfs4::Status;
+///
+/// fn is_answered(ended: &Ended) -> bool {
+///     ended.status() == Some(Status::NFS4_OK) && ended.is_whole()
+/// }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Ended {
     outcome: Outcome<'static>,
@@ -80,6 +91,17 @@ impl fmt::Debug for Ended {
 }
 
 /// Why there is nothing to wait for.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Runtime, WaitError};
+/// use std::time::Duration;
+///
+/// fn is_over(runtime: &Runtime, key: CallbackKey) -> bool {
+///     !matches!(runtime.wait_blocking(key, Duration::from_secs(1)), Err(WaitError::TimedOut))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -105,6 +127,18 @@ pub enum WaitError {
 }
 
 /// The end of a run, as a future: see [`Runtime::wait`]. It may be dropped at any time.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Ended, Runtime, WaitError};
+///
+/// /// A CB_GETATTR: several who ask at once share one, and all get its result.
+/// async fn ask_the_holder(runtime: &Runtime, getattr: CallbackKey) -> Result<Ended, WaitError> {
+///     let (_, wait) = runtime.run_and_wait(getattr);
+///     wait.await
+/// }
+/// ```
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Wait(State);
 

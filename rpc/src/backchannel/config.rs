@@ -113,6 +113,14 @@ pub struct SessionParams {
 }
 
 /// Why a session, its parameters or a connection could not be added.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::AddError;
+///
+/// assert_eq!(AddError::KeyInUse.to_string(), "the session key is in use");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AddError {

@@ -71,6 +71,22 @@ pub trait Host {
 }
 
 /// How a run ended.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::Outcome;
+///
+/// /// Whether the client may know of the callback, for a server that decides what to revoke.
+/// fn may_be_known(outcome: &Outcome<'_>) -> bool {
+///     match outcome {
+///         Outcome::Replied { .. } | Outcome::DeliveredUnknown | Outcome::Fault(_) => true,
+///         Outcome::TimedOut { sent } | Outcome::Cancelled { sent } => *sent,
+///         _ => false,
+///     }
+/// }
+/// assert!(!may_be_known(&Outcome::TimedOut { sent: false }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
@@ -130,6 +146,14 @@ impl Outcome<'_> {
 }
 
 /// What is wrong with a callback path.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::{PathFault, PathFaultKind};
+///
+/// assert_eq!(PathFault::NoSlots.kind(), PathFaultKind::NoSlots);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathFault {
@@ -150,6 +174,16 @@ pub enum PathFault {
 }
 
 /// A [`PathFault`] without its details.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::{PathFault, PathFaultKind};
+///
+/// fn is_about_credentials(fault: &PathFault) -> bool {
+///     fault.kind() == PathFaultKind::Denied
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathFaultKind {
     /// [`PathFault::Denied`].
@@ -248,6 +282,17 @@ pub enum Event {
 }
 
 /// State of a client's callback path.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::PathState;
+///
+/// /// A delegation to a client that cannot be called back is not worth its recall.
+/// fn may_grant(path: PathState) -> bool {
+///     path == PathState::Up
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathState {
     /// No session was ever bound to a connection.

@@ -8,6 +8,16 @@ const S: u64 = 1_000_000_000;
 const BURSTS_PER_SECOND: u32 = 10;
 
 /// Limits of one client. The default is none.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::ClientLimits;
+///
+/// // For a client that breaks on two recalls at a time.
+/// let one_by_one = ClientLimits::default().calls_max(1);
+/// assert_eq!((one_by_one.calls_max, one_by_one.rate_max), (1, 0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientLimits {

@@ -78,6 +78,21 @@ pub struct SessionKey(pub u64);
 pub struct ConnToken(pub u64);
 
 /// What the embedder says about a client.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::ClientState;
+///
+/// /// What the laundromat finds out about a client.
+/// fn state(is_lease_over: bool, is_state_wanted: bool) -> ClientState {
+///     match (is_lease_over, is_state_wanted) {
+///         (false, _) => ClientState::Active,
+///         (true, false) => ClientState::Courtesy,
+///         (true, true) => ClientState::Expired,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
     /// It renews its lease.

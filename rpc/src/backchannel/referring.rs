@@ -10,6 +10,19 @@ const LIST_BYTES: usize = 16 + 4;
 /// after the other make one list.
 ///
 /// All or nothing: lists that do not fit into what the session allows for a request are left out.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::ReferringCalls;
+/// use ringback_rpc::nfs4::SessionId;
+///
+/// let mut calls = ReferringCalls::probe();
+/// assert!(!calls.is_used());
+/// // The SEQUENCE of the OPEN: session, sequence id and session slot.
+/// calls.add(SessionId([9; 16]), 41, 3);
+/// assert!(calls.is_used());
+/// ```
 #[derive(Debug)]
 pub struct ReferringCalls<'a> {
     space: &'a mut [u8],

@@ -96,6 +96,15 @@ pub(crate) use {
 
 /// Names one callback: an entry of the slab and the generation that tells this callback from earlier and later ones in
 /// the same entry. A key may be kept and used after its callback is gone: it is then answered as stale.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::CallbackKey;
+///
+/// let key = CallbackKey { index: 7, generation: 2 };
+/// assert_eq!(CallbackKey::from_bits(key.to_bits()), key);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallbackKey {
     /// The entry.
@@ -117,6 +126,21 @@ impl CallbackKey {
 }
 
 /// What became of a request to run a callback.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Runtime, TryRun};
+///
+/// /// Whether somebody will be told how it ends.
+/// fn recall(runtime: &Runtime, key: CallbackKey) -> bool {
+///     match runtime.try_run(key) {
+///         TryRun::Submitted | TryRun::Coalesced | TryRun::Rearmed => true,
+///         // It has come back meanwhile, or the client or the runtime goes away.
+///         TryRun::Stale | TryRun::Dying | TryRun::Closed => false,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a request that was not accepted must be dealt with"]
 pub enum TryRun {
@@ -135,6 +159,17 @@ pub enum TryRun {
 }
 
 /// What became of a request to remove a callback. In every case no run starts afterwards.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Remove, Runtime};
+///
+/// /// DELEGRETURN. Whether the object may be freed here; else `Hooks::drop_reference` is the last that is heard of it.
+/// fn returned(runtime: &Runtime, key: CallbackKey) -> bool {
+///     runtime.remove(key) == Remove::Removed
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remove {
     /// Removed.
@@ -148,6 +183,20 @@ pub enum Remove {
 }
 
 /// What became of a request to cancel a run.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Cancel, Runtime};
+///
+/// /// Whoever waited for the answer has lost patience.
+/// fn give_up(runtime: &Runtime, key: CallbackKey) {
+///     match runtime.cancel(key) {
+///         Cancel::Asked => println!("its hooks will be told"),
+///         Cancel::Idle | Cancel::Stale => println!("it has ended already"),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancel {
     /// The run that is going on ends as [`Outcome::Cancelled`](crate::Outcome::Cancelled), unless it ends otherwise first.
@@ -159,6 +208,17 @@ pub enum Cancel {
 }
 
 /// What became of the word that what was recalled has come back.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Returned, Runtime};
+///
+/// /// A layout has come back, and its callback stays for the next one. Whether it was late is known already.
+/// fn layout_returned(runtime: &Runtime, key: CallbackKey) -> bool {
+///     runtime.returned(key) == Returned::Noted
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returned {
     /// The return was awaited, and is not any more.
@@ -170,6 +230,24 @@ pub enum Returned {
 }
 
 /// Why a callback was not inserted. Nothing has changed.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, CallbackOp, ClientId, InsertError, Runtime};
+///
+/// /// A delegation is optional: without room for its callback there is none.
+/// fn grant(runtime: &Runtime, client: ClientId, cookie: u64) -> Option<CallbackKey> {
+///     match runtime.insert(client, CallbackOp::Recall, cookie) {
+///         Ok(key) => Some(key),
+///         Err(InsertError::Full { limit }) => {
+///             eprintln!("all {limit} callbacks are in use");
+///             None
+///         }
+///         Err(_) => None,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InsertError {

@@ -10,6 +10,14 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use super::{ConnKey, Io, IoConfig, IoEvent, Uring, Wait};
 
 /// Which back end to use.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Backend, Builder};
+///
+/// let builder = Builder::new().backend(Backend::Epoll);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// io_uring where everything that is needed works, epoll otherwise.
@@ -22,6 +30,16 @@ pub enum Backend {
 }
 
 /// A back end that can be made on this host.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{BackendKind, Runtime};
+///
+/// fn is_fast(runtime: &Runtime) -> bool {
+///     runtime.backend().kind == BackendKind::Uring
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
     /// io_uring.
@@ -31,6 +49,16 @@ pub enum BackendKind {
 }
 
 /// Which back end was taken.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Runtime;
+///
+/// fn log(runtime: &Runtime) {
+///     println!("back end: {}", runtime.backend());
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackendReport {
@@ -43,6 +71,15 @@ pub struct BackendReport {
 }
 
 /// io_uring was asked for by name and cannot be used here.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{BackendError, Missing};
+///
+/// let error = BackendError { missing: Missing::Disabled(2) };
+/// assert!(error.to_string().contains("kernel.io_uring_disabled"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("io_uring cannot be used: {missing}; or choose the epoll back end (auto does)")]
 pub struct BackendError {
@@ -51,6 +88,14 @@ pub struct BackendError {
 }
 
 /// What io_uring lacks on this host. The text says what to do about it.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Missing;
+///
+/// println!("{}", Missing::Kernel);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Missing {

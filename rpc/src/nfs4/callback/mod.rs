@@ -44,6 +44,15 @@ const OPERATION_BYTES_MIN: usize = 4;
 
 wire_enum! {
     /// The operations of CB_COMPOUND (RFC 8881 section 20, RFC 7862 section 16, `nfs_cb_opnum4`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback_rpc::nfs4::callback::CallbackOp;
+    ///
+    /// assert_eq!(CallbackOp::try_from(4), Ok(CallbackOp::Recall));
+    /// assert_eq!(CallbackOp::Recall as u32, 4);
+    /// ```
     pub enum CallbackOp = "nfs_cb_opnum4" {
         /// CB_GETATTR: ask for attributes that a write delegation lets the client change.
         Getattr = 3,
