@@ -18,10 +18,10 @@ fn build(backend: Backend, hooks: &Arc<Counting>) -> Runtime {
 }
 
 /// A client that answers NFS4_OK to every recall, and returns nothing.
-fn connect(runtime: &Runtime) -> ClientId {
+fn connect(mode: Mode, runtime: &Runtime) -> ClientId {
     let (server, stream) = pair();
     answer_all(stream);
-    let connection = runtime.add_connection(server).unwrap();
+    let connection = mode.add_connection(runtime, server).unwrap();
     let client = runtime.add_client(Some(connection)).unwrap();
     let session = runtime.add_session(client, session_config(1, 8)).unwrap();
     runtime.bind(connection, session).unwrap();
@@ -45,10 +45,10 @@ fn overdue(hooks: &Counting) -> Vec<(CallbackKey, u64)> {
 
 #[test]
 fn t23_a_return_that_is_overdue_is_told_once() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, &hooks);
-        let client = connect(&runtime);
+        let runtime = build(mode.backend, &hooks);
+        let client = connect(mode, &runtime);
         let keys = insert_all(&runtime, client, 0..100);
         let begun = Instant::now();
         for key in &keys {
@@ -72,10 +72,10 @@ fn t23_a_return_that_is_overdue_is_told_once() {
 
 #[test]
 fn what_came_back_is_not_overdue() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, &hooks);
-        let client = connect(&runtime);
+        let runtime = build(mode.backend, &hooks);
+        let client = connect(mode, &runtime);
         let keys = insert_all(&runtime, client, 0..4);
         for key in &keys {
             recall(&runtime, &hooks, *key);
@@ -104,16 +104,16 @@ fn what_came_back_is_not_overdue() {
 /// The recall waits for a path for longer than its holder has to return what it asks for.
 #[test]
 fn f4_the_return_deadline_begins_with_the_first_transmission() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, &hooks);
+        let runtime = build(mode.backend, &hooks);
         let client = runtime.add_client(None).unwrap();
         let key = insert_all(&runtime, client, 0..1)[0];
         assert_eq!(runtime.try_run(key), TryRun::Submitted);
         std::thread::sleep(DEADLINE * 2);
         assert_eq!((overdue(&hooks), runtime.returned(key)), (vec![], Returned::NotAwaited));
         let (server, mut stream) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let session = runtime.add_session(client, session_config(1, 8)).unwrap();
         let begun = Instant::now();
         runtime.bind(connection, session).unwrap();
@@ -122,7 +122,7 @@ fn f4_the_return_deadline_begins_with_the_first_transmission() {
         drop(stream);
         std::thread::sleep(DEADLINE * 3 / 4);
         let (server, mut stream) = pair();
-        runtime.bind(runtime.add_connection(server).unwrap(), session).unwrap();
+        runtime.bind(mode.add_connection(&runtime, server).unwrap(), session).unwrap();
         assert_eq!(read_record(&mut stream).unwrap(), call);
         let (_, reply) = answer_recall(&call, &mut SlotIds::default(), Status::NFS4_OK);
         write_record(&mut stream, &reply);
@@ -136,7 +136,7 @@ fn f4_the_return_deadline_begins_with_the_first_transmission() {
 fn nobody_is_overdue_who_is_gone_or_was_only_asked() {
     let hooks = Arc::new(Counting::default());
     let runtime = build(Backend::Epoll, &hooks);
-    let client = connect(&runtime);
+    let client = connect(Mode::sockets(Backend::Epoll), &runtime);
     let key = insert_all(&runtime, client, 0..1)[0];
     recall(&runtime, &hooks, key);
     runtime.remove_client(client).unwrap();
@@ -153,7 +153,7 @@ fn f15_awaiting_many_returns_costs_nothing() {
     let hooks = Arc::new(Silent);
     let builder = Builder::new().backend(Backend::Auto).reactors(1).return_deadline(Duration::from_secs(3600));
     let runtime = builder.build(hooks, Arc::new(Deaf)).unwrap();
-    let client = connect(&runtime);
+    let client = connect(Mode::sockets(Backend::Auto), &runtime);
     let keys = insert_all(&runtime, client, 0..COUNT);
     for key in &keys {
         assert_eq!(runtime.try_run(*key), TryRun::Submitted);

@@ -100,12 +100,12 @@ fn values_of(ended: &Ended) -> Vec<u8> {
 }
 
 /// A runtime with one connected client, and that client's end.
-fn connected(backend: Backend) -> (Arc<Attributes>, Runtime, TcpStream, ringback::ClientId) {
+fn connected(mode: Mode) -> (Arc<Attributes>, Runtime, TcpStream, ringback::ClientId) {
     let hooks = Arc::new(Attributes::default());
-    let builder = Builder::new().backend(backend).reactors(1);
+    let builder = Builder::new().backend(mode.backend).reactors(1);
     let runtime = builder.build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
     let (server, stream) = pair();
-    let connection = runtime.add_connection(server).unwrap();
+    let connection = mode.add_connection(&runtime, server).unwrap();
     let client = runtime.add_client(Some(connection)).unwrap();
     let session = runtime.add_session(client, session_config(1, 4)).unwrap();
     runtime.bind(connection, session).unwrap();
@@ -123,8 +123,8 @@ fn poll_once(wait: &mut std::pin::Pin<&mut ringback::Wait>) -> Poll<Result<Ended
 
 #[test]
 fn t21_two_waiters_on_one_getattr_get_its_result() {
-    for backend in backends() {
-        let (hooks, runtime, mut stream, client) = connected(backend);
+    for mode in modes() {
+        let (hooks, runtime, mut stream, client) = connected(mode);
         let key = insert(&runtime, client);
         let (first, blocked) = runtime.run_and_wait(key);
         let (second, future) = runtime.run_and_wait(key);
@@ -152,9 +152,9 @@ fn t21_two_waiters_on_one_getattr_get_its_result() {
 /// The wait ends at its deadline, the run goes on; the end of the run ends every wait, however it comes.
 #[test]
 fn a_wait_ends_by_its_deadline_or_with_the_run() {
-    for backend in backends() {
+    for mode in modes() {
         for ending in ["drain", "remove_client", "courtesy"] {
-            let (hooks, runtime, mut stream, client) = connected(backend);
+            let (hooks, runtime, mut stream, client) = connected(mode);
             let key = insert(&runtime, client);
             let (asked, wait) = runtime.run_and_wait(key);
             assert_eq!(asked, TryRun::Submitted);
@@ -182,8 +182,8 @@ fn a_wait_ends_by_its_deadline_or_with_the_run() {
 
 #[test]
 fn t30_a_hook_waits_for_nothing() {
-    for backend in backends() {
-        let (hooks, runtime, mut stream, client) = connected(backend);
+    for mode in modes() {
+        let (hooks, runtime, mut stream, client) = connected(mode);
         hooks.runtime.set(runtime.clone()).unwrap();
         let key = insert(&runtime, client);
         let (_, wait) = runtime.run_and_wait(key);
@@ -197,7 +197,7 @@ fn t30_a_hook_waits_for_nothing() {
 
 #[test]
 fn a_long_result_is_told_to_be_cut() {
-    let (_, runtime, mut stream, client) = connected(Backend::Epoll);
+    let (_, runtime, mut stream, client) = connected(Mode::sockets(Backend::Epoll));
     let key = insert(&runtime, client);
     let (_, wait) = runtime.run_and_wait(key);
     let asked = read_getattr(&mut stream).unwrap();
@@ -211,8 +211,8 @@ fn a_long_result_is_told_to_be_cut() {
 /// Waiters come, leave and are answered, from many threads and on many callbacks, while these run again and again.
 #[test]
 fn t21_every_waiter_is_answered_in_a_storm() {
-    for backend in backends() {
-        let (hooks, runtime, mut stream, client) = connected(backend);
+    for mode in modes() {
+        let (hooks, runtime, mut stream, client) = connected(mode);
         let keys: Vec<_> = (0..8).map(|_| insert(&runtime, client)).collect();
         let answering = std::thread::spawn(move || {
             while let Some(asked) = read_getattr(&mut stream) {
@@ -255,7 +255,7 @@ fn t21_every_waiter_is_answered_in_a_storm() {
 /// Who waits when the reactor dies is told.
 #[test]
 fn nobody_waits_for_a_runtime_that_is_gone() {
-    let (_, runtime, mut stream, client) = connected(Backend::Epoll);
+    let (_, runtime, mut stream, client) = connected(Mode::sockets(Backend::Epoll));
     let key = insert(&runtime, client);
     let (_, wait) = runtime.run_and_wait(key);
     let _unanswered = read_getattr(&mut stream).unwrap();

@@ -38,11 +38,16 @@ pub struct Mode {
 
 /// Every back end with sockets, and an embedder with a transport of its own.
 pub fn modes() -> Vec<Mode> {
-    let sockets = backends().into_iter().map(|backend| Mode { backend, own_transport: false });
+    let sockets = backends().into_iter().map(Mode::sockets);
     sockets.chain([Mode { backend: Backend::Epoll, own_transport: true }]).collect()
 }
 
 impl Mode {
+    /// The runtime drives the sockets.
+    pub fn sockets(backend: Backend) -> Self {
+        Mode { backend, own_transport: false }
+    }
+
     pub fn add_connection(&self, runtime: &Runtime, socket: TcpStream) -> Result<ConnectionId, ringback::Error> {
         if !self.own_transport {
             return runtime.add_connection(socket);
