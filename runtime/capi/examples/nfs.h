@@ -1,5 +1,6 @@
 /* The operations of NFSv4.1 that the example server knows: those that the client swarm of this project uses. Five
- * functions, declared first, are where the server comes in. There is no reply cache, no open state and no data. */
+ * functions, declared first, are where the server comes in; those that give a status may refuse what a client asks for. There
+ * is no reply cache, no open state and no data. */
 #ifndef EXAMPLE_NFS_H
 #define EXAMPLE_NFS_H
 
@@ -7,25 +8,29 @@
 #include <ringback.h>
 
 struct connection;
-/* CREATE_SESSION: a client has a session, with a backchannel on this connection. */
-static void session_created(struct connection *connection, uint32_t client, const rb_session_options *options);
+/* CREATE_SESSION: a client wants a session, with a backchannel on this connection. */
+static uint32_t session_created(struct connection *connection, uint32_t client, const rb_session_options *options);
 /* SEQUENCE: what the client is to be told about its callback path (RFC 8881 section 18.46.3). */
-static uint32_t session_status(uint32_t client);
-/* OPEN grants a delegation, of which `cookie` says all; gives the key of its recall. */
+static uint32_t session_status(uint32_t client, uint32_t *flags);
+/* OPEN grants a delegation, of which `cookie` says all; gives the key of its recall. 0: it is not granted. */
 static rb_key delegation_granted(uint32_t client, uint64_t cookie);
 /* OPEN is in conflict with a delegation. */
 static void delegation_conflicts(rb_key key);
 /* DELEGRETURN. */
 static void delegation_returned(rb_key key);
 
-enum { CLIENTS_MAX = 64, FILES_MAX = 4096, NAME_BYTES_MAX = 64, SLOTS = 16 };
+/* The results of one operation are never longer than RESULT_BYTES_MAX. */
+enum { CLIENTS_MAX = 64, FILES_MAX = 4096, NAME_BYTES_MAX = 64, SLOTS = 16, RESULT_BYTES_MAX = 128 };
 enum {
     NFS4ERR_NOENT = 2,
+    NFS4ERR_INVAL = 22,
     NFS4ERR_NOSPC = 28,
     NFS4ERR_DELAY = 10008,
     NFS4ERR_BAD_STATEID = 10025,
     NFS4ERR_BADXDR = 10036,
-    NFS4ERR_OP_ILLEGAL = 10044
+    NFS4ERR_OP_ILLEGAL = 10044,
+    NFS4ERR_BADSESSION = 10052,
+    NFS4ERR_REP_TOO_BIG = 10066
 };
 
 /* A file, and the one delegation of it. The delegation's cookie is the index of the file, and how many delegations of it
@@ -67,6 +72,8 @@ static uint32_t exchange_id(struct compound *c, struct reader *r, struct writer 
     get32(r); /* flags */
     get32(r); /* state protection: none */
     r->bad |= get32(r) != 0; /* implementation: the swarm does not say */
+    if (r->bad)
+        return NFS4ERR_BADXDR;
     if (clients_count == CLIENTS_MAX)
         return NFS4ERR_NOSPC;
     put64(w, clients_count++);
@@ -83,7 +90,7 @@ static uint32_t exchange_id(struct compound *c, struct reader *r, struct writer 
 static uint32_t create_session(struct compound *c, struct reader *r, struct writer *w)
 {
     static uint8_t name[256];
-    uint32_t attributes[2][7], gids[16], count, index = (uint32_t)get64(r);
+    uint32_t attributes[2][7], gids[16], count, status, index = (uint32_t)get64(r);
     rb_session_options options = {.size = sizeof options, .minor_version = 1};
     uint32_t sequence = get32(r);
     if (index >= clients_count)
@@ -114,7 +121,10 @@ static uint32_t create_session(struct compound *c, struct reader *r, struct writ
     options.operations_max = attributes[1][4];
     options.slots = attributes[1][5];
 
-    session_created(c->connection, index, &options);
+    if (r->bad)
+        return NFS4ERR_BADXDR;
+    if ((status = session_created(c->connection, index, &options)) != 0)
+        return status;
     put_bytes(w, options.session_id, 16);
     put32(w, sequence);
     put32(w, 2); /* CREATE_SESSION4_FLAG_CONN_BACK_CHAN */
@@ -126,18 +136,20 @@ static uint32_t create_session(struct compound *c, struct reader *r, struct writ
 
 static uint32_t sequence(struct compound *c, struct reader *r, struct writer *w)
 {
-    uint32_t index;
+    uint32_t index, flags, status;
     const uint8_t *id = get_bytes(r, 16);
     memcpy(&index, id, sizeof index);
     if (index >= clients_count)
-        return NFS4ERR_NOENT;
+        return NFS4ERR_BADSESSION;
+    if ((status = session_status(index, &flags)) != 0)
+        return status;
     c->client = index;
     put_bytes(w, id, 16);
     copy(r, w, 8); /* sequence id, slot */
     get64(r);      /* highest slot, whether to cache */
     put32(w, SLOTS - 1);
     put32(w, SLOTS - 1);
-    put32(w, session_status(index));
+    put32(w, flags);
     return 0;
 }
 
@@ -171,6 +183,8 @@ static uint32_t open_file(struct compound *c, struct reader *r, struct writer *w
     }
     r->bad |= get32(r) != 0; /* CLAIM_NULL: by name */
     const uint8_t *name = get_opaque(r, &count);
+    if (r->bad)
+        return NFS4ERR_BADXDR;
     struct file *file = look_up(name, count);
     if (file == NULL || c->client == CLIENTS_MAX)
         return NFS4ERR_NOSPC;
@@ -185,12 +199,15 @@ static uint32_t open_file(struct compound *c, struct reader *r, struct writer *w
     put_bytes(w, stateid.other, 12);
     for (int i = 0; i < 7; i++) /* change info, flags, attributes */
         put32(w, 0);
-    if ((access & 0xff02) != 0x0100 || file->delegation != 0) { /* no delegation wanted, or given to another */
+    int is_granted = (access & 0xff02) == 0x0100 && file->delegation == 0; /* wanted, and not another's */
+    if (is_granted) {
+        cookie |= (uint64_t)++file->generation << 32;
+        file->delegation = delegation_granted(c->client, cookie);
+    }
+    if (!is_granted || file->delegation == 0) {
         put32(w, 0);
         return 0;
     }
-    cookie |= (uint64_t)++file->generation << 32;
-    file->delegation = delegation_granted(c->client, cookie);
     stateid_of(cookie, &stateid);
     put32(w, 1); /* OPEN_DELEGATE_READ */
     put32(w, stateid.seqid);
@@ -284,15 +301,16 @@ static size_t nfs_answer(struct connection *connection, const uint8_t *record, s
         put32(&w, number);
         uint8_t *at = w.at;
         put32(&w, 0);
-        status = operation(number, &c, &r, &w);
+        /* What may not fit is not begun; a refusal still does, for the results before it were shorter than that. */
+        status = w.end - w.at < RESULT_BYTES_MAX + 8 ? NFS4ERR_REP_TOO_BIG : operation(number, &c, &r, &w);
         if (r.bad)
             status = NFS4ERR_BADXDR;
         if (status != 0)
             w.at = at + 4;
-        patch32(at, status);
+        patch32(&w, at, status);
     }
-    patch32(head, status);
-    patch32(results_at, results);
+    patch32(&w, head, status);
+    patch32(&w, results_at, results);
     return (size_t)(w.at - w.begin);
 }
 

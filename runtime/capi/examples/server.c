@@ -33,34 +33,44 @@ static struct connection *connections;
 static unsigned granted, recalled, returned;
 static int epoll, is_over;
 
+/* For what cannot fail, whatever clients send. */
 static void check(int answer, const char *what)
 {
     if (answer < 0) {
-        fprintf(stderr, "%s: %s\n", what, answer == -1 && errno ? strerror(errno) : rb_last_error());
+        fprintf(stderr, "%s: %s\n", what, rb_last_error());
         exit(1);
     }
 }
 
 /* --- callbacks: what the protocol engine asks for, and the hooks --------------------------------------------------- */
 
-static void session_created(struct connection *connection, uint32_t client, const rb_session_options *options)
+static uint32_t session_created(struct connection *connection, uint32_t client, const rb_session_options *options)
 {
-    check(rb_add_client(runtime, connection->id, &clients[client].id), "client");
-    check(rb_add_session(runtime, clients[client].id, options, &clients[client].session), "session");
+    if (clients[client].session.serial != 0)
+        return NFS4ERR_NOSPC; /* one for each client */
+    if (clients[client].id == 0)
+        check(rb_add_client(runtime, connection->id, &clients[client].id), "client");
+    if (rb_add_session(runtime, clients[client].id, options, &clients[client].session) < 0) {
+        fprintf(stderr, "session: %s\n", rb_last_error());
+        return NFS4ERR_INVAL;
+    }
     check(rb_bind(runtime, connection->id, clients[client].session), "bind");
+    return 0;
 }
 
-static uint32_t session_status(uint32_t client)
+static uint32_t session_status(uint32_t client, uint32_t *flags)
 {
-    uint32_t flags;
-    check(rb_seq4_status(runtime, clients[client].id, &clients[client].session, &flags), "status");
-    return flags;
+    if (clients[client].session.serial == 0)
+        return NFS4ERR_BADSESSION;
+    check(rb_seq4_status(runtime, clients[client].id, &clients[client].session, flags), "status");
+    return 0;
 }
 
 static rb_key delegation_granted(uint32_t client, uint64_t cookie)
 {
     rb_key key;
-    check(rb_insert(runtime, clients[client].id, RB_CB_RECALL, cookie, &key), "delegation");
+    if (rb_insert(runtime, clients[client].id, RB_CB_RECALL, cookie, &key) < 0)
+        return 0;
     granted++;
     return key;
 }
@@ -117,7 +127,7 @@ static void accept_connection(int listener)
 {
     struct connection *c = calloc(1, sizeof *c);
     rb_transport transport = {.size = sizeof transport, .user = c};
-    if (c == NULL || (c->fd = accept(listener, NULL, NULL)) < 0) {
+    if (c == NULL || drain != NULL || (c->fd = accept(listener, NULL, NULL)) < 0) {
         free(c);
         return;
     }
@@ -280,6 +290,7 @@ int main(int argc, char **argv)
                 accept_connection(listener);
             } else if (what == &quit) {
                 poll_for(EPOLL_CTL_DEL, quit, 0, NULL);
+                poll_for(EPOLL_CTL_DEL, listener, 0, NULL);
                 check(rb_drain_start(runtime, 1000, queue, NULL, &drain), "drain");
             } else if (what != &queue) {
                 struct connection *c = what;

@@ -77,10 +77,11 @@ static inline void put_opaque(struct writer *w, const void *bytes, uint32_t coun
     put_bytes(w, bytes, count);
 }
 
-static inline void patch32(uint8_t *at, uint32_t value)
+/* Writes over what was put at `at`. */
+static inline void patch32(const struct writer *w, uint8_t *at, uint32_t value)
 {
-    struct writer w = {at, at, at + 4};
-    put32(&w, value);
+    struct writer there = {w->begin, at, w->end};
+    put32(&there, value);
 }
 
 #endif
