@@ -15,6 +15,8 @@ pub(crate) const FILE_BYTES_MAX: u64 = 1 << 46;
 #[derive(Debug, Default)]
 pub(crate) struct Data {
     size: u64,
+    /// Capacity of all chunks.
+    memory: u64,
     /// By number; a chunk may be shorter than [`CHUNK`], what is missing is zero.
     chunks: BTreeMap<u64, Vec<u8>>,
 }
@@ -25,8 +27,8 @@ impl Data {
     }
 
     /// Memory that is charged for it.
-    pub(crate) fn memory(&self) -> u64 {
-        self.chunks.values().map(|chunk| chunk.capacity() as u64).sum()
+    pub(crate) const fn memory(&self) -> u64 {
+        self.memory
     }
 
     /// Fills `space` from `offset` on; gives how many bytes there were before the end of the file.
@@ -53,7 +55,7 @@ impl Data {
         // Room first, so that a write is whole or nothing.
         while done < bytes.len() {
             let (number, within, part) = piece(offset + done as u64, bytes.len() - done);
-            reserve(self.chunks.entry(number).or_default(), within + part, quota)?;
+            self.reserve(number, within + part, quota)?;
             done += part;
         }
         done = 0;
@@ -77,17 +79,36 @@ impl Data {
         }
         let (number, within) = (size / CHUNK as u64, (size % CHUNK as u64) as usize);
         let mut cut = self.chunks.split_off(&number);
-        if let Some(mut last) = cut.remove(&number) {
-            if within == 0 {
-                quota.give_back_many(last.capacity() as u64);
-            } else {
-                // What was behind the end must be zero if the file grows again.
-                last.truncate(within);
-                self.chunks.insert(number, last);
-            }
+        if within > 0
+            && let Some(mut last) = cut.remove(&number)
+        {
+            // What was behind the end must be zero if the file grows again.
+            last.truncate(within);
+            self.chunks.insert(number, last);
         }
-        quota.give_back_many(cut.values().map(|chunk| chunk.capacity() as u64).sum());
+        let freed = cut.values().map(|chunk| chunk.capacity() as u64).sum();
+        quota.give_back_many(freed);
+        self.memory -= freed;
         self.size = size;
+        Ok(())
+    }
+
+    /// Makes room in a chunk for `len` bytes, doubling, and charges it. With no room left in `quota` there is no chunk.
+    fn reserve(&mut self, number: u64, len: usize, quota: &Quota) -> Result<(), Status> {
+        let before = self.chunks.get(&number).map_or(0, Vec::capacity);
+        if len <= before {
+            return Ok(());
+        }
+        let wanted = len.next_power_of_two().clamp(ALLOCATION_MIN, CHUNK);
+        if !quota.take_many((wanted - before) as u64) {
+            return Err(Status::NFS4ERR_NOSPC);
+        }
+        let chunk = self.chunks.entry(number).or_default();
+        chunk.reserve_exact(wanted - chunk.len());
+        // An allocator that gave more is not charged for: what is given back is the capacity.
+        let capacity = chunk.capacity();
+        quota.force((capacity - wanted) as u64);
+        self.memory += (capacity - before) as u64;
         Ok(())
     }
 }
@@ -96,25 +117,6 @@ impl Data {
 fn piece(offset: u64, len: usize) -> (u64, usize, usize) {
     let within = (offset % CHUNK as u64) as usize;
     (offset / CHUNK as u64, within, len.min(CHUNK - within))
-}
-
-/// Makes room in a chunk for `len` bytes, doubling, and charges it.
-fn reserve(chunk: &mut Vec<u8>, len: usize, quota: &Quota) -> Result<(), Status> {
-    let before = chunk.capacity();
-    if len <= before {
-        return Ok(());
-    }
-    let wanted = len.next_power_of_two().clamp(ALLOCATION_MIN, CHUNK);
-    if !quota.take_many((wanted - before) as u64) {
-        return Err(Status::NFS4ERR_NOSPC);
-    }
-    chunk.reserve_exact(wanted - chunk.len());
-    // An allocator that gave more is not charged for: what is given back is the capacity.
-    let spare = chunk.capacity().saturating_sub(wanted) as u64;
-    if spare > 0 {
-        quota.force(spare);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -145,6 +147,7 @@ mod tests {
                 prop_assert_eq!(data.read(0, &mut space), model.len());
                 prop_assert!(space[..model.len()] == model[..]);
                 prop_assert_eq!(quota.used(), data.memory());
+                prop_assert_eq!(quota.used(), data.chunks.values().map(|chunk| chunk.capacity() as u64).sum::<u64>());
             }
             data.set_size(0, &quota).unwrap();
             prop_assert_eq!(quota.used(), 0);
@@ -163,5 +166,6 @@ mod tests {
         assert_eq!(data.read(0, &mut space), 4);
         assert_eq!(space, [0; 4], "a write that found no room wrote nothing");
         assert!(quota.used() <= 100_000);
+        assert!(data.chunks.values().all(|chunk| chunk.capacity() > 0), "a chunk that is not charged");
     }
 }
