@@ -5,6 +5,7 @@ use crate::callback::{CallbackKey, Cancel};
 use crate::command::Command;
 use crate::io::monotonic_ns;
 use crate::keys::{ClientId, SessionKey};
+use crate::registry::Shared;
 use crate::runtime::{Error, Runtime};
 use std::future::Future;
 use std::pin::Pin;
@@ -104,7 +105,7 @@ impl DrainJob {
 
 /// A drain under way, of a thread that must not be blocked by it: a future that any executor drives. It ends as soon as
 /// every run has; not before that if a hook does not return, or if nobody polls a
-/// [completion queue](crate::CompletionQueue).
+/// [completion queue](crate::CompletionQueue). Does not keep the runtime alive.
 ///
 /// # Examples
 ///
@@ -118,7 +119,7 @@ impl DrainJob {
 /// ```
 #[must_use = "whether it has ended is known here alone"]
 pub struct Drain {
-    runtime: Runtime,
+    shared: Arc<Shared>,
     job: Arc<DrainJob>,
 }
 
@@ -126,7 +127,7 @@ impl Drain {
     /// What it has ended so far.
     pub fn report(&self) -> DrainReport {
         let mut report = self.job.lock().report.clone();
-        report.in_flight = self.runtime.stats().in_flight;
+        report.in_flight = self.shared.clients.in_flight();
         report
     }
 }
@@ -162,14 +163,14 @@ impl Runtime {
     /// [completion queue](crate::CompletionQueue) meanwhile uses [`Runtime::start_drain`]. [`Error::InHook`] from a hook.
     pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
         let mut report = self.wait_for(patience, |deadline_ns| Ok(self.begin_drain(deadline_ns)))?;
-        report.in_flight = self.stats().in_flight;
+        report.in_flight = self.shared().clients.in_flight();
         Ok(report)
     }
 
     /// [`Runtime::drain`] without waiting for it. It goes on if the future is dropped.
     pub fn start_drain(&self, patience: Duration) -> Drain {
         let deadline_ns = monotonic_ns() + patience.min(PATIENCE_MAX).as_nanos() as u64;
-        Drain { runtime: self.clone(), job: self.begin_drain(deadline_ns) }
+        Drain { shared: Arc::clone(self.shared()), job: self.begin_drain(deadline_ns) }
     }
 
     /// Shuts the door, and tells the reactors to end what is inside by `deadline_ns` of their clock.

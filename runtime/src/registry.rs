@@ -342,6 +342,11 @@ impl ClientTable {
         self.segments.iter().map_while(OnceLock::get).flat_map(|s| s.iter())
     }
 
+    /// Runs accepted and not completed.
+    pub fn in_flight(&self) -> u64 {
+        self.each().map(|client| client.in_flight.count()).sum()
+    }
+
     /// Registers a client whose home is `home`; `None` when the table is full.
     pub fn add(&self, home: usize) -> Option<ClientId> {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);

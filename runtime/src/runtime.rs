@@ -487,7 +487,7 @@ impl Runtime {
         for port in &self.shared().reactors {
             port.stats.add_to(&mut total);
         }
-        total.in_flight = self.shared().clients.each().map(|c| c.in_flight.count()).sum();
+        total.in_flight = self.shared().clients.in_flight();
         total
     }
 
