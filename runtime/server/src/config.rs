@@ -29,15 +29,15 @@ pub struct Config {
     pub response_bytes_max_cached: u32,
     /// Most operations in one compound.
     pub operations_max: u32,
-    /// Files.
+    /// Files; each further name of one counts as well.
     pub files_max: u64,
     /// Opens.
     pub opens_max: u64,
-    /// Delegations.
+    /// Delegations, revoked ones that their clients have not acknowledged included.
     pub delegations_max: u64,
-    /// Byte-range locks.
+    /// Byte-range locks, lock-owners, and those who wait for a lock.
     pub locks_max: u64,
-    /// Bytes of content, of all files together.
+    /// Bytes of content, of all files and symbolic links together.
     pub data_bytes_max: u64,
     /// Whether an open for writing is delegated when nobody else has the file open.
     pub write_delegations: bool,

@@ -12,7 +12,7 @@ use crate::opens::{OpenRequest, WRITE};
 use crate::stateids::{Kind, check_seqid};
 use ringback::CallbackKey;
 use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// A delegation's stateid never changes after the grant.
 pub(crate) const SEQID: u32 = 1;
@@ -286,10 +286,10 @@ impl Files {
         if let Some(holder) = holders.get_mut(client as usize) {
             delegations.unlink::<OfClient>(&mut holder.delegations, id.index);
             if was == State::Revoked {
-                holder.revoked -= 1;
-                self.revoked.fetch_sub(1, Relaxed);
+                self.count_revoked(client, |count| count.fetch_sub(1, Relaxed));
             }
         }
+        self.delegations.give_back();
         if looked_at == 0 {
             delegations.remove(id);
         }
@@ -304,11 +304,10 @@ impl Files {
         if let Some(holder) = delegations.get(id).and_then(|d| holders.get_mut(d.client as usize)) {
             holder.held -= 1;
         }
-        self.delegations.give_back();
     }
 
     /// Takes a delegation away from a client that has not returned it in time. It is out of everybody's way, and kept for
-    /// the client to acknowledge (RFC 8881 section 10.2.1).
+    /// the client to acknowledge (RFC 8881 section 10.2.1); until then it counts against the limit.
     pub(crate) fn revoke(&self, id: Id) {
         let (mut shard, id) = self.shard_of(id);
         let shard = &mut *shard;
@@ -316,8 +315,7 @@ impl Files {
         delegation.state = State::Revoked;
         let (file, client) = (delegation.file, delegation.client);
         self.take_from_file(shard, file, id);
-        shard.holder(client).revoked += 1;
-        self.revoked.fetch_add(1, Relaxed);
+        self.count_revoked(client, |count| count.fetch_add(1, Relaxed));
         self.revocations.fetch_add(1, Relaxed);
         // Its file may be gone before it.
         self.reap(shard, file);
@@ -325,8 +323,11 @@ impl Files {
 
     /// Whether a client has revoked delegations to acknowledge.
     pub(crate) fn has_revoked(&self, client: u32) -> bool {
-        self.revoked.load(Relaxed) > 0
-            && (0..SHARDS).any(|n| self.shard(n).holders.get(client as usize).is_some_and(|h| h.revoked > 0))
+        self.revoked.get(client as usize).is_some_and(|count| count.load(Relaxed) > 0)
+    }
+
+    fn count_revoked(&self, client: u32, change: impl FnOnce(&AtomicU32) -> u32) {
+        self.revoked.get(client as usize).map(change);
     }
 
     /// FREE_STATEID of a delegation (RFC 8881 section 18.38): only one that was revoked.

@@ -17,7 +17,7 @@ use crate::opens::Open;
 use crate::quota::Quota;
 use ringback_rpc::nfs4::Status;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shards: enough that reactors seldom meet in one, few enough that sweeping all of them is nothing.
@@ -63,12 +63,10 @@ pub(crate) struct Holder {
     pub(crate) locks: u32,
     /// How many of the delegations it holds.
     pub(crate) held: u32,
-    /// How many have been revoked.
-    pub(crate) revoked: u32,
 }
 
 impl Holder {
-    const NOTHING: Holder = Holder { opens: NONE, delegations: NONE, locks: NONE, held: 0, revoked: 0 };
+    const NOTHING: Holder = Holder { opens: NONE, delegations: NONE, locks: NONE, held: 0 };
 }
 
 /// A shard on cache lines of its own.
@@ -91,8 +89,8 @@ pub(crate) struct Files {
     pub(crate) write_delegations: bool,
     /// Somebody was refused a delegation because there are as many as there may be.
     pub(crate) delegations_wanted: AtomicBool,
-    /// Revoked delegations that their clients have not acknowledged.
-    pub(crate) revoked: AtomicU64,
+    /// Revoked delegations that their clients have not acknowledged, by client index.
+    pub(crate) revoked: Box<[AtomicU32]>,
     /// Delegations that were ever revoked.
     pub(crate) revocations: AtomicU64,
     pub(crate) files: Quota,
@@ -113,7 +111,7 @@ impl Files {
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
             write_delegations: config.write_delegations,
             delegations_wanted: AtomicBool::new(false),
-            revoked: AtomicU64::new(0),
+            revoked: (0..config.clients_max).map(|_| AtomicU32::new(0)).collect(),
             revocations: AtomicU64::new(0),
             files: Quota::new(config.files_max),
             opens: Quota::new(config.opens_max),

@@ -5,6 +5,7 @@ use crate::arena::Id;
 use crate::delegations::{Delegation, State};
 use crate::files::{SHARDS, global};
 use ringback::{CallbackKey, ClientId, TryRun};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Delegations taken from a shard at a time: short under its lock, and worth the lock.
 const BATCH: usize = 256;
@@ -32,12 +33,14 @@ pub struct KnownClient {
 impl Server {
     /// The delegations that clients hold.
     pub fn delegations(&self) -> u64 {
-        self.inner.files.delegations.used()
+        let files = &self.inner.files;
+        let revoked: u64 = files.revoked.iter().map(|count| u64::from(count.load(Relaxed))).sum();
+        files.delegations.used().saturating_sub(revoked)
     }
 
     /// The delegations that were revoked since the server started.
     pub fn revocations(&self) -> u64 {
-        self.inner.files.revocations.load(std::sync::atomic::Ordering::Relaxed)
+        self.inner.files.revocations.load(Relaxed)
     }
 
     /// Sets how many delegations there may be. Clients are asked to give up what there is beyond it.

@@ -186,7 +186,7 @@ fn a_retry_of_a_call_that_waits_is_told_to_wait() {
 #[test]
 fn t23_a_delegation_that_is_not_returned_is_revoked_until_that_is_acknowledged() {
     // A runtime's clock, not the clients': they do not fall silent.
-    let world = World::with(Config { lease: Duration::from_secs(1), ..Config::default() });
+    let world = World::with(Config { lease: Duration::from_secs(1), delegations_max: 1, ..Config::default() });
     let (mut a, mut b) = (world.client("a"), world.client("b"));
     let (stateid, handle) = a.take_delegation("f");
     assert_eq!(b.open("f", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
@@ -203,8 +203,10 @@ fn t23_a_delegation_that_is_not_returned_is_revoked_until_that_is_acknowledged()
     let OpRes::TestStateid(Ok(ok)) = reply.last() else { panic!("{:?}", reply.last()) };
     assert_eq!(ok.statuses.iter().collect::<Vec<_>>(), [Status::NFS4ERR_DELEG_REVOKED]);
     assert_eq!(a.delegreturn(stateid, &handle), Status::NFS4ERR_DELEG_REVOKED);
+    assert!(b.open("g", share_access::READ).open().delegation.stateid().is_none(), "as long as it is kept it counts");
     let free = OpArgs::FreeStateid(FreeStateidArgs { stateid });
     assert_eq!(a.call(&[free]).status(), Status::NFS4_OK);
+    b.take_delegation("h");
     assert_eq!(a.flags() & seq4_status::RECALLABLE_STATE_REVOKED, 0);
     assert_eq!(a.call(&[free]).status(), Status::NFS4ERR_BAD_STATEID);
     assert_eq!(world.counts.accepted.load(SeqCst), 1, "a recall that was answered is not repeated");
