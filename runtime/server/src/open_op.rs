@@ -62,7 +62,7 @@ impl Compound<'_> {
             stateid: opened.stateid,
             change_info: opened.change,
             flags: open_result_flag::LOCKTYPE_POSIX | notify,
-            attributes_set: attributes_set(&args.how, opened.created),
+            attributes_set: attributes_set(&args.how, opened.created, how.truncates()),
             delegation: match opened.delegation {
                 Ok(granted) => delegation(granted),
                 // The reason is only for clients that gave a WANT flag (section 18.16.3).
@@ -123,12 +123,13 @@ fn access(share_access: u32) -> Result<(u8, Want), Status> {
     }
 }
 
-/// The attributes that a create has set: of a file that was there only the size (section 18.16.3). Attributes that
+/// The attributes that a create has set: of a file that was there the size at most (section 18.16.3). Attributes that
 /// an exclusive create uses to store its verifier would count as well; ours is kept elsewhere.
-fn attributes_set(how: &OpenHow<'_>, created: bool) -> Bitmap4 {
+fn attributes_set(how: &OpenHow<'_>, created: bool, truncates: bool) -> Bitmap4 {
     match how {
         OpenHow::NoCreate | OpenHow::Exclusive(_) => Bitmap4::EMPTY,
-        OpenHow::Unchecked(attributes) if !created => attributes.mask.and(&Bitmap4::of(&[attr::SIZE])),
+        OpenHow::Unchecked(_) if !created && truncates => Bitmap4::of(&[attr::SIZE]),
+        OpenHow::Unchecked(_) if !created => Bitmap4::EMPTY,
         OpenHow::Unchecked(attributes) | OpenHow::Guarded(attributes) => attributes.mask,
         OpenHow::Exclusive41(both) => both.attributes.mask,
     }

@@ -7,6 +7,7 @@ use crate::delegations::{Conflict, Granted, Want};
 use crate::file::{File, Kind as FileKind};
 use crate::files::{Caller, Files, Holder, Shard, global};
 use crate::name::ShortBytes;
+use crate::quota::Reserved;
 use crate::set_attributes::Changes;
 use crate::stateids::{Kind, check_seqid, next_seqid};
 use ringback_rpc::nfs4::{ChangeInfo4, OpenNoneDelegation4, Stateid4, Status, Verifier4};
@@ -71,6 +72,14 @@ pub(crate) enum How {
     Exclusive(Changes, Verifier4),
 }
 
+impl How {
+    /// Whether a file that exists is cut: an unchecked create sets no other size of it, and nothing else (RFC 8881 section
+    /// 18.16.3).
+    pub(crate) fn truncates(&self) -> bool {
+        matches!(self, How::Unchecked(changes) if changes.size == Some(0))
+    }
+}
+
 /// An OPEN whose arguments make sense.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OpenRequest<'a> {
@@ -102,7 +111,8 @@ pub(crate) struct Opened {
 impl Files {
     /// OPEN. NFS4ERR_DELAY says that delegations of others are being recalled because of it.
     pub(crate) fn open(&self, request: &OpenRequest<'_>, callbacks: &Callbacks) -> Result<Opened, Status> {
-        let (file, change, made) = self.target(request)?;
+        let (file, change, room) = self.target(request)?;
+        let made = room.is_some();
         let (mut shard, number, index) = self.live(file)?;
         // Under the lock that forgetting a client takes too: nothing is added to a client that has been swept.
         if request.caller.client.is_gone() {
@@ -112,8 +122,13 @@ impl Files {
             true => true,
             false => existing(&shard, index, request.how)?,
         };
-        self.admit(&mut shard, number, index, request, made, callbacks)?;
-        let stateid = self.add_open(&mut shard, number, index, request)?;
+        let truncates = !made && request.how.truncates();
+        self.admit(&mut shard, number, index, request, truncates, callbacks)?;
+        let stateid = self.add_open(&mut shard, number, index, request, room)?;
+        if truncates && let Some(file) = shard.files.at_mut(index) {
+            file.data_mut()?.set_size(0, &self.data)?;
+            file.modify(request.caller.maker.now);
+        }
         let delegation = match request.held {
             Some(_) => Err(OpenNoneDelegation4::NotWanted),
             None => self.grant(&mut shard, number, index, request, callbacks),
@@ -121,25 +136,27 @@ impl Files {
         Ok(Opened { file, stateid, change, created, delegation })
     }
 
-    /// The file to open, how its directory changed, and whether it was made just now.
-    fn target(&self, request: &OpenRequest<'_>) -> Result<(Id, ChangeInfo4, bool), Status> {
+    /// The file to open, how its directory changed, and room for an open of it if it was made just now: what cannot be
+    /// opened is not made.
+    fn target(&self, request: &OpenRequest<'_>) -> Result<(Id, ChangeInfo4, Option<Reserved<'_>>), Status> {
         let (directory, name) = match request.target {
             Target::Name(directory, name) => (directory, name),
             Target::File(file) => {
-                return Ok((file, ChangeInfo4 { atomic: true, before: 0, after: 0 }, false));
+                return Ok((file, ChangeInfo4 { atomic: true, before: 0, after: 0 }, None));
             }
         };
         let unchanged = |file| {
             let change = self.change(directory)?;
-            Ok((file, ChangeInfo4 { atomic: true, before: change, after: change }, false))
+            Ok((file, ChangeInfo4 { atomic: true, before: change, after: change }, None))
         };
         match self.lookup(directory, name) {
             Ok(file) => return unchanged(file),
             Err(Status::NFS4ERR_NOENT) if !matches!(request.how, How::Existing) => {}
             Err(status) => return Err(status),
         }
+        let room = self.opens.reserve(1).ok_or(Status::NFS4ERR_DELAY)?;
         match self.make(directory, name, self.new_file(request)?) {
-            Ok((file, change)) => Ok((file, change, true)),
+            Ok((file, change)) => Ok((file, change, Some(room))),
             // Another create came first.
             Err(Status::NFS4ERR_EXIST) => unchanged(self.lookup(directory, name)?),
             Err(status) => Err(status),
@@ -167,7 +184,7 @@ impl Files {
         number: usize,
         file: u32,
         request: &OpenRequest<'_>,
-        made: bool,
+        truncates: bool,
         callbacks: &Callbacks,
     ) -> Result<(), Status> {
         let caller = &request.caller;
@@ -187,17 +204,12 @@ impl Files {
         if denied {
             return Err(Status::NFS4ERR_SHARE_DENIED);
         }
-        let truncates = !made && matches!(request.how, How::Unchecked(changes) if changes.size == Some(0));
         // A holder of a read delegation opens for reading without telling us (RFC 8881 section 10.4), so a share
         // reservation against reading conflicts as much as writing does.
         let writes = request.access & WRITE != 0 || request.deny & READ != 0 || truncates;
         let about = if writes { Conflict::Write } else { Conflict::Read };
         if self.recall_of_others(shard, file, caller, about, callbacks) {
             return Err(Status::NFS4ERR_DELAY);
-        }
-        if truncates && let Some(file) = shard.files.at_mut(file) {
-            file.data_mut()?.set_size(0, &self.data)?;
-            file.modify(caller.maker.now);
         }
         Ok(())
     }
@@ -209,6 +221,7 @@ impl Files {
         number: usize,
         file: u32,
         request: &OpenRequest<'_>,
+        room: Option<Reserved<'_>>,
     ) -> Result<Stateid4, Status> {
         let client = request.caller.client.index;
         let head = shard.files.at(file).map_or(NONE, |f| f.opens);
@@ -219,8 +232,12 @@ impl Files {
             .map(|(index, _)| index);
         let index = match own {
             Some(index) => index,
-            None if !self.opens.take() => return Err(Status::NFS4ERR_DELAY),
-            None => shard.link_open(file, request).inspect_err(|_| self.opens.give_back())?,
+            None => {
+                let room = room.or_else(|| self.opens.reserve(1)).ok_or(Status::NFS4ERR_DELAY)?;
+                let index = shard.link_open(file, request)?;
+                room.keep();
+                index
+            }
         };
         let id = shard.opens.id_at(index).ok_or(Status::NFS4ERR_SERVERFAULT)?;
         let open = shard.opens.get_mut(id).ok_or(Status::NFS4ERR_SERVERFAULT)?;

@@ -28,6 +28,11 @@ impl Quota {
         taken
     }
 
+    /// Takes `count` more, which is given back unless it is kept.
+    pub(crate) fn reserve(&self, count: u64) -> Option<Reserved<'_>> {
+        self.take_many(count).then(|| Reserved { quota: self, count })
+    }
+
     /// Takes `count` more, whatever the limit: it has happened already.
     pub(crate) fn force(&self, count: u64) {
         self.used.fetch_add(count, Relaxed);
@@ -52,5 +57,25 @@ impl Quota {
     /// Sets the limit. What there is beyond it stays.
     pub(crate) fn set_max(&self, max: u64) {
         self.max.store(max, Relaxed);
+    }
+}
+
+/// Taken for something that is not there yet.
+#[derive(Debug)]
+pub(crate) struct Reserved<'a> {
+    quota: &'a Quota,
+    count: u64,
+}
+
+impl Reserved<'_> {
+    /// It is there: what was taken is its own.
+    pub(crate) fn keep(mut self) {
+        self.count = 0;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.quota.give_back_many(self.count);
     }
 }

@@ -63,6 +63,9 @@ fn creates_of_every_kind() {
     let both = Fattr { mask: Bitmap4::of(&[attr::SIZE, attr::MODE]), values: &[0; 12] };
     let truncate = OpenArgs { how: OpenHow::Unchecked(both), ..empty };
     assert_eq!(peer.open_with(truncate).open().attributes_set, Bitmap4::of(&[attr::SIZE]));
+    let one = Fattr { mask: Bitmap4::of(&[attr::SIZE]), values: &1u64.to_be_bytes() };
+    let longer = OpenArgs { how: OpenHow::Unchecked(one), ..empty };
+    assert_eq!(peer.open_with(longer).open().attributes_set, Bitmap4::EMPTY, "no other size is set");
     let mode = Fattr { mask: Bitmap4::of(&[attr::MODE]), values: &[0, 0, 1, 0o200] };
     let both = CreateVerifierAttributes { verifier: Verifier4([3; 8]), attributes: mode };
     let other = OpenArgs { how: OpenHow::Exclusive41(both), claim: OpenClaim::Null(b"g"), ..base };
@@ -177,10 +180,11 @@ fn the_current_stateid_runs_through_a_compound() {
 
 #[test]
 fn files_and_opens_are_limited() {
-    let world = World::with(Config { files_max: 2, opens_max: 1, ..Config::default() });
-    let mut peer = world.client("a");
-    assert_eq!(peer.open("f", share_access::READ).status(), Status::NFS4_OK);
-    assert_eq!(peer.open("g", share_access::READ).status(), Status::NFS4ERR_DELAY);
-    assert_eq!(peer.open("h", share_access::READ).status(), Status::NFS4ERR_NOSPC);
-    assert_eq!(peer.open("f", share_access::READ).status(), Status::NFS4_OK, "an upgrade needs no room");
+    let world = World::with(Config { files_max: 1, opens_max: 2, ..Config::default() });
+    let (mut a, mut b, mut c) = (world.client("a"), world.client("b"), world.client("c"));
+    assert_eq!(a.open("f", share_access::READ).status(), Status::NFS4_OK);
+    assert_eq!(a.open("g", share_access::READ).status(), Status::NFS4ERR_NOSPC);
+    assert_eq!(b.open("f", share_access::READ).status(), Status::NFS4_OK);
+    assert_eq!(c.open("f", share_access::READ).status(), Status::NFS4ERR_DELAY);
+    assert_eq!(a.open("f", share_access::READ).status(), Status::NFS4_OK, "an upgrade needs no room");
 }
