@@ -75,7 +75,7 @@ const OPEN_ARGUMENTS: [Bitmap4; 5] = [
 ];
 
 /// What is set and never asked for (RFC 8881 section 5.5).
-const WRITE_ONLY: Bitmap4 = Bitmap4::of(&[attr::TIME_ACCESS_SET, attr::TIME_MODIFY_SET]);
+pub(crate) const WRITE_ONLY: Bitmap4 = Bitmap4::of(&[attr::TIME_ACCESS_SET, attr::TIME_MODIFY_SET]);
 /// Nothing expires a filehandle (RFC 8881 section 4.2.3).
 const FH4_PERSISTENT: u32 = 0;
 /// What a request or reply has besides the data of a WRITE or READ: headers, SEQUENCE, a filehandle, attributes.
@@ -108,7 +108,7 @@ impl Facts {
             kind: file.file_type(),
             change: file.change,
             size: file.size(),
-            space: 0,
+            space: file.memory(),
             mode: file.mode,
             links: file.links(),
             uid: 0,
@@ -122,10 +122,8 @@ impl Facts {
         if let Some(Body { kind, uid, gid, accessed, modified, changed, .. }) = file.body() {
             (facts.uid, facts.gid) = (*uid, *gid);
             (facts.accessed, facts.modified, facts.changed) = (*accessed, *modified, *changed);
-            match kind {
-                Kind::Regular(data) => facts.space = data.memory(),
-                Kind::Special(_, device) => facts.device = *device,
-                Kind::Directory(_) | Kind::Symlink(_) => {}
+            if let Kind::Special(_, device) = kind {
+                facts.device = *device;
             }
         }
         facts

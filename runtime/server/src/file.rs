@@ -122,8 +122,23 @@ impl File {
     pub(crate) fn size(&self) -> u64 {
         match self.body().map(|b| &b.kind) {
             Some(Kind::Regular(data)) => data.size(),
-            Some(Kind::Symlink(target)) => target.len() as u64,
-            _ => 0,
+            _ => self.target().map_or(0, |target| target.len() as u64),
+        }
+    }
+
+    /// Memory that is charged for its content.
+    pub(crate) fn memory(&self) -> u64 {
+        match self.body().map(|b| &b.kind) {
+            Some(Kind::Regular(data)) => data.memory(),
+            _ => self.size(),
+        }
+    }
+
+    /// What it points to, if it is a symbolic link.
+    pub(crate) fn target(&self) -> Option<&[u8]> {
+        match self.body().map(|b| &b.kind) {
+            Some(Kind::Symlink(target)) => Some(target),
+            _ => None,
         }
     }
 

@@ -12,6 +12,8 @@ use crate::stateids::{Kind, check_seqid, next_seqid};
 use ringback_rpc::nfs4::fore::{LockArgs, LockDenied, LockFailure, LockType, Locker};
 use ringback_rpc::nfs4::{ClientId4, StateOwner4, Stateid4, Status};
 
+/// Locks and lock-owners of one file: each LOCK looks at all of them.
+pub(crate) const LOCKS_PER_FILE_MAX: usize = 4096;
 /// The end of a lock that reaches to the end of the file, wherever that is.
 const TO_THE_END: u64 = u64::MAX;
 
@@ -100,6 +102,8 @@ impl Range {
     pub(crate) fn new(kind: LockType, offset: u64, length: u64) -> Result<Range, Status> {
         let end = match length {
             0 => return Err(Status::NFS4ERR_INVAL),
+            // A lock that ends where it begins would hold nothing, and never go.
+            u64::MAX if offset == TO_THE_END => return Err(Status::NFS4ERR_INVAL),
             u64::MAX => TO_THE_END,
             _ => offset.checked_add(length).ok_or(Status::NFS4ERR_INVAL)?,
         };
@@ -245,7 +249,7 @@ impl Files {
             return Ok(index);
         }
         // The entry itself is charged like a lock: it stays when all its locks are gone.
-        if !self.locks.take() {
+        if is_full(shard, file) || !self.locks.take() {
             return Err(Status::NFS4ERR_DELAY);
         }
         let entry = LockOwner {
@@ -281,13 +285,14 @@ impl Files {
         change: impl FnOnce(&[Range]) -> Vec<Range>,
     ) -> Result<Stateid4, Status> {
         let id = shard.locks.id_at(index).ok_or(Status::NFS4ERR_BAD_STATEID)?;
-        let owner = shard.locks.get_mut(id).ok_or(Status::NFS4ERR_BAD_STATEID)?;
+        let owner = shard.locks.get(id).ok_or(Status::NFS4ERR_BAD_STATEID)?;
         let ranges = change(&owner.ranges);
         let (before, after) = (owner.ranges.len() as u64, ranges.len() as u64);
-        if after > before && !self.locks.take_many(after - before) {
+        if after > before && (is_full(shard, owner.file) || !self.locks.take_many(after - before)) {
             return Err(Status::NFS4ERR_DELAY);
         }
         self.locks.give_back_many(before.saturating_sub(after));
+        let owner = shard.locks.get_mut(id).ok_or(Status::NFS4ERR_BAD_STATEID)?;
         owner.ranges = ranges;
         owner.seqid = next_seqid(owner.seqid);
         Ok(self.stateid(Kind::Lock, global(number, id), owner.seqid))
@@ -376,6 +381,13 @@ fn check_mode(shard: &Shard, open: Id, range: &Range) -> Result<(), Status> {
     if access & needed == 0 { Err(Status::NFS4ERR_OPENMODE) } else { Ok(()) }
 }
 
+/// Whether a file has as many locks as it may have.
+fn is_full(shard: &Shard, file: u32) -> bool {
+    let head = shard.files.at(file).map_or(NONE, |f| f.locks());
+    let count: usize = shard.locks.list::<OfFile>(head).map(|(_, owner)| 1 + owner.ranges.len()).sum();
+    count >= LOCKS_PER_FILE_MAX
+}
+
 /// Whether no other owner's lock is in the way.
 pub(crate) fn check_free(shard: &Shard, file: u32, client: u32, owner: &[u8], range: &Range) -> Result<(), InTheWay> {
     let head = shard.files.at(file).map_or(NONE, |f| f.locks());
@@ -421,5 +433,6 @@ mod tests {
         assert_eq!(range(0, 10), Ok((0, 10)));
         assert_eq!(range(0, 0), Err(Status::NFS4ERR_INVAL));
         assert_eq!(range(u64::MAX, 2), Err(Status::NFS4ERR_INVAL));
+        assert_eq!(range(u64::MAX, u64::MAX), Err(Status::NFS4ERR_INVAL));
     }
 }

@@ -1,7 +1,7 @@
 //! Operations on names: LOOKUP, LOOKUPP, CREATE, REMOVE, RENAME, LINK, READDIR, READLINK, SECINFO, SECINFO_NO_NAME.
 
 use crate::arena::Id;
-use crate::attributes::VALUES_BYTES_MAX;
+use crate::attributes::{VALUES_BYTES_MAX, WRITE_ONLY};
 use crate::compound::Compound;
 use crate::directory::Directory;
 use crate::file::{File, Kind};
@@ -116,10 +116,7 @@ impl Compound<'_> {
 
     pub(crate) fn read_link(&self, w: &mut Writer<'_>) -> xdr::Result<Status> {
         let target = self.file().and_then(|file| {
-            self.server.files.with_file(file, |f| match f.body().map(|b| &b.kind) {
-                Some(Kind::Symlink(target)) => Ok(target.clone()),
-                _ => Err(Status::NFS4ERR_WRONG_TYPE),
-            })?
+            self.server.files.with_file(file, |f| f.target().map(<[u8]>::to_vec).ok_or(Status::NFS4ERR_WRONG_TYPE))?
         });
         let ok = target.as_ref().map(|link| ReadLinkOk { link });
         write(&OpRes::ReadLink(ok.map_err(|status| *status)), w)
@@ -146,20 +143,29 @@ impl Compound<'_> {
         if matches!(args.cookie, 1 | 2) {
             return Err(Status::NFS4ERR_BAD_COOKIE);
         }
-        let (listed, all) = self.server.files.list(self.file()?, args.cookie, w.left())?;
-        let mut written = false;
-        for entry in &listed {
-            let before = w.position();
-            match self.entry(args, entry, w) {
-                Ok(one) => written |= one,
-                Err(_) => {
-                    w.rewind(before);
-                    // Not even one (RFC 8881 section 18.23.3).
-                    return if written { Ok(false) } else { Err(Status::NFS4ERR_TOOSMALL) };
+        if !args.request.and(&WRITE_ONLY).is_empty() {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        let (mut cookie, mut written) = (args.cookie, false);
+        loop {
+            let (listed, all) = self.server.files.list(self.file()?, cookie, w.left())?;
+            for entry in &listed {
+                let before = w.position();
+                match self.entry(args, entry, w) {
+                    Ok(one) => written |= one,
+                    Err(_) => {
+                        w.rewind(before);
+                        // Not even one (RFC 8881 section 18.23.3).
+                        return if written { Ok(false) } else { Err(Status::NFS4ERR_TOOSMALL) };
+                    }
                 }
             }
+            match listed.last() {
+                // All of them are gone, and there are more.
+                Some(last) if !written && !all => cookie = last.cookie,
+                _ => return Ok(all),
+            }
         }
-        Ok(all)
     }
 
     /// Writes one entry, if its file is still there. An error says that there is no room.

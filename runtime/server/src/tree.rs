@@ -98,25 +98,26 @@ impl Files {
 
     /// Stores a file that has no name yet, in a shard that follows from its first one.
     fn adopt(&self, hash: u64, file: File) -> Result<Id, Status> {
-        if !self.files.take() {
-            return Err(Status::NFS4ERR_NOSPC);
-        }
+        let room = self.files.reserve(1).ok_or(Status::NFS4ERR_NOSPC)?;
+        // Bytes are charged as they are written; a link has its own from the start.
+        let target = file.target().map_or(0, |target| target.len() as u64);
+        let content = self.data.reserve(target).ok_or(Status::NFS4ERR_NOSPC)?;
         let number = (hash >> 40) as usize % SHARDS;
-        match self.shard(number).files.insert(file) {
-            Some(id) => Ok(global(number, id)),
-            None => {
-                self.files.give_back();
-                Err(Status::NFS4ERR_NOSPC)
-            }
-        }
+        let id = self.shard(number).files.insert(file).ok_or(Status::NFS4ERR_NOSPC)?;
+        room.keep();
+        content.keep();
+        Ok(global(number, id))
     }
 
-    /// One name less stands for a file.
+    /// One name less stands for a file. Each but the last is charged like a file.
     fn unlink(&self, id: Id, now: NfsTime4) {
         let (mut shard, local) = self.shard_of(id);
         if let Some(file) = shard.files.get_mut(local) {
             let body = file.body_mut();
             body.links = body.links.saturating_sub(1);
+            if body.links > 0 {
+                self.files.give_back();
+            }
             file.touch(now);
             self.reap(&mut shard, local.index);
         }
@@ -130,9 +131,7 @@ impl Files {
             return;
         }
         let gone = shard.files.id_at(index).and_then(|id| shard.files.remove(id));
-        if let Some(Some(data)) = gone.as_ref().map(|f| f.data().ok().flatten()) {
-            self.data.give_back_many(data.memory());
-        }
+        self.data.give_back_many(gone.map_or(0, |file| file.memory()));
         self.files.give_back();
     }
 
@@ -200,6 +199,9 @@ impl Files {
             }
             if self.recall_of_others(&mut shard, local.index, caller, Conflict::Write, callbacks) {
                 return Err(Status::NFS4ERR_DELAY);
+            }
+            if !self.files.take() {
+                return Err(Status::NFS4ERR_NOSPC);
             }
             if let Some(file) = shard.files.get_mut(local) {
                 file.body_mut().links += 1;
@@ -277,7 +279,8 @@ impl Files {
         Err(Status::NFS4ERR_NAMETOOLONG)
     }
 
-    /// Moves a name, after all checks. The new name comes first: a file that is moved has a name at any time.
+    /// Moves a name, after all checks. The new name comes first: a file that is moved has a name at any time. If one was
+    /// made meanwhile that is in the way, which needs no namespace lock, the client comes again.
     fn move_name(
         &self,
         id: Id,
@@ -288,9 +291,13 @@ impl Files {
     ) -> Result<(ChangeInfo4, ChangeInfo4), Status> {
         let (from_hash, to_hash) = (self.hash(from.1), self.hash(to.1));
         let one = u32::from(is_directory);
+        let put = |entries: &mut Directory| match entries.find(to_hash, to.1) {
+            found if found == target => entries.put(to_hash, to.1, id),
+            _ => Err(Status::NFS4ERR_DELAY),
+        };
         let changes = if from.0 == to.0 {
             let ((), change) = self.edit(from.0, now, |entries| {
-                entries.put(to_hash, to.1, id)?;
+                put(entries)?;
                 entries.remove(from_hash, from.1);
                 entries.subdirectories -= if target.is_some() { one } else { 0 };
                 Ok(())
@@ -298,7 +305,7 @@ impl Files {
             (change, change)
         } else {
             let ((), target_change) = self.edit(to.0, now, |entries| {
-                entries.put(to_hash, to.1, id)?;
+                put(entries)?;
                 entries.subdirectories += if target.is_some() { 0 } else { one };
                 Ok(())
             })?;
@@ -346,6 +353,31 @@ impl Files {
         match shard.files.get(local) {
             Some(_) => Ok((shard, shard_number(id), local.index)),
             None => Err(Status::NFS4ERR_STALE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::file::{Kind, Maker, now};
+    use crate::files::ROOT;
+
+    #[test]
+    fn a_name_that_is_made_while_another_moves_there_stays() {
+        let files = Files::new(&Config::default(), 1);
+        let maker = Maker { uid: 0, gid: 0, now: now() };
+        let make = |to, name: &[u8], kind| files.make(to, name, File::new(kind, 0, &maker)).unwrap().0;
+        let regular = || Kind::Regular(Default::default());
+        let moved = make(ROOT, b"old", regular());
+        let below = make(ROOT, b"below", Kind::Directory(Directory::new(ROOT)));
+        // A rename has seen no such names.
+        let made = [(ROOT, make(ROOT, b"new", regular())), (below, make(below, b"new", regular()))];
+        for (directory, id) in made {
+            let renamed = files.move_name(moved, (ROOT, b"old"), (directory, b"new"), (false, None), maker.now);
+            assert_eq!(renamed.unwrap_err(), Status::NFS4ERR_DELAY);
+            assert_eq!((files.lookup(ROOT, b"old"), files.lookup(directory, b"new")), (Ok(moved), Ok(id)));
         }
     }
 }

@@ -154,6 +154,61 @@ fn content_is_limited() {
 }
 
 #[test]
+fn names_and_the_targets_of_links_are_limited() {
+    let world = World::with(Config { files_max: 2, data_bytes_max: 8, ..Config::default() });
+    let mut peer = world.client("a");
+    let used = || (world.inner().files.files.used(), world.inner().files.data.used());
+    let reply = peer.open("f", share_access::BOTH);
+    let (handle, stateid) = (reply.handle(), reply.open().stateid);
+    let link =
+        |new_name| [Peer::put_fh(&handle), OpArgs::SaveFh, OpArgs::PutRootFh, OpArgs::Link(LinkArgs { new_name })];
+    assert_eq!(peer.call(&link(b"g")).status(), Status::NFS4_OK);
+    assert_eq!(peer.call(&link(b"h")).status(), Status::NFS4ERR_NOSPC);
+    assert_eq!(peer.call(&put_root_then(&[remove(b"f")])).status(), Status::NFS4_OK);
+    assert_eq!(peer.call(&link(b"g")).status(), Status::NFS4ERR_EXIST);
+    assert_eq!(used(), (1, 0));
+    let symlink = |target| {
+        let kind = CreateType::Symlink(target);
+        OpArgs::Create(CreateArgs { kind, name: b"s", attributes: Fattr::NONE })
+    };
+    assert_eq!(peer.call(&put_root_then(&[symlink(b"ninebytes")])).status(), Status::NFS4ERR_NOSPC);
+    assert_eq!(peer.call(&put_root_then(&[symlink(b"eight...")])).status(), Status::NFS4_OK);
+    assert_eq!(peer.call(&put_root_then(&[symlink(b"")])).status(), Status::NFS4ERR_INVAL);
+    assert_eq!(used(), (2, 8));
+    assert_eq!(peer.call(&put_root_then(&[remove(b"s"), remove(b"g")])).status(), Status::NFS4_OK);
+    assert_eq!(peer.close(stateid, &handle), Status::NFS4_OK);
+    assert_eq!(used(), (0, 0));
+}
+
+#[test]
+fn what_cannot_be_opened_is_neither_made_nor_cut() {
+    let world = World::with(Config { opens_max: 1, ..Config::default() });
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    let reply = a.open("f", share_access::BOTH | share_access::WANT_NO_DELEG);
+    let (handle, stateid) = (reply.handle(), reply.open().stateid);
+    assert_eq!(write(&mut a, &handle, stateid, 0, b"data"), Status::NFS4_OK);
+    let zero = Fattr { mask: Bitmap4::of(&[attr::SIZE]), values: &[0; 8] };
+    let cut = OpenArgs { how: OpenHow::Unchecked(zero), ..b.open_args(b"f", share_access::WRITE, true) };
+    assert_eq!(b.open_with(cut).status(), Status::NFS4ERR_DELAY);
+    assert_eq!(size(&mut a, &handle), 4);
+    let made = OpenArgs { how: OpenHow::Guarded(Fattr::NONE), ..b.open_args(b"g", share_access::WRITE, true) };
+    assert_eq!(b.open_with(made).status(), Status::NFS4ERR_DELAY);
+    assert_eq!(a.close(stateid, &handle), Status::NFS4_OK);
+    assert_eq!(b.open_with(made).status(), Status::NFS4_OK, "the same create again");
+    assert_eq!(world.inner().files.opens.used(), 1);
+}
+
+#[test]
+fn a_listing_with_attributes_that_are_only_set_is_refused() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    peer.open("f", share_access::READ);
+    let request = Bitmap4::of(&[attr::TIME_MODIFY_SET]);
+    let args = ReadDirArgs { cookie: 0, verifier: Verifier4::default(), names_bytes_max: 0, bytes_max: 4096, request };
+    assert_eq!(peer.call(&[OpArgs::PutRootFh, OpArgs::ReadDir(args)]).status(), Status::NFS4ERR_INVAL);
+}
+
+#[test]
 fn a_write_delegation_is_recalled_by_a_reader() {
     let world = World::with(Config { write_delegations: true, ..Config::default() });
     let (mut a, mut b) = (world.client("a"), world.client("b"));
@@ -215,4 +270,24 @@ fn locks_hold_between_owners_until_they_are_given_back() {
     assert_eq!(a.call(&[Peer::put_fh(&handle), OpArgs::Unlock(unlock)]).status(), Status::NFS4_OK);
     assert_eq!(b.call(&[Peer::put_fh(&handle), OpArgs::LockTest(test)]).status(), Status::NFS4_OK);
     assert_eq!(a.close(ra.open().stateid, &handle), Status::NFS4_OK);
+}
+
+#[test]
+fn locks_of_one_file_are_limited() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    let mut lock = |name, offset| {
+        let reply = peer.open(name, share_access::BOTH);
+        let (handle, open_stateid) = (reply.handle(), reply.open().stateid);
+        let lock_owner = StateOwner4::new(ClientId4(0), b"lock owner").unwrap();
+        let new = OpenToLockOwner { open_seqid: 0, open_stateid, lock_seqid: 0, lock_owner };
+        let args = LockArgs { kind: LockType::Write, reclaim: false, offset, length: 1, locker: Locker::New(new) };
+        peer.call(&[Peer::put_fh(&handle), OpArgs::Lock(args)]).status()
+    };
+    // One is the lock-owner.
+    let most = crate::locks::LOCKS_PER_FILE_MAX as u64 - 1;
+    assert!((0..most).all(|n| lock("f", 2 * n) == Status::NFS4_OK));
+    assert_eq!(lock("f", 2 * most), Status::NFS4ERR_DELAY);
+    assert_eq!(lock("f", 1), Status::NFS4_OK, "it joins two");
+    assert_eq!(lock("g", 0), Status::NFS4_OK);
 }
