@@ -781,7 +781,8 @@ typedef struct rb_hooks {
     void (*drop_reference)(void *user, uint64_t cookie);
     // Something happened to a client's callback path. If null, it is told on queue 0.
     void (*event)(void *user, const struct rb_event *event);
-    // A fore-channel call arrived, which is the embedder's from now on. If null, it is told on a queue.
+    // A fore-channel call arrived, which is the embedder's from now on. If null, it is told on a queue; with
+    // RB_DELIVERY_INLINE, which has none, nobody answers it, and it counts against calls_unanswered_max.
     void (*call)(void *user, struct rb_call *call);
     // A connection is gone. If null, it is told on a queue.
     void (*closed)(void *user, rb_connection connection);
@@ -1222,7 +1223,7 @@ int rb_drain_start(const struct rb_runtime *runtime,
 // What a drain has left behind: 0 if it has ended, RB_ERR_PENDING if this is how far it is. `report` may be null.
 int rb_drain_result(const struct rb_drain *drain, struct rb_drain_report *report);
 
-// Gives a drain up; it goes on.
+// Gives a drain up; it goes on, and its RB_ITEM_NOTICE still comes.
 int rb_drain_free(struct rb_drain **drain);
 
 // What the last error of this thread was about, in one line: function, client, session, operation, and what is wrong. Empty
@@ -1304,7 +1305,7 @@ int rb_wait_block(struct rb_wait **wait,
                   uint64_t patience_ms,
                   struct rb_ended *ended);
 
-// Stops to wait.
+// Stops to wait. An RB_ITEM_NOTICE that is on the queue by then still comes.
 int rb_wait_free(struct rb_wait **wait);
 
 #ifdef __cplusplus

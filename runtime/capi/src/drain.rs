@@ -220,7 +220,7 @@ pub unsafe extern "C" fn rb_drain_result(drain: Option<&rb_drain>, report: *mut 
     })
 }
 
-/// Gives a drain up; it goes on.
+/// Gives a drain up; it goes on, and its RB_ITEM_NOTICE still comes.
 #[unsafe(no_mangle)]
 pub extern "C" fn rb_drain_free(drain: Option<&mut *mut rb_drain>) -> c_int {
     guard("rb_drain_free", String::new, || {

@@ -115,7 +115,8 @@ pub struct rb_hooks {
     pub drop_reference: Option<extern "C" fn(user: *mut c_void, cookie: u64)>,
     /// Something happened to a client's callback path. If null, it is told on queue 0.
     pub event: Option<extern "C" fn(user: *mut c_void, event: *const rb_event)>,
-    /// A fore-channel call arrived, which is the embedder's from now on. If null, it is told on a queue.
+    /// A fore-channel call arrived, which is the embedder's from now on. If null, it is told on a queue; with
+    /// RB_DELIVERY_INLINE, which has none, nobody answers it, and it counts against calls_unanswered_max.
     pub call: Option<extern "C" fn(user: *mut c_void, call: *mut rb_call)>,
     /// A connection is gone. If null, it is told on a queue.
     pub closed: Option<extern "C" fn(user: *mut c_void, connection: rb_connection)>,

@@ -11,6 +11,7 @@ use runtime::{Completion, CompletionQueue};
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -245,6 +246,8 @@ pub struct rb_queue {
     queue: CompletionQueue,
     pub mailbox: Arc<Mailbox>,
     batch: Mutex<Vec<Completion>>,
+    /// Whether the place that cannot be halved is a completion's.
+    odd: AtomicBool,
 }
 
 impl rb_queue {
@@ -261,8 +264,9 @@ impl rb_queue {
     }
 
     fn poll(&self, items: &mut [MaybeUninit<rb_item>]) -> usize {
-        // Half of the place at first, so that neither kind keeps the other waiting.
-        let first = items.len().div_ceil(2);
+        // Half of the place at first, so that neither kind keeps the other waiting; the odd place is each one's in turn.
+        let odd = usize::from(!self.odd.fetch_xor(true, Relaxed));
+        let first = (items.len() + odd) / 2;
         let mut taken = self.take_messages(&mut items[..first]);
         // Taken out: a hook may be called meanwhile, and may poll.
         let mut batch = std::mem::take(&mut *self.batch.lock().unwrap_or_else(PoisonError::into_inner));
@@ -273,7 +277,12 @@ impl rb_queue {
         }
         *self.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
         // Last: if there was no completion, who posts from here on makes the descriptor readable.
-        taken + self.take_messages(&mut items[taken..])
+        taken += self.take_messages(&mut items[taken..]);
+        // Who has posted what is left has done so already.
+        if !self.mailbox.messages.is_empty() {
+            self.mailbox.waker.wake_by_ref();
+        }
+        taken
     }
 }
 
@@ -296,7 +305,15 @@ pub extern "C" fn rb_queue_open(
             let text = format!("there are {} queues, and no queue {number}", runtime.mailboxes.len());
             return Err(Failure::new(rb_error::RB_ERR_INVALID, text));
         };
-        give(queue, rb_queue { queue: completions, mailbox: Arc::clone(mailbox), batch: Mutex::default() });
+        give(
+            queue,
+            rb_queue {
+                queue: completions,
+                mailbox: Arc::clone(mailbox),
+                batch: Mutex::default(),
+                odd: AtomicBool::new(false),
+            },
+        );
         Ok(0)
     })
 }

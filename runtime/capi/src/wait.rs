@@ -164,7 +164,7 @@ pub unsafe extern "C" fn rb_wait_block(
     })
 }
 
-/// Stops to wait.
+/// Stops to wait. An RB_ITEM_NOTICE that is on the queue by then still comes.
 #[unsafe(no_mangle)]
 pub extern "C" fn rb_wait_free(wait: Option<&mut *mut rb_wait>) -> c_int {
     guard("rb_wait_free", String::new, || {

@@ -1,5 +1,7 @@
 //! The whole way: a client that answers, completions on a queue or in hooks, own transports, fore-channel calls.
 
+mod queue;
+
 use super::common::{answer_all, answer_recall, eventually, pair, read_record, write_record};
 use super::*;
 use crate::args::*;
@@ -334,6 +336,24 @@ fn a_drain_reports_by_key_on_the_thread_that_polls() {
     // SAFETY: P3
     assert_eq!(unsafe { rb_shutdown(bed.rt(), 10, &mut report) }, 0);
     bed.end();
+}
+
+#[test]
+fn a_drain_does_not_keep_the_runtime_alive() {
+    let mut bed = Bed::with(&hooks(), |o| o.delivery = rb_delivery::RB_DELIVERY_INLINE as i32);
+    let (_, mut theirs) = bed.connect();
+    theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(rb_try_run(bed.rt(), bed.insert(1)), 0);
+    let _ = read_record(&mut theirs).unwrap(); // and never answered
+    let mut drain = made!(d => rb_drain_start(bed.rt(), 60_000, None, none(), Some(&mut d)));
+    // From here on no hook is called, and what `user` points at may go.
+    assert_eq!(rb_runtime_free(Some(&mut bed.runtime)), 0);
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "the connection is closed");
+    let mut report = sized::<rb_drain_report>();
+    // SAFETY: P1 to P3
+    assert_eq!(unsafe { rb_drain_result(drain.as_ref(), &mut report) }, 0, "{}", last_error());
+    assert_eq!((report.in_flight, report.abandoned_count, report.unsent_count), (0, 1, 0));
+    assert_eq!(rb_drain_free(Some(&mut drain)), 0);
 }
 
 /// The arguments that `encode` writes for `op`, read back.
