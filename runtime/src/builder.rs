@@ -5,11 +5,13 @@ use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
 use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, IoConfig, Uring};
 use crate::reactor::Reactor;
+use crate::reaper::{self, Budget, Pressure};
 use crate::registry::Shared;
 use crate::runtime::Runtime;
 use crate::settings::{DEADLINE_MAX, Settings, rpc_timeout_default, run_deadline_default};
 use ringback_rpc::backchannel::{BATCH_MAX, ClientLimits};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -56,6 +58,17 @@ pub enum BuildError {
     /// A completion queue could not have its eventfd.
     #[error("a completion queue could not be made: {0}")]
     CompletionQueue(io::Error),
+    /// Memory pressure cannot be watched there.
+    #[error("memory pressure cannot be watched in {}: {error}{}", file.display(), reaper::advice(error))]
+    MemoryPressure {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The reaper could not be started.
+    #[error("the reaper could not be started: {0}")]
+    Reaper(io::Error),
     /// A reactor could not be started.
     #[error("reactor {reactor} could not be started: {error}")]
     Reactor {
@@ -166,6 +179,20 @@ impl Builder {
         self
     }
 
+    /// Most delegations before clients are asked to keep fewer. Default: any number. [`Runtime::set_budget`] changes it.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.settings.budget = budget;
+        self
+    }
+
+    /// Where the kernel tells of memory pressure: `/proc/pressure/memory`, or the `memory.pressure` of a cgroup. If tasks
+    /// have to wait for memory for a tenth of a second within two, clients are asked to keep three quarters of their
+    /// delegations. Default: nowhere; [`Runtime::memory_pressure`] is for who learns of it otherwise.
+    pub fn memory_pressure(mut self, file: impl Into<PathBuf>) -> Self {
+        self.settings.memory_pressure = Some(file.into());
+        self
+    }
+
     /// Largest record on a connection, either way, in bytes. Default: 1 MiB and 64 KiB.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.record_bytes_max = bytes;
@@ -236,12 +263,14 @@ fn launch(
     shared.queues = queues.map_err(BuildError::CompletionQueue)?;
     let shared = Arc::new(shared);
     let kind = report.kind;
+    let pressure = shared.settings.memory_pressure.as_deref().map(Pressure::open).transpose()?;
     let mut runtime = Runtime::new(Arc::clone(&shared), report);
     for reactor in 0..reactors {
         let thread =
             start(reactor, Arc::clone(&shared), kind).map_err(|error| BuildError::Reactor { reactor, error })?;
         runtime.adopt(thread);
     }
+    runtime.adopt(reaper::start(&shared, pressure).map_err(BuildError::Reaper)?);
     Ok(runtime)
 }
 

@@ -20,7 +20,7 @@ use ringback_rpc::nfs4::callback::CallbackOp;
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
@@ -288,7 +288,7 @@ impl Shared {
     /// The run that a completion was about, for its last hook, and whether requests that came meanwhile stand.
     pub fn run_of(&self, index: u32) -> (Run, bool) {
         let Completion { key, cookie, client, op, ending, age_ns } = self.completion(index);
-        (Run { key, cookie, client, op, age_ns }, ending.keeps_rearm())
+        (Run { key, cookie, client, op, age_ns, own: false }, ending.keeps_rearm())
     }
 
     /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, then the
@@ -298,11 +298,10 @@ impl Shared {
             unreachable!("{:?} left the table with a run in flight", run.client)
         };
         if matches!(finished, Finish::Free { .. }) {
-            self.slab.free(index);
-            client.entries.fetch_sub(1, AcqRel);
+            self.free(index, client);
         }
         let port = &self.reactors[client.home()];
-        self.call(port, "Hooks::drop_reference", Some(run.key), || self.hooks.drop_reference(run.cookie));
+        self.call(port, "Hooks::drop_reference", Some(run.key), || self.hooks_of(run.own).drop_reference(run.cookie));
         // A drain looks at the count itself, at the end of each turn.
         let _ = client.in_flight.leave();
     }

@@ -30,6 +30,8 @@ pub struct Run {
     pub op: CallbackOp,
     /// Nanoseconds since the accepted `try_run`.
     pub age_ns: u64,
+    /// The callback is the runtime's own: no hook of the embedder's sees it.
+    pub(crate) own: bool,
 }
 
 /// The answer of [`Hooks::prepare`].
@@ -155,7 +157,17 @@ pub trait Hooks: Send + Sync + 'static {
         let _ = cookie;
     }
 
-    /// Something happened to a client's callback path, or did not happen in time.
+    /// Starts the recall ([`try_run`](crate::Runtime::try_run)) of up to `count` delegations of the client that are not on
+    /// recall yet, the least recently used first, and says how many those were: the client holds too many, and has given
+    /// up too few of its own choice. Called on the [reaper](crate::Budget)'s own thread, where it may take locks and look
+    /// around, but not wait for the runtime. By default nothing is recalled.
+    fn recall_least_recently_used(&self, client: ClientId, count: usize) -> usize {
+        let _ = (client, count);
+        0
+    }
+
+    /// Something happened to a client's callback path, or did not happen in time. What the [reaper](crate::Budget) does is
+    /// told on its thread.
     fn event(&self, event: &Event) {
         let _ = event;
     }
@@ -231,6 +243,35 @@ pub enum Event {
         /// The callback that it was about.
         key: Option<CallbackKey>,
     },
+    /// There are too many delegations: CB_RECALL_ANY asks a client to keep fewer (RFC 8881 section 20.6).
+    AskedToKeep {
+        /// The client.
+        client: ClientId,
+        /// How many it holds.
+        held: u32,
+        /// How many it is to keep (craa_objects_to_keep).
+        keep: u32,
+    },
+    /// A client that was asked to keep fewer has given up next to nothing within 5 s. What is too much is recalled.
+    AskedInVain {
+        /// The client.
+        client: ClientId,
+        /// How many it holds.
+        held: u32,
+        /// How many it was to keep.
+        keep: u32,
+        /// How many recalls [`Hooks::recall_least_recently_used`] has started.
+        recalled: u32,
+    },
+    /// Memory is short, as the kernel or the embedder has said: clients are asked to come down to `keep` delegations.
+    MemoryPressure {
+        /// How many there are.
+        held: u64,
+        /// How many are to stay.
+        keep: u64,
+    },
+    /// The file of [`Builder::memory_pressure`](crate::Builder::memory_pressure) tells nothing any more: its cgroup is gone.
+    MemoryPressureLost,
     /// A session, its new parameters or a binding could not be taken.
     SessionRefused {
         /// The session.

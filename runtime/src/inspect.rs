@@ -88,6 +88,8 @@ pub struct CallbackReport {
     pub key: CallbackKey,
     /// Its cookie.
     pub cookie: u64,
+    /// The runtime sends it on its own account ([`Budget`](crate::Budget)); the cookie is not the embedder's.
+    pub by_runtime: bool,
     /// Which operation.
     pub op: CallbackOp,
     /// Nanoseconds since the accepted `try_run`.

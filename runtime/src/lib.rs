@@ -17,6 +17,8 @@ mod completion;
 #[cfg(not(loom))]
 mod drain;
 #[cfg(not(loom))]
+mod entries;
+#[cfg(not(loom))]
 mod fore;
 mod guard;
 #[cfg(not(loom))]
@@ -29,6 +31,8 @@ mod io;
 mod keys;
 #[cfg(not(loom))]
 mod reactor;
+#[cfg(not(loom))]
+mod reaper;
 #[cfg(not(loom))]
 mod registry;
 #[cfg(not(loom))]
@@ -60,6 +64,7 @@ pub use {
     inspect::{CallbackReport, ClientReport, SessionReport},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
+    reaper::Budget,
     ringback_rpc::backchannel::{AddError, ClientLimits, ClientState, PathFaultKind, ReferringCalls},
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},

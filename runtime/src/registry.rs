@@ -4,11 +4,13 @@
 use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, Parking};
 use crate::command::Command;
 use crate::completion::QueueState;
+use crate::entries::EntryCount;
 use crate::fore::ForeChannel;
 use crate::guard::guard;
 use crate::hooks::{Event, Hooks};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
+use crate::reaper::ReaperPort;
 use crate::settings::Settings;
 use crate::stats::{ReactorStats, count};
 use crate::wait::{Answer, WaitError};
@@ -29,6 +31,7 @@ pub(crate) struct Shared {
     pub slab: CallbackSlab,
     pub clients: ClientTable,
     pub reactors: Box<[ReactorPort]>,
+    pub reaper: ReaperPort,
     /// Where completions go; none: to the hooks alone.
     pub queues: Box<[Arc<QueueState>]>,
     /// Set by drain and shutdown: no new clients, connections or runs.
@@ -51,6 +54,7 @@ impl Shared {
             slab: CallbackSlab::new(settings.callbacks_max, reactors),
             clients: ClientTable::new(settings.clients_max),
             reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
+            reaper: ReaperPort::new(settings.budget),
             queues: Box::default(),
             closed: AtomicBool::new(false),
             // 0 names nothing.
@@ -230,7 +234,7 @@ pub(crate) struct ClientShared {
     home: AtomicU32,
     generation: AtomicU32,
     /// Callback entries that name the client. Its index is used again only when there are none.
-    pub entries: AtomicU32,
+    pub entries: EntryCount,
     /// SEQ4_STATUS bits (RFC 8881 section 18.46.3) of the client as a whole, published by the home reactor.
     pub status: AtomicU32,
     /// The client has been told that its path is down.
@@ -261,7 +265,7 @@ impl ClientShared {
             in_flight: InFlight::new(),
             home: AtomicU32::new(0),
             generation: AtomicU32::new(0),
-            entries: AtomicU32::new(0),
+            entries: EntryCount::new(),
             status: AtomicU32::new(0),
             path_down_told: AtomicBool::new(false),
             unsupported: AtomicU32::new(0),
@@ -337,7 +341,7 @@ impl ClientTable {
         (client.live.load(SeqCst) && client.generation() == id.generation).then_some(client)
     }
 
-    /// Every client that is registered or still has runs in flight.
+    /// Every client that is registered or still has runs in flight, in the order of their indices.
     pub fn each(&self) -> impl Iterator<Item = &ClientShared> {
         self.segments.iter().map_while(OnceLock::get).flat_map(|s| s.iter())
     }
@@ -347,12 +351,16 @@ impl ClientTable {
         self.each().map(|client| client.in_flight.count()).sum()
     }
 
+    /// CB_RECALLs of all clients.
+    pub fn delegations(&self) -> u64 {
+        self.each().map(|client| u64::from(client.entries.delegations())).sum()
+    }
+
     /// Registers a client whose home is `home`; `None` when the table is full.
     pub fn add(&self, home: usize) -> Option<ClientId> {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = |i: &u32| {
-            self.get(*i)
-                .is_some_and(|c| c.entries.load(SeqCst) == 0 && c.in_flight.count() == 0 && !c.live.load(Acquire))
+            self.get(*i).is_some_and(|c| c.entries.is_zero() && c.in_flight.count() == 0 && !c.live.load(Acquire))
         };
         let index = match admission.removed.iter().position(idle) {
             Some(at) => admission.removed.swap_remove(at),

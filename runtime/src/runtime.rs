@@ -1,6 +1,6 @@
 //! The handle through which an embedder uses a runtime, from any thread.
 
-use crate::callback::{Abandon, CallbackEntry, CallbackKey, Claim, InsertError, Removal, Remove, Returned, TryRun};
+use crate::callback::{CallbackKey, InsertError, Remove, Returned, TryRun};
 use crate::command::Command;
 use crate::drain::DrainReport;
 use crate::fore::CallToken;
@@ -137,6 +137,7 @@ impl Drop for Inner {
 impl Inner {
     /// Ends the reactor threads. From a hook, which runs on one of them, they are told to end and not waited for.
     fn stop(&self) {
+        self.shared.reaper.stop();
         for port in &self.shared.reactors {
             port.post(Command::Stop);
         }
@@ -156,7 +157,7 @@ impl Runtime {
         Runtime { inner: Arc::new(Inner { shared, backend, threads: Mutex::default() }) }
     }
 
-    /// Takes over the thread of a reactor that was started.
+    /// Takes over a thread that was started.
     pub(crate) fn adopt(&mut self, thread: JoinHandle<()>) {
         self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
@@ -249,9 +250,9 @@ impl Runtime {
     /// Does something to a client whose place cannot become the next one's meanwhile: as in [`Runtime::insert`].
     pub(crate) fn with_client<R>(&self, client: ClientId, f: impl FnOnce(&ClientShared) -> R) -> Result<R, Error> {
         let known = self.client(client)?;
-        known.entries.fetch_add(1, SeqCst);
+        known.entries.pin();
         let result = self.client(client).map(f);
-        known.entries.fetch_sub(1, AcqRel);
+        known.entries.unpin();
         result
     }
 
@@ -344,22 +345,7 @@ impl Runtime {
     /// Makes a callback for `client`, idle until [`Runtime::try_run`]. `cookie` is the embedder's own and is handed to
     /// every hook. May allocate; everything after this does not.
     pub fn insert(&self, client: ClientId, op: CallbackOp, cookie: u64) -> Result<CallbackKey, InsertError> {
-        let shared = self.shared();
-        let known = shared.clients.live(client).ok_or(InsertError::NoSuchClient)?;
-        if matches!(op, CallbackOp::Sequence | CallbackOp::Illegal) {
-            return Err(InsertError::NotACallback);
-        }
-        known.entries.fetch_add(1, SeqCst);
-        // Looked at again now that the count keeps the place: in between the client may have gone and the next one come,
-        // and the entry would have named that one. Sequentially consistent, like their partners `remove_client` and
-        // `ClientTable::add`: either the client is seen to be gone here, or the count is seen there.
-        let inserted = match shared.clients.live(client) {
-            Some(_) => shared.slab.insert(known.home(), client.index, op as u8, cookie),
-            None => Err(InsertError::NoSuchClient),
-        };
-        inserted.inspect_err(|_| {
-            known.entries.fetch_sub(1, AcqRel);
-        })
+        self.shared().insert(client, op, cookie)
     }
 
     /// Makes a CB_RECALL_SLOT (RFC 8881 section 20.8), which is about one session: it is sent on that one or not at all, and
@@ -378,76 +364,13 @@ impl Runtime {
     /// Asks for a run of a callback. Never blocks, never allocates, calls no hook but `acquire`, and is legal under the
     /// embedder's locks (rule R7).
     pub fn try_run(&self, key: CallbackKey) -> TryRun {
-        self.ask(key, || ())
-    }
-
-    /// [`Runtime::try_run`]; `won` is called if it is accepted, before the run can end.
-    pub(crate) fn ask(&self, key: CallbackKey, won: impl FnOnce()) -> TryRun {
-        let shared = self.shared();
-        let Some(entry) = shared.slab.get(key.index) else { return TryRun::Stale };
-        match entry.try_run(key.generation) {
-            Claim::Submit => {}
-            Claim::Coalesced => return TryRun::Coalesced,
-            Claim::Rearmed => return TryRun::Rearmed,
-            Claim::Stale => return TryRun::Stale,
-            Claim::Dying => return TryRun::Dying,
-        }
-        // The winner owns the entry from here to its push (rule R6: every way out is a transition).
-        let client = self.client_of(entry);
-        if !client.in_flight.enter() {
-            // Who waits for this run is answered when nothing of the client runs any more.
-            self.abandon(key.index, entry, client);
-            return TryRun::Closed;
-        }
-        let undo = Undo { runtime: self, callback: key.index, entry, client, client_index: entry.client() };
-        shared.call_hook(|| shared.hooks.acquire(entry.cookie()));
-        std::mem::forget(undo);
-        won();
-        let port = &shared.reactors[client.home()];
-        entry.set_started_us(port.turn_us.load(Relaxed));
-        if port.inbox.push(&shared.slab, key.index, &port.parking) {
-            port.wake();
-        }
-        TryRun::Submitted
-    }
-
-    /// Gives up a run that was won and not queued. `true`: somebody waits for it.
-    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) -> bool {
-        match entry.word().abandon() {
-            Abandon::Idle { wake } => wake,
-            Abandon::Free { wake } => {
-                self.free(index, client);
-                wake
-            }
-        }
-    }
-
-    /// The client of an entry that the caller owns.
-    fn client_of(&self, entry: &CallbackEntry) -> &ClientShared {
-        match self.shared().clients.get(entry.client()) {
-            Some(client) => client,
-            None => unreachable!("an entry names client {}, which was never registered", entry.client()),
-        }
-    }
-
-    fn free(&self, index: u32, client: &ClientShared) {
-        self.shared().slab.free(index);
-        client.entries.fetch_sub(1, AcqRel);
+        self.shared().ask(key, || ())
     }
 
     /// Removes a callback. If it is running, that run still ends with one completion, and the entry is freed after its
     /// `release`.
     pub fn remove(&self, key: CallbackKey) -> Remove {
-        let Some(entry) = self.shared().slab.get(key.index) else { return Remove::Stale };
-        match entry.word().remove(key.generation) {
-            Removal::FreeNow => {
-                self.free(key.index, self.client_of(entry));
-                Remove::Removed
-            }
-            Removal::Deferred => Remove::Deferred,
-            Removal::Stale => Remove::Stale,
-            Removal::AlreadyDying => Remove::AlreadyDying,
-        }
+        self.shared().remove(key)
     }
 
     /// Says that what was recalled has come back, though the callback stays: no [`Event::ReturnOverdue`] will be told
@@ -487,6 +410,8 @@ impl Runtime {
         for port in &self.shared().reactors {
             port.stats.add_to(&mut total);
         }
+        self.shared().reaper.add_to(&mut total);
+        total.delegations = self.shared().clients.delegations();
         total.in_flight = self.shared().clients.in_flight();
         total
     }
@@ -516,27 +441,6 @@ impl Runtime {
             sessions: census.bytes as usize,
             returns: census.returns_bytes as usize,
         })
-    }
-}
-
-/// Takes back a run whose `acquire` panicked (rule R6).
-struct Undo<'a> {
-    runtime: &'a Runtime,
-    callback: u32,
-    entry: &'a CallbackEntry,
-    client: &'a ClientShared,
-    client_index: u32,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        // Read first: when the run is counted out, the client may be gone.
-        let (home, client) = (self.client.home(), self.client_index);
-        let waited = self.runtime.abandon(self.callback, self.entry, self.client);
-        // Elsewhere it is the reactor that counts a run out, and looks then what has waited for it. Here it may sleep.
-        if self.client.in_flight.leave() || waited {
-            self.runtime.shared().reactors[home].post(Command::Abandoned { callback: self.callback, client });
-        }
     }
 }
 

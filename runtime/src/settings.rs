@@ -2,7 +2,9 @@
 
 use crate::io::{Backend, IoConfig};
 use crate::keys::ClientId;
+use crate::reaper::Budget;
 use ringback_rpc::backchannel::{ClientLimits, Config};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Limits and times of one runtime.
@@ -30,6 +32,10 @@ pub(crate) struct Settings {
     pub client_limits: ClientLimits,
     /// Queues for completions; 0: they are told to the hooks alone.
     pub completion_queues: usize,
+    /// Delegations before clients are asked to keep fewer.
+    pub budget: Budget,
+    /// The file in which the kernel tells of memory pressure.
+    pub memory_pressure: Option<PathBuf>,
     /// Begins the names of the threads.
     pub name: String,
     pub io: IoConfig,
@@ -65,6 +71,8 @@ impl Default for Settings {
             batch_max: 16,
             client_limits: ClientLimits::default(),
             completion_queues: 0,
+            budget: Budget::UNLIMITED,
+            memory_pressure: None,
             name: "ringback".to_owned(),
             io: IoConfig::default(),
             #[cfg(test)]

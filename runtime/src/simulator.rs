@@ -9,6 +9,7 @@ use crate::callback::CallbackSlab;
 use crate::drain::DrainJob;
 use crate::io::{BackendKind, BackendReport};
 use crate::reactor::Reactor;
+use crate::reaper::Reaper;
 use crate::registry::Shared;
 use crate::{BuildError, Builder, Census, ClientId, DrainReport, Error, ForeChannel, Hooks, Runtime, SessionKey};
 use std::io;
@@ -24,6 +25,7 @@ pub struct Simulation<I: Io> {
     pub runtime: Runtime,
     /// To be turned, in any order.
     pub reactors: Vec<ReactorHandle<I>>,
+    reaper: Reaper,
 }
 
 impl<I: Io> Simulation<I> {
@@ -45,7 +47,12 @@ impl<I: Io> Simulation<I> {
         let runtime = Runtime::new(Arc::clone(&shared), report);
         let reactor = |(index, io)| ReactorHandle(Reactor::new(index, Arc::clone(&shared), io));
         let reactors = ios.into_iter().enumerate().map(reactor).collect();
-        Ok(Simulation { runtime, reactors })
+        Ok(Simulation { runtime, reactors, reaper: Reaper::new() })
+    }
+
+    /// Lets the delegation reaper look around, as its thread does once in a second.
+    pub fn reap(&mut self, now_ns: u64) {
+        self.reaper.step(self.runtime.shared(), now_ns);
     }
 }
 

@@ -54,6 +54,16 @@ pub struct Stats {
     pub fore_calls: u64,
     /// Calls of the embedder's code that panicked: see [`Event::Panicked`](crate::Event::Panicked).
     pub embedder_panics: u64,
+    /// Delegations: CB_RECALLs that are there, running or not.
+    pub delegations: u64,
+    /// CB_RECALL_ANY sent because of the [budget](crate::Budget), or for want of memory.
+    pub reaper_asked: u64,
+    /// Clients that gave up next to nothing then.
+    pub reaper_ignored: u64,
+    /// Delegations recalled from them.
+    pub reaper_recalled: u64,
+    /// Times that memory was said to be short.
+    pub memory_pressures: u64,
     /// Runs accepted and not completed.
     pub in_flight: u64,
     /// Cross-thread wake-ups of parked reactors.

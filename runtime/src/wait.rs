@@ -235,7 +235,7 @@ impl Runtime {
     pub fn run_and_wait(&self, key: CallbackKey) -> (TryRun, Wait) {
         loop {
             let mut wait = None;
-            let asked = self.ask(key, || wait = Some(self.wait(key)));
+            let asked = self.shared().ask(key, || wait = Some(self.wait(key)));
             let error = match asked {
                 TryRun::Submitted | TryRun::Coalesced => {
                     let wait = wait.unwrap_or_else(|| self.wait(key));

@@ -89,7 +89,7 @@ pub(crate) mod waiters;
 pub(crate) use {
     inbox::{Chain, Inbox, Parking},
     inflight::InFlight,
-    slab::{CallbackEntry, CallbackSlab},
+    slab::{CallbackEntry, CallbackSlab, OWN},
     state::{Abandon, Claim, Dequeue, Finish, Removal, Wait},
     waiters::{Arrivals, WaitTable, Waiter},
 };

@@ -28,6 +28,8 @@ const SEGMENT_ENTRIES: u32 = 1 << SEGMENT_SHIFT;
 const PREFETCH_AHEAD: usize = 8;
 /// The unit in which the kernel gives memory.
 const PAGE_BYTES: u64 = 4096;
+/// In the operation of an entry: the callback is the runtime's own, and no hook of the embedder's is called for it.
+pub(crate) const OWN: u8 = 0x80;
 /// [`CallbackEntry::link`] of the last entry of a list; others hold the index + 1, so that zeroed memory is unlinked.
 const LINK_END: u32 = 0;
 
@@ -72,7 +74,12 @@ impl CallbackEntry {
 
     /// The operation (`nfs_cb_opnum4`).
     pub(crate) fn op(&self) -> u8 {
-        self.op.load(Ordering::Relaxed)
+        self.op.load(Ordering::Relaxed) & !OWN
+    }
+
+    /// Whether it is a callback of the runtime's own.
+    pub(crate) fn is_own(&self) -> bool {
+        self.op.load(Ordering::Relaxed) & OWN != 0
     }
 
     /// The next entry of the queue that this one is in.

@@ -57,6 +57,7 @@ impl ClientHost<'_> {
             client: self.client,
             op: op_of(entry),
             age_ns: u64::from(self.age_us(entry)) * 1000,
+            own: entry.is_own(),
         }
     }
 
@@ -71,6 +72,7 @@ impl ClientHost<'_> {
         match outcome {
             Outcome::Replied { .. } => count(&stats.replied),
             Outcome::TimedOut { .. } => count(&stats.timed_out),
+            Outcome::Cancelled { .. } if run.own => count(&stats.cancelled),
             Outcome::Cancelled { sent } => {
                 count(&stats.cancelled);
                 let of_client = self.drains.iter_mut().filter(|d| d.covers(self.ending)).map(|d| &mut d.report);
@@ -85,7 +87,7 @@ impl ClientHost<'_> {
     /// The outcome is final. It goes to a completion queue, or the run ends. `waited`: somebody waits for it.
     fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         self.count_outcome(run, outcome);
-        let Some(queue) = self.shared.queue_of(self.reactor) else {
+        let Some(queue) = self.shared.queue_of(self.reactor).filter(|_| !run.own) else {
             let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
             return self.end(token, run, keep_rearm, waited.then_some(outcome));
         };
@@ -109,7 +111,7 @@ impl ClientHost<'_> {
     /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `told`: what those
     /// are told who wait for the run.
     fn end(&mut self, token: Token, run: &Run, keep_rearm: bool, told: Option<&Outcome<'_>>) {
-        self.call("Hooks::release", run, || self.shared.hooks.release(run));
+        self.call("Hooks::release", run, || self.shared.hooks_of(run.own).release(run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
         let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
@@ -163,19 +165,20 @@ impl Host for ClientHost<'_> {
 
     fn prepare(&mut self, token: Token) -> bool {
         let run = self.run(token);
-        self.call("Hooks::prepare", &run, || self.shared.hooks.prepare(&run)) == Some(Prepare::Send)
+        self.call("Hooks::prepare", &run, || self.shared.hooks_of(run.own).prepare(&run)) == Some(Prepare::Send)
     }
 
     fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
         let run = self.run(token);
-        let named = self.call("Hooks::referring_calls", &run, || self.shared.hooks.referring_calls(&run, calls));
+        let named =
+            self.call("Hooks::referring_calls", &run, || self.shared.hooks_of(run.own).referring_calls(&run, calls));
         named.ok_or(XdrError { what: "Hooks::referring_calls", offset: 0, kind: XdrErrorKind::EncoderFailed })
     }
 
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
         let run = self.run(token);
         let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
-        self.call("Hooks::encode", &run, || self.shared.hooks.encode(&run, args)).unwrap_or(Err(failed))?;
+        self.call("Hooks::encode", &run, || self.shared.hooks_of(run.own).encode(&run, args)).unwrap_or(Err(failed))?;
         // The time until the return is overdue begins here and not with the request, which may have waited for a path
         // for most of it.
         if matches!(run.op, CallbackOp::Recall | CallbackOp::LayoutRecall) && self.entry(token).word().recalled() {
@@ -199,7 +202,7 @@ impl Host for ClientHost<'_> {
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
         let waited = self.entry(token).word().settle();
         let run = self.run(token);
-        let answer = self.call("Hooks::done", &run, || self.shared.hooks.done(&run, outcome));
+        let answer = self.call("Hooks::done", &run, || self.shared.hooks_of(run.own).done(&run, outcome));
         match answer.unwrap_or(Done::Finish) {
             Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
                 // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.

@@ -36,6 +36,7 @@ fn describe(client: &Client, host: &ClientHost<'_>, home: usize, callbacks_max: 
             cookie: run.cookie,
             op: run.op,
             age_ns: run.age_ns,
+            by_runtime: run.own,
             stage,
             sent,
             at: at.map(|(session, slot)| (key(session), slot)),
