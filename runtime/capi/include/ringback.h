@@ -271,6 +271,15 @@ typedef enum rb_event_kind {
     RB_EVENT_SESSION_REFUSED = 6,
     // Code behind a hook panicked, which a hook in C cannot; it was taken as if it had refused, or returned: `key`.
     RB_EVENT_PANICKED = 7,
+    // There are too many delegations: a CB_RECALL_ANY asks the client, which holds `held`, to keep `keep`.
+    RB_EVENT_ASKED_TO_KEEP = 8,
+    // The client was asked to keep `keep` and has given up next to nothing; it holds `held`, of which `recalled` are now
+    // recalled.
+    RB_EVENT_ASKED_IN_VAIN = 9,
+    // Memory is short: clients are asked to come down from `held` delegations in all to `keep`.
+    RB_EVENT_MEMORY_PRESSURE = 10,
+    // The file of rb_options.memory_pressure tells nothing any more: its cgroup is gone.
+    RB_EVENT_MEMORY_PRESSURE_LOST = 11,
 } rb_event_kind;
 
 // What an item of a queue is about.
@@ -550,10 +559,6 @@ typedef struct rb_offload_args {
 // A client of the file server. 0 names nobody.
 typedef uint64_t rb_client;
 
-// A callback: one for each delegation, or whatever else can be recalled or told. 0 names none, and a key whose callback
-// is gone is answered as stale for ever.
-typedef uint64_t rb_key;
-
 // A session of a client (RFC 8881 section 2.10).
 typedef struct rb_session {
     // Whose session it is.
@@ -561,6 +566,10 @@ typedef struct rb_session {
     // Tells it from every other session of the runtime.
     uint64_t serial;
 } rb_session;
+
+// A callback: one for each delegation, or whatever else can be recalled or told. 0 names none, and a key whose callback
+// is gone is answered as stale for ever.
+typedef uint64_t rb_key;
 
 // A connection, or an embedder's own transport. 0 names none.
 typedef uint64_t rb_connection;
@@ -693,6 +702,10 @@ typedef struct rb_options {
     uint32_t client_rate_max;
     // Begins the names of the reactor threads; null: "ringback". Is copied.
     const char *name;
+    // Delegations before clients are asked to keep fewer; 0: any number. See rb_set_budget().
+    uint64_t budget;
+    // Where the kernel tells of memory pressure: "/proc/pressure/memory", or the memory.pressure of a cgroup; null: nowhere.
+    const char *memory_pressure;
 } rb_options;
 
 // One run of a callback.
@@ -741,6 +754,12 @@ typedef struct rb_event {
     rb_key key;
     // Its cookie.
     uint64_t cookie;
+    // Delegations.
+    uint64_t held;
+    // Delegations.
+    uint64_t keep;
+    // Delegations.
+    uint64_t recalled;
 } rb_event;
 
 // What the runtime asks of the embedder. Set `size`, `encode`, and what else is wanted; null: nothing to say. All are
@@ -786,6 +805,10 @@ typedef struct rb_hooks {
     void (*call)(void *user, struct rb_call *call);
     // A connection is gone. If null, it is told on a queue.
     void (*closed)(void *user, rb_connection connection);
+    // A client holds too many delegations, and has given up too few of its own choice: starts the recall (rb_try_run()) of
+    // up to `count` that are not on recall yet, the least recently used first, and says how many those were. Called on the
+    // reaper's own thread, where it may take locks, but not wait for the runtime. If null, none are recalled.
+    size_t (*recall_least_recently_used)(void *user, rb_client client, size_t count);
 } rb_hooks;
 
 // The end of a run. The object behind the cookie may be looked at until the next rb_queue_poll() or rb_queue_release() of
@@ -941,6 +964,16 @@ typedef struct rb_stats {
     uint64_t receives;
     // Bytes received.
     uint64_t received_bytes;
+    // Callbacks of RB_OP_RECALL that are there, running or not.
+    uint64_t delegations;
+    // CB_RECALL_ANY sent because of rb_set_budget(), or for want of memory.
+    uint64_t reaper_asked;
+    // Clients that gave up next to nothing then.
+    uint64_t reaper_ignored;
+    // Delegations recalled from them.
+    uint64_t reaper_recalled;
+    // Times that memory was said to be short.
+    uint64_t memory_pressures;
 } rb_stats;
 
 // Where the session slots of all backchannels are. Set `size`.
@@ -1061,6 +1094,29 @@ int rb_encode_wants_cancelled(struct rb_args *args,
 
 // Writes the arguments of CB_OFFLOAD.
 int rb_encode_offload(struct rb_args *args, const struct rb_offload_args *offload);
+
+// Sets how many delegations (callbacks of RB_OP_RECALL) there may be before clients are asked to keep fewer, by CB_RECALL_ANY
+// (RFC 8881 section 20.6), at most once in five seconds each; UINT64_MAX: any number. What a client does not heed is
+// recalled: see rb_hooks.recall_least_recently_used. Nothing is refused.
+int rb_set_budget(const struct rb_runtime *runtime,
+                  uint64_t delegations);
+
+// Says that a delegation was refused because there are as many as there may be: clients are asked to make room, within a
+// second, if more than seven eighths of the budget are in use. Never blocks.
+int rb_want_room(const struct rb_runtime *runtime);
+
+// Says that memory is short: clients are asked to keep three quarters of their delegations, whatever the budget is. May be
+// called as often as it shows: within five seconds it is the same pressure.
+int rb_memory_pressure(const struct rb_runtime *runtime);
+
+// Asks all clients, once, to keep about `keep` delegations in all. Nothing is recalled from who does not heed it.
+int rb_recall_any(const struct rb_runtime *runtime, uint64_t keep);
+
+// Asks the client to use no session slot of the session's fore channel above `highest_slot_id`, by a CB_RECALL_SLOT (RFC 8881
+// section 20.8) that no hook sees. SEQUENCE replies are to tell the same (sr_target_highest_slotid).
+int rb_recall_slots(const struct rb_runtime *runtime,
+                    struct rb_session session,
+                    uint32_t highest_slot_id);
 
 // Makes a callback for a client, idle until rb_try_run(). `op` is an rb_op; `cookie` is the embedder's own, and is handed to
 // every hook and told with every completion.

@@ -8,7 +8,8 @@ use crate::queue::{Mailbox, Message, rb_event};
 use crate::{rb_client, rb_connection, rb_key};
 use ringback_rpc::xdr::{self, XdrError, XdrErrorKind};
 use runtime::{
-    Call, Completion, ConnectionId, Done, Ending, Event, ForeChannel, Hooks, Outcome, Prepare, ReferringCalls, Run,
+    Call, ClientId, Completion, ConnectionId, Done, Ending, Event, ForeChannel, Hooks, Outcome, Prepare,
+    ReferringCalls, Run,
 };
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, OnceLock};
@@ -120,6 +121,10 @@ pub struct rb_hooks {
     pub call: Option<extern "C" fn(user: *mut c_void, call: *mut rb_call)>,
     /// A connection is gone. If null, it is told on a queue.
     pub closed: Option<extern "C" fn(user: *mut c_void, connection: rb_connection)>,
+    /// A client holds too many delegations, and has given up too few of its own choice: starts the recall (rb_try_run()) of
+    /// up to `count` that are not on recall yet, the least recently used first, and says how many those were. Called on the
+    /// reaper's own thread, where it may take locks, but not wait for the runtime. If null, none are recalled.
+    pub recall_least_recently_used: Option<extern "C" fn(user: *mut c_void, client: rb_client, count: usize) -> usize>,
 }
 
 // SAFETY: as the trait asks for.
@@ -226,6 +231,11 @@ impl Hooks for Embedder {
         }
     }
 
+    fn recall_least_recently_used(&self, client: ClientId, count: usize) -> usize {
+        let recall = self.hooks().recall_least_recently_used;
+        recall.map_or(0, |recall| recall(self.hooks().user, client.to_bits(), count))
+    }
+
     fn event(&self, event: &Event) {
         let Some(told) = rb_event::new(event) else { return };
         match self.hooks().event {
@@ -287,6 +297,20 @@ impl rb_event {
                 (told.session, told.detail) = ((*session).into(), numbers::refusal(*error));
                 RB_EVENT_SESSION_REFUSED
             }
+            Event::AskedToKeep { client, held, keep } => {
+                (told.client, told.held, told.keep) = (client.to_bits(), u64::from(*held), u64::from(*keep));
+                RB_EVENT_ASKED_TO_KEEP
+            }
+            Event::AskedInVain { client, held, keep, recalled } => {
+                (told.client, told.held, told.keep) = (client.to_bits(), u64::from(*held), u64::from(*keep));
+                told.recalled = (*recalled).into();
+                RB_EVENT_ASKED_IN_VAIN
+            }
+            Event::MemoryPressure { held, keep } => {
+                (told.held, told.keep) = (*held, *keep);
+                RB_EVENT_MEMORY_PRESSURE
+            }
+            Event::MemoryPressureLost => RB_EVENT_MEMORY_PRESSURE_LOST,
             _ => return None,
         };
         told.kind = kind as i32;

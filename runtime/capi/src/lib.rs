@@ -21,6 +21,7 @@
 extern crate runtime as ringback; // as the test bed of the runtime calls it
 
 mod args;
+mod budget;
 mod callback;
 mod client;
 mod connection;

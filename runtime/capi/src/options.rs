@@ -5,9 +5,10 @@ use crate::hooks::{Embedder, rb_hooks};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
-use runtime::{Backend, Builder, ClientLimits};
-use std::ffi::{CStr, c_char, c_int};
+use runtime::{Backend, Budget, Builder, ClientLimits};
+use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,10 @@ pub struct rb_options {
     pub client_rate_max: u32,
     /// Begins the names of the reactor threads; null: "ringback". Is copied.
     pub name: *const c_char,
+    /// Delegations before clients are asked to keep fewer; 0: any number. See rb_set_budget().
+    pub budget: u64,
+    /// Where the kernel tells of memory pressure: "/proc/pressure/memory", or the memory.pressure of a cgroup; null: nowhere.
+    pub memory_pressure: *const c_char,
 }
 
 // SAFETY: as the trait asks for.
@@ -140,6 +145,14 @@ impl rb_options {
             // SAFETY: P2, for a string that ends with a zero.
             let name = unsafe { CStr::from_ptr(self.name) };
             builder = builder.name(&name.to_string_lossy());
+        }
+        if self.budget > 0 {
+            builder = builder.budget(Budget::delegations(self.budget));
+        }
+        if !self.memory_pressure.is_null() {
+            // SAFETY: P2, for a string that ends with a zero.
+            let file = unsafe { CStr::from_ptr(self.memory_pressure) };
+            builder = builder.memory_pressure(OsStr::from_bytes(file.to_bytes()));
         }
         Ok(builder)
     }

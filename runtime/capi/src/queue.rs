@@ -35,6 +35,15 @@ pub enum rb_event_kind {
     RB_EVENT_SESSION_REFUSED = 6,
     /// Code behind a hook panicked, which a hook in C cannot; it was taken as if it had refused, or returned: `key`.
     RB_EVENT_PANICKED = 7,
+    /// There are too many delegations: a CB_RECALL_ANY asks the client, which holds `held`, to keep `keep`.
+    RB_EVENT_ASKED_TO_KEEP = 8,
+    /// The client was asked to keep `keep` and has given up next to nothing; it holds `held`, of which `recalled` are now
+    /// recalled.
+    RB_EVENT_ASKED_IN_VAIN = 9,
+    /// Memory is short: clients are asked to come down from `held` delegations in all to `keep`.
+    RB_EVENT_MEMORY_PRESSURE = 10,
+    /// The file of rb_options.memory_pressure tells nothing any more: its cgroup is gone.
+    RB_EVENT_MEMORY_PRESSURE_LOST = 11,
 }
 
 /// Something happened to a client's callback path, or did not happen in time. What a kind does not name is 0.
@@ -55,6 +64,12 @@ pub struct rb_event {
     pub key: rb_key,
     /// Its cookie.
     pub cookie: u64,
+    /// Delegations.
+    pub held: u64,
+    /// Delegations.
+    pub keep: u64,
+    /// Delegations.
+    pub recalled: u64,
 }
 
 /// What an item of a queue is about.

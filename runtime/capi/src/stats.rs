@@ -61,6 +61,16 @@ pub struct rb_stats {
     pub receives: u64,
     /// Bytes received.
     pub received_bytes: u64,
+    /// Callbacks of RB_OP_RECALL that are there, running or not.
+    pub delegations: u64,
+    /// CB_RECALL_ANY sent because of rb_set_budget(), or for want of memory.
+    pub reaper_asked: u64,
+    /// Clients that gave up next to nothing then.
+    pub reaper_ignored: u64,
+    /// Delegations recalled from them.
+    pub reaper_recalled: u64,
+    /// Times that memory was said to be short.
+    pub memory_pressures: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -152,6 +162,11 @@ pub unsafe extern "C" fn rb_get_stats(runtime: Option<&rb_runtime>, stats: *mut 
                 sent_bytes: now.sent_bytes,
                 receives: now.receives,
                 received_bytes: now.received_bytes,
+                delegations: now.delegations,
+                reaper_asked: now.reaper_asked,
+                reaper_ignored: now.reaper_ignored,
+                reaper_recalled: now.reaper_recalled,
+                memory_pressures: now.memory_pressures,
             })
         };
         // SAFETY: P3

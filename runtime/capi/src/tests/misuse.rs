@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::args::*;
+use crate::budget::*;
 use crate::callback::*;
 use crate::client::*;
 use crate::connection::*;
@@ -131,6 +132,11 @@ fn null_is_an_error_of_every_function() {
         rb_drain_result(None, none()) => NULL;
         rb_drain_free(None) => NULL;
         rb_drain_free(Some(&mut none())) => NULL;
+        rb_set_budget(None, 1) => NULL;
+        rb_want_room(None) => NULL;
+        rb_memory_pressure(None) => NULL;
+        rb_recall_any(None, 1) => NULL;
+        rb_recall_slots(None, NO_SESSION, 0) => NULL;
         rb_get_stats(None, none()) => NULL;
         rb_get_census(None, none()) => NULL;
         rb_get_memory(None, none()) => NULL;
@@ -208,6 +214,7 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_cancel(rt, junk) => rb_cancel_answer::RB_CANCEL_STALE as c_int;
         rb_remove(rt, junk) => rb_remove_answer::RB_REMOVE_STALE as c_int;
         rb_returned(rt, junk) => rb_returned_answer::RB_RETURNED_STALE as c_int;
+        rb_recall_slots(rt, NO_SESSION, 0) => nobody;
         rb_drain_client(rt, junk, 0, none()) => nobody;
         rb_drain_session(rt, NO_SESSION, 0, none()) => nobody;
         rb_reader_new(0, Some(&mut MaybeUninit::uninit())) => INVALID;
