@@ -41,7 +41,7 @@ pub trait Host {
     /// [`Outcome::Refused`].
     fn prepare(&mut self, token: Token) -> bool;
 
-    /// Names the calls of the fore channel that the callback depends on. Every time the same from `prepare` to the end of
+    /// Names the calls of the fore channel that the callback depends on, once the run is prepared. Every time the same from `prepare` to the end of
     /// the run, for they are part of the bytes. An error is one of [`encode`](Host::encode).
     fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
         let _ = (token, calls);

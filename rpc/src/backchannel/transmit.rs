@@ -95,8 +95,8 @@ pub(super) fn has_lists(words: &[u8]) -> bool {
     words.get(LISTS_AT..SEQUENCE_WORDS_BYTES).is_some_and(|count| count != [0; 4])
 }
 
-/// The referring call lists do not fit.
-const NO_ROOM: XdrError =
+/// The referring call lists do not fit, or not there.
+pub(super) const NO_ROOM: XdrError =
     XdrError { what: "csa_referring_call_lists", offset: 0, kind: XdrErrorKind::NoSpace { needed: 1, left: 0 } };
 
 /// Writes the mark of a record (RFC 5531 section 11).

@@ -112,7 +112,9 @@ impl Host for TestHost {
         !entry.refuse
     }
     fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> Result<()> {
-        for (session, sequence_id, slot) in &self.entries[token.0 as usize].referring {
+        let entry = &self.entries[token.0 as usize];
+        assert_eq!(entry.prepared, 1, "{token:?} was asked for its referring calls before it was prepared");
+        for (session, sequence_id, slot) in &entry.referring {
             calls.add(*session, *sequence_id, *slot);
         }
         Ok(())
