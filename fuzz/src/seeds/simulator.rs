@@ -4,26 +4,31 @@ use super::{Seed, seed};
 use crate::sim::Kind;
 
 /// What is to be come across, and the number of an input in which it is.
-pub const STORIES: [(Kind, u64); 19] = [
-    (Kind::AllocationFailed, 23),
-    (Kind::BackchannelCtl, 1),
-    (Kind::BadHighSlot, 232),
-    (Kind::Batch, 0),
-    (Kind::CallsReordered, 327),
-    (Kind::ClientReplaced, 3),
-    (Kind::DrainClient, 3),
+pub const STORIES: [(Kind, u64); 24] = [
+    (Kind::AllocationFailed, 24),
+    (Kind::BackchannelCtl, 2),
+    (Kind::BadHighSlot, 324),
+    (Kind::Batch, 1),
+    (Kind::CallsReordered, 66),
+    (Kind::ClientExpired, 50),
+    (Kind::ClientReplaced, 1),
+    (Kind::DrainClient, 9),
     (Kind::Abandoned, 11),
-    (Kind::DestroyedMidReply, 3),
-    (Kind::InCourtesy, 1),
-    (Kind::LoneSequence, 2),
-    (Kind::Misordered, 159),
+    (Kind::DestroyedMidReply, 9),
+    (Kind::InCourtesy, 10),
+    (Kind::HookPanics, 1),
+    (Kind::LoneSequence, 10),
+    (Kind::Misordered, 189),
     (Kind::OwnTransport, 3),
-    (Kind::PathDown, 149),
-    (Kind::ReplyLate, 42),
-    (Kind::Resent, 8),
-    (Kind::SessionLost, 33),
-    (Kind::TimedOutSent, 0),
-    (Kind::WrongEcho, 75),
+    (Kind::PathDown, 493),
+    (Kind::RebootParked, 257),
+    (Kind::ReferringAwaited, 454),
+    (Kind::ReplyLate, 10),
+    (Kind::Resent, 10),
+    (Kind::SessionLost, 35),
+    (Kind::TableShrunk, 13),
+    (Kind::TimedOutSent, 6),
+    (Kind::WrongEcho, 121),
 ];
 
 /// Bytes of an input of noise: for twenty actions or so, and their consequences.
@@ -44,7 +49,7 @@ pub fn noise(number: u64) -> Vec<u8> {
 
 pub(super) fn seeds(seeds: &mut Vec<Seed>) {
     for (kind, number) in STORIES {
-        let name = kind.name().to_lowercase().replace('\'', "").replace([' ', '-'], "_");
+        let name = kind.name().to_lowercase().replace('\'', "").replace(", ", "_").replace([' ', '-'], "_");
         seeds.push(seed("simulator", name, noise(number)));
     }
 }

@@ -90,14 +90,24 @@ kinds! {
     BoundByCall: "bound by a call",
     BackchannelCtl: "BACKCHANNEL_CTL",
     TargetMoved: "slot target moved",
+    TableShrunk: "slot table shrunk",
+    TableOfOne: "slot table of one slot",
+    TableGrown: "slot table grown",
+    SlotAnew: "slot starts anew",
     ClientReplaced: "client replaced",
     Courtesy: "courtesy begins",
     CourtesyOver: "courtesy ends",
+    ClientExpired: "client expired",
+    BackFromExpired: "back from expired",
+    RebootParked: "reboot, runs parked",
     PathDownTold: "path state told",
     // What is sent.
     Batch: "batch",
     Resent: "resent",
     LoneSequence: "lone CB_SEQUENCE",
+    Referring: "referring calls",
+    ReferringLeftOut: "referring left out",
+    ReferringAwaited: "referring awaited",
     // What the embedder asks, and its hooks.
     Submitted: "try_run Submitted",
     Coalesced: "try_run Coalesced",
@@ -125,6 +135,7 @@ kinds! {
     EncodeFails: "encode fails",
     DoneRequeues: "done requeues",
     HookCalls: "hook calls runtime",
+    HookPanics: "hook panics",
     DrainClient: "drain of client",
     DrainSession: "drain of session",
     DrainRuntime: "drain of runtime",
@@ -151,6 +162,7 @@ kinds! {
     SessionLost: "event SessionLost",
     SessionRefused: "event SessionRefused",
     Overdue: "event ReturnOverdue",
+    Panicked: "event Panicked",
 }
 
 impl Kind {
@@ -212,6 +224,7 @@ impl Kind {
             Event::SessionLost { .. } => Kind::SessionLost,
             Event::SessionRefused { .. } => Kind::SessionRefused,
             Event::ReturnOverdue { .. } => Kind::Overdue,
+            Event::Panicked { .. } => Kind::Panicked,
             _ => return None,
         })
     }

@@ -2,15 +2,19 @@
 //! each answer held against the reference model.
 
 use super::coverage::Kind;
+use super::fore::Fore;
 use super::journal::{Journal, Rule};
 use super::plant::{Plant, Planted};
 use super::reference::Reference;
 use super::waiters::Waiters;
 use ringback::{
-    CallbackKey, CallbackOp, Cancel, ClientId, Done, Event, Hooks, InsertError, Outcome, Prepare, Returned, Run,
-    Runtime, SessionKey, TryRun, WaitError,
+    CallbackKey, CallbackOp, Cancel, ClientId, Done, Event, Hooks, InsertError, Outcome, Prepare, ReferringCalls,
+    Returned, Run, Runtime, SessionKey, TryRun, WaitError,
 };
+use ringback_rpc::nfs4::SessionId;
 use ringback_rpc::xdr::{Result, Writer, XdrError, XdrErrorKind};
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How the embedder's code behaves, of a thousand calls each.
@@ -24,6 +28,10 @@ pub(crate) struct Manners {
     pub again: u64,
     /// A hook calls `try_run` or `remove`.
     pub meddle: u64,
+    /// A hook panics.
+    pub stumble: u64,
+    /// A callback depends on calls of the fore channel.
+    pub refer: u64,
 }
 
 /// See the [module](self).
@@ -37,7 +45,13 @@ pub(crate) struct Embedder {
     /// Sessions whose parameters or bindings were refused.
     pub refused: Mutex<Vec<SessionKey>>,
     /// Allocations that failed.
-    pub starved: Arc<std::sync::atomic::AtomicU64>,
+    pub starved: Arc<AtomicU64>,
+    /// Hooks that have panicked on purpose, and how many of these the runtime has told.
+    stumbled: AtomicU64,
+    told: AtomicU64,
+    /// A run whose `release` has panicked: it is over when that was told.
+    unreleased: Mutex<Option<Run>>,
+    fore: Arc<Fore>,
 }
 
 /// What a hook does besides its work.
@@ -49,12 +63,25 @@ enum Wish {
 }
 
 impl Embedder {
-    pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, plant: Plant) -> Self {
-        let (runtime, refused, starved) = Default::default();
+    pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, plant: Plant, fore: Arc<Fore>) -> Self {
+        let (runtime, refused, starved, stumbled, told, unreleased) = Default::default();
         let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
         let waiters = Mutex::new(Waiters::new(journal.clone(), plant == Plant::MuffleWaiter));
         let planted = Planted::new(plant);
-        Embedder { waiters, journal, reference, runtime, manners, planted, refused, starved }
+        Embedder {
+            waiters,
+            journal,
+            reference,
+            runtime,
+            manners,
+            planted,
+            refused,
+            starved,
+            stumbled,
+            told,
+            unreleased,
+            fore,
+        }
     }
 
     /// The model. Not to be held while the runtime is called, which calls the hooks.
@@ -180,9 +207,9 @@ impl Embedder {
             let max = reference.callbacks_max;
             (reference.callbacks.len(), reference.existing() == max, reference.owners[owner].removed, max)
         };
-        let starved = self.starved.load(std::sync::atomic::Ordering::Relaxed);
+        let starved = self.starved.load(Relaxed);
         let answer = runtime.insert(client, op, cookie as u64);
-        let starves = self.starved.load(std::sync::atomic::Ordering::Relaxed) > starved;
+        let starves = self.starved.load(Relaxed) > starved;
         self.journal.note(|| format!("insert of callback {cookie} ({op}): {answer:?}"), cookie as u64);
         let expected = match answer {
             Ok(_) => !full && !gone,
@@ -206,6 +233,24 @@ impl Embedder {
         let key = answer.ok()?;
         self.reference().inserted(key, owner, op, filling);
         Some(cookie)
+    }
+
+    /// Hooks that have panicked on purpose.
+    pub(crate) fn stumbled(&self) -> u64 {
+        self.stumbled.load(Relaxed)
+    }
+
+    /// Whether this call of a hook is to end in a panic.
+    fn stumbles(&self) -> bool {
+        let per_mille = self.manners().stumble;
+        self.reference().choices.per_mille(per_mille)
+    }
+
+    /// Ends a hook; no panic hook of the process is to know.
+    fn stumble(&self) -> ! {
+        self.stumbled.fetch_add(1, Relaxed);
+        self.journal.reach(Kind::HookPanics);
+        resume_unwind(Box::new("on purpose"))
     }
 
     /// In a hook: sometimes calls the runtime.
@@ -243,12 +288,21 @@ impl Hooks for Embedder {
     }
 
     fn prepare(&self, run: &Run) -> Prepare {
-        let refuse = self.reference().choices.per_mille(self.manners().refuse);
+        let manners = self.manners();
+        let (stumbles, refuse) = (self.stumbles(), self.reference().choices.per_mille(manners.refuse));
         if !self.planted.strikes(Plant::SwallowPrepare) {
-            self.reference().prepare(run, refuse);
+            let mut reference = self.reference();
+            reference.prepare(run, refuse || stumbles);
+            if reference.choices.per_mille(manners.refer) {
+                let calls = self.fore.open_calls(run.client, &mut reference.choices);
+                reference.refers(run, calls);
+            }
         }
         assert!(!self.planted.strikes(Plant::PanicInHook), "planted");
         self.meddle(Some(run));
+        if stumbles {
+            self.stumble();
+        }
         if !refuse {
             return Prepare::Send;
         }
@@ -256,10 +310,27 @@ impl Hooks for Embedder {
         Prepare::Refuse
     }
 
+    fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
+        let named = self.reference().referring(run);
+        if named.is_empty() {
+            return;
+        }
+        if self.stumbles() {
+            self.stumble();
+        }
+        if !self.planted.strikes(Plant::SwallowReferring) {
+            named.iter().for_each(|call| calls.add(SessionId(call.session), call.sequence_id, call.slot));
+        }
+    }
+
     fn encode(&self, run: &Run, args: &mut Writer<'_>) -> Result<()> {
+        let stumbles = self.stumbles();
         let fails = self.reference().choices.per_mille(self.manners().encode_fails);
         let (payload, filling) = self.reference().encode(run);
         self.meddle(Some(run));
+        if stumbles {
+            self.stumble();
+        }
         if fails {
             self.journal.reach(Kind::EncodeFails);
             return Err(XdrError { what: "a failing encoder", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } });
@@ -276,6 +347,10 @@ impl Hooks for Embedder {
             self.reference().done(run, told);
         }
         self.meddle(Some(run));
+        if self.stumbles() {
+            self.reference().done_returns(run, false);
+            self.stumble();
+        }
         let again_ns = {
             let mut reference = self.reference();
             let again = reference.choices.per_mille(self.manners().again);
@@ -295,12 +370,19 @@ impl Hooks for Embedder {
         }
         self.reference().release(run);
         self.meddle(Some(run));
+        if self.stumbles() {
+            *self.unreleased.lock().unwrap_or_else(PoisonError::into_inner) = Some(*run);
+            self.stumble();
+        }
         self.reference().release_returns(run);
     }
 
     fn drop_reference(&self, cookie: u64) {
         self.reference().reference_dropped(cookie);
         self.meddle(None);
+        if self.stumbles() {
+            self.stumble();
+        }
     }
 
     fn event(&self, event: &Event) {
@@ -310,7 +392,10 @@ impl Hooks for Embedder {
             Event::SessionRefused { session, .. } => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);
             }
-            Event::Panicked { .. } => self.journal.fail(Rule::Panic, format!("{event:?}")),
+            Event::Panicked { .. } => {
+                let told = self.told.fetch_add(1, Relaxed) + 1;
+                self.journal.check(Rule::Panic, told <= self.stumbled(), || format!("{event:?}"));
+            }
             Event::ReturnOverdue { .. } if self.planted.strikes(Plant::SwallowOverdue) => {}
             Event::ReturnOverdue { key, cookie, .. } => {
                 self.reference().overdue(*key, *cookie);
@@ -321,5 +406,13 @@ impl Hooks for Embedder {
             _ => {}
         }
         self.meddle(None);
+        if let Event::Panicked { .. } = event
+            && let Some(run) = self.unreleased.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            self.reference().release_returns(&run);
+        }
+        if self.stumbles() {
+            self.stumble();
+        }
     }
 }

@@ -4,11 +4,12 @@ use super::choices::Choices;
 use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use super::plant::{Plant, Planted};
-use ringback::{Call, CallToken, ConnectionId, ForeChannel, Runtime, SessionKey};
+use ringback::{Call, CallToken, ClientId, ConnectionId, ForeChannel, Runtime, SessionKey};
 use ringback_rpc::message::{CallHeader, OpaqueAuth, ReplyHeader};
 use ringback_rpc::record;
+use ringback_rpc::session::{Check, ReplierSlots, SequenceId, SlotId};
 use ringback_rpc::xdr::{Decode, Encode, Reader, Result, Writer};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -31,16 +32,45 @@ pub(crate) enum Wish {
 pub(crate) struct Question {
     pub xid: u32,
     pub wish: Wish,
+    /// The session, by the number that a client names it with; 0: none.
     pub what: u32,
+    /// What SEQUENCE says, if the call has one.
+    pub slot: u32,
+    pub sequence_id: u32,
     pub filling: u32,
 }
+
+/// Slots of a session's fore channel, and what stands in the place of one in calls without SEQUENCE.
+pub(crate) const FORE_SLOTS: usize = 16;
+pub(crate) const NO_SLOT: u32 = u32::MAX;
+
+/// A call of the fore channel, as a referring call list names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub session: [u8; 16],
+    pub sequence_id: u32,
+    pub slot: u32,
+}
+
+/// The fore channel of a session, as the embedder sees it.
+struct Table {
+    client: ClientId,
+    id: [u8; 16],
+    slots: ReplierSlots,
+    /// Calls that are answered sooner or later, whatever becomes of a callback, the last ones.
+    calls: Vec<Named>,
+}
+
+/// Calls that are remembered, to be named.
+const CALLS_MAX: usize = 32;
 
 const PROGRAM: u32 = 100_003;
 
 impl Question {
+    /// One without SEQUENCE.
     pub(crate) fn draw(xid: u32, wish: Wish, what: u32, choices: &mut Choices) -> Question {
         let filling = if choices.below(8) == 0 { choices.log_between(1, 8000) } else { choices.below(64) };
-        Question { xid, wish, what, filling: filling as u32 }
+        Question { xid, wish, what, slot: NO_SLOT, sequence_id: 0, filling: filling as u32 }
     }
 
     /// The CALL record with its mark.
@@ -56,6 +86,8 @@ impl Question {
     fn write(&self, w: &mut Writer<'_>) -> Result<()> {
         w.u32(self.wish as u32)?;
         w.u32(self.what)?;
+        w.u32(self.slot)?;
+        w.u32(self.sequence_id)?;
         w.u32(self.filling)?;
         (0..self.filling).try_for_each(|at| w.u32(at ^ self.xid))
     }
@@ -69,9 +101,11 @@ impl Question {
             3 => Wish::Bind,
             _ => return None,
         };
-        let (what, filling) = (r.u32("what").ok()?, r.u32("filling").ok()?);
+        let what = r.u32("what").ok()?;
+        let (slot, sequence_id) = (r.u32("slot").ok()?, r.u32("sequence id").ok()?);
+        let filling = r.u32("filling").ok()?;
         let whole = (0..filling).all(|at| r.u32("filling").is_ok_and(|word| word == at ^ xid));
-        (whole && r.remaining().is_empty()).then_some(Question { xid, wish, what, filling })
+        (whole && r.remaining().is_empty()).then_some(Question { xid, wish, what, slot, sequence_id, filling })
     }
 
     fn of_call(record: &[u8]) -> Option<Question> {
@@ -93,7 +127,7 @@ impl Question {
     }
 
     fn reply_bytes(&self) -> usize {
-        64 + 4 * self.filling as usize
+        72 + 4 * self.filling as usize
     }
 }
 
@@ -120,6 +154,7 @@ pub(crate) struct Fore {
     runtime: Mutex<Option<Runtime>>,
     /// Sessions by the number that a client names them with.
     sessions: Mutex<HashMap<u32, SessionKey>>,
+    tables: Mutex<BTreeMap<u32, Table>>,
     planted: Planted,
 }
 
@@ -130,8 +165,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Fore {
     pub(crate) fn new(journal: Journal, plant: Plant) -> Self {
         let planted = Planted::new(plant);
-        let (deferred, prompt, runtime, sessions) = Default::default();
-        Fore { journal, deferred, prompt, runtime, sessions, planted }
+        let (deferred, prompt, runtime, sessions, tables) = Default::default();
+        Fore { journal, deferred, prompt, runtime, sessions, tables, planted }
     }
 
     pub(crate) fn set_runtime(&self, runtime: Option<Runtime>) {
@@ -142,8 +177,44 @@ impl Fore {
         self.prompt.store(true, Relaxed);
     }
 
-    pub(crate) fn add_session(&self, number: u32, key: SessionKey) {
+    pub(crate) fn add_session(&self, number: u32, key: SessionKey, client: ClientId, id: [u8; 16]) {
         lock(&self.sessions).insert(number, key);
+        let table = Table { client, id, slots: ReplierSlots::new(FORE_SLOTS as u32, 0), calls: Vec::new() };
+        lock(&self.tables).insert(number, table);
+    }
+
+    /// Some of the client's calls that it may not have the replies to yet.
+    pub(crate) fn open_calls(&self, client: ClientId, choices: &mut Choices) -> Vec<Named> {
+        let tables = lock(&self.tables);
+        let own = tables.values().filter(|table| table.client == client);
+        let open = own.flat_map(|table| {
+            let passed = |call: &&Named| table.slots.has_passed(SlotId(call.slot), SequenceId(call.sequence_id));
+            table.calls.iter().filter(move |call| !passed(call))
+        });
+        open.filter(|_| choices.below(4) > 0).copied().collect()
+    }
+
+    /// A call with SEQUENCE has come.
+    fn begin(&self, question: &Question) {
+        let mut tables = lock(&self.tables);
+        let Some(table) = tables.get_mut(&question.what).filter(|_| question.slot != NO_SLOT) else { return };
+        let (slot, id, highest) = (SlotId(question.slot), SequenceId(question.sequence_id), table.slots.highest());
+        let check = table.slots.check(slot, id, highest, 0);
+        let new = matches!(check, Ok(Check::New));
+        self.journal.check(Rule::Fore, new, || format!("{question:?} is not new: {check:?}"));
+        if question.wish != Wish::Drop {
+            if table.calls.len() == CALLS_MAX {
+                table.calls.remove(0);
+            }
+            table.calls.push(Named { session: table.id, sequence_id: id.0, slot: slot.0 });
+        }
+    }
+
+    /// It is answered.
+    fn finish(&self, question: &Question) {
+        if let Some(table) = lock(&self.tables).get_mut(&question.what).filter(|_| question.slot != NO_SLOT) {
+            table.slots.finish(SlotId(question.slot), None);
+        }
     }
 
     /// Answers some calls that were deferred, in any order; with `all`, all of them.
@@ -171,6 +242,7 @@ impl Fore {
             }
             pieces.push(bytes);
             self.journal.note(|| format!("reply to {question:?} on {:?}", token.connection()), 70);
+            self.finish(&question);
             runtime.reply(token, pieces);
         }
     }
@@ -191,12 +263,16 @@ impl ForeChannel for Fore {
                 let _ = runtime.bind(call.connection(), key);
             }
         }
+        self.begin(&question);
         let later = question.wish == Wish::Defer && !self.prompt.load(Relaxed);
         let call = match question.wish {
             Wish::Drop => return self.journal.reach(Kind::ForeDropped),
             _ if later => call,
             _ => match call.reply(question.reply_bytes(), |_, w| question.reply(w)) {
-                Ok(()) => return self.journal.reach(Kind::ForeInline),
+                Ok(()) => {
+                    self.finish(&question);
+                    return self.journal.reach(Kind::ForeInline);
+                }
                 // No memory for the answer: it is given later.
                 Err((call, _)) => call,
             },

@@ -118,7 +118,7 @@ impl World {
         self.journal.note(|| format!("client {client}: creates a session of {slots} slots: {key:?}"), 46);
         if let Ok(key) = key {
             self.journal.reach(Kind::SessionCreated);
-            self.fore.add_session(principal.stamp, key);
+            self.fore.add_session(principal.stamp, key, known.id, id);
             known.sessions.push(Session::new(id, key, principal, slots, Limits { request_bytes_max, operations_max }));
             self.wire.session_added(id, client, known.home, principal);
         }
@@ -174,15 +174,31 @@ impl World {
         }
     }
 
+    /// A client lowers or raises csr_highest_slotid, if it is sure that the server will know which came last.
+    pub(crate) fn resize(&mut self, client: usize) {
+        let Some(at) = self.some_session(client) else { return };
+        let count = self.clients[client].sessions[at].slot_count();
+        let half = self.choices.below(u64::from(count)) as u32;
+        let highest = self.choices.pick(&[0, half, count - 1]);
+        self.clients[client].resize(at, highest, &self.net.borrow());
+    }
+
     pub(crate) fn announce(&mut self, client: usize, state: ClientState) {
         let Some(runtime) = self.embedder.runtime() else { return };
-        match state {
-            ClientState::Courtesy => self.journal.reach(Kind::Courtesy),
-            ClientState::Active if self.clients[client].in_courtesy => self.journal.reach(Kind::CourtesyOver),
-            _ => {}
+        let known = &mut self.clients[client];
+        match (known.state, state) {
+            (_, ClientState::Courtesy) => self.journal.reach(Kind::Courtesy),
+            (_, ClientState::Expired) => self.journal.reach(Kind::ClientExpired),
+            (ClientState::Courtesy, ClientState::Active) => self.journal.reach(Kind::CourtesyOver),
+            (ClientState::Expired, ClientState::Active) => self.journal.reach(Kind::BackFromExpired),
+            (ClientState::Active, ClientState::Active) => {}
         }
-        self.clients[client].in_courtesy = state == ClientState::Courtesy;
-        self.embedder.reference().owners[client].courtesy |= state == ClientState::Courtesy;
+        known.state = state;
+        {
+            let owner = &mut self.embedder.reference().owners[client];
+            owner.courtesy |= state == ClientState::Courtesy;
+            owner.expired |= state == ClientState::Expired;
+        }
         let answer = runtime.set_client_state(self.clients[client].id, state);
         self.journal.note(|| format!("client {client} is {state:?}: {answer:?}"), 50);
     }
@@ -204,6 +220,12 @@ impl World {
         let known = &mut self.clients[client];
         known.removed = true;
         self.journal.reach(Kind::ClientReplaced);
+        let net = self.net.borrow();
+        let unreachable = known.lines.iter().all(|(line, _)| net.is_history(*line));
+        drop(net);
+        if unreachable && self.embedder.reference().runs_of(client) > 0 {
+            self.journal.reach(Kind::RebootParked);
+        }
         for session in &mut known.sessions {
             (session.destroyed, session.removed) = (true, true);
             self.wire.session_removed(session.id);

@@ -248,6 +248,13 @@ impl Net {
         line.client_open && !line.client_shut && line.stage == Stage::Attached && !line.closed_told
     }
 
+    /// Whether all that was sent on these lines was read, and by one and the same reactor.
+    pub(crate) fn have_arrived_at_one(&self, lines: &[LineId]) -> bool {
+        let mut open = lines.iter().filter(|id| !self.is_history(**id)).map(|id| &self.lines[*id]).peekable();
+        let reactor = open.peek().map(|line| line.reactor);
+        open.all(|line| line.to_server.bytes == 0 && !line.paused && Some(line.reactor) == reactor)
+    }
+
     /// Whether the client has something to read.
     pub(crate) fn client_ready(&self, line: LineId) -> bool {
         let now_ns = self.now_ns();

@@ -54,6 +54,10 @@ pub enum Plant {
     RepeatOverdue,
     /// A recall that is overdue is not told.
     SwallowOverdue,
+    /// What a callback depends on gets lost on the way to the runtime.
+    SwallowReferring,
+    /// A call goes out on a slot that the client has given up.
+    SlotGivenUp,
     /// A hook panics, which the runtime contains.
     PanicInHook,
     /// A reactor panics.
@@ -66,6 +70,9 @@ impl Plant {
         if self == Plant::StretchDeadline { 8 } else { 1 }
     }
 }
+
+/// More slots than the clients of the simulation have.
+const MANY_SLOTS: u32 = 1000;
 
 /// The first of these many chances is taken.
 const CHANCE: u64 = 3;
@@ -106,7 +113,7 @@ impl Tamper {
     /// What the network gets instead of the buffer.
     pub(crate) fn tamper(&mut self, buf: SendBuf) -> SendBuf {
         use Plant::*;
-        let wire = matches!(self.plant, SkipSequenceId | AlterResend | OldProgram | CacheThis);
+        let wire = matches!(self.plant, SkipSequenceId | AlterResend | OldProgram | CacheThis | SlotGivenUp);
         if !wire || self.done {
             return buf;
         }
@@ -135,6 +142,12 @@ impl Tamper {
                 // The cookie, in the first word of the arguments, has no high bits.
                 let cookie_at = at + 4 * 6;
                 record[cookie_at + 11] ^= 1;
+            }
+            // csa_slotid and csa_highest_slotid follow csa_sequenceid: as if slots were there that are not any more.
+            Plant::SlotGivenUp if self.strikes() => {
+                for word in [at + 4, at + 8] {
+                    record[word..word + 4].copy_from_slice(&MANY_SLOTS.to_be_bytes());
+                }
             }
             // csa_cachethis comes three words behind csa_sequenceid.
             Plant::CacheThis if self.strikes() => record[at + 15] = 1,

@@ -131,6 +131,8 @@ impl Scenario {
                 encode_fails: rare(choices, 100),
                 again: rare(choices, 500),
                 meddle: rare(choices, 300),
+                stumble: rare(choices, 100),
+                refer: rare(choices, 500),
             },
             faults: Faults {
                 send_refused: rare(choices, 500),

@@ -44,6 +44,8 @@ pub(crate) enum Action {
     Behave,
     /// A client would like to see more or fewer slots used.
     Target,
+    /// A client makes its slot table smaller or larger.
+    Resize,
     /// The embedder announces the state of a client.
     Announce,
     /// A client renews its lease, and is told how its callback path is.
@@ -68,7 +70,7 @@ pub(crate) enum Action {
 
 impl Action {
     /// All of them, and how likely each one is.
-    pub(crate) const ALL: [(Action, u64); 27] = [
+    pub(crate) const ALL: [(Action, u64); 28] = [
         (Action::Run, 100),
         (Action::Insert, 20),
         (Action::Remove, 5),
@@ -86,6 +88,7 @@ impl Action {
         (Action::Control, 4),
         (Action::Behave, 8),
         (Action::Target, 2),
+        (Action::Resize, 10),
         (Action::Announce, 2),
         (Action::Renew, 10),
         (Action::Wait, 10),
@@ -184,9 +187,12 @@ impl World {
                 self.clients[client].set_behaviour(behaviour, &mut self.net.borrow_mut());
             }
             Action::Target => self.set_target(client),
+            Action::Resize => self.resize(client),
             Action::Announce => {
-                let back = self.clients[client].in_courtesy || self.choices.below(2) == 0;
-                self.announce(client, if back { ClientState::Active } else { ClientState::Courtesy });
+                use ClientState::{Active, Courtesy, Expired};
+                let back = self.clients[client].is_idle() || self.choices.below(2) == 0;
+                let state = if back { Active } else { self.choices.pick(&[Courtesy, Courtesy, Expired]) };
+                self.announce(client, state);
             }
             Action::Renew => self.renew(client),
             Action::Wait => self.wait_some(client),
@@ -236,7 +242,7 @@ impl World {
         if self.choices.below(4) == 0 {
             return;
         }
-        if self.clients[client].in_courtesy {
+        if self.clients[client].is_idle() {
             self.announce(client, ClientState::Active);
         }
         if self.clients[client].sessions.iter().all(|s| s.destroyed) {
@@ -315,8 +321,8 @@ impl World {
                 4..=9 => Wish::Defer,
                 _ => Wish::Inline,
             };
-            let session = self.some_session(client).map(|at| self.clients[client].sessions[at].principals[0].stamp);
-            self.clients[client].ask(line, wish, session.unwrap_or(0), &mut self.net.borrow_mut());
+            let session = self.some_session(client);
+            self.clients[client].ask(line, wish, session, &mut self.net.borrow_mut());
         }
     }
 

@@ -1,8 +1,9 @@
 //! The checker that listens in on what reactors send: sequence ids, resends, and nothing stale.
 
-use super::call::{self, Call};
+use super::call::{self, Call, Op};
 use super::client::{Client, Principal, Written};
 use super::coverage::Kind;
+use super::fore::Named;
 use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
 use super::reference::Reference;
@@ -33,6 +34,8 @@ struct Effect {
 #[derive(Debug)]
 struct Use {
     id: u32,
+    /// How often the client had given the slot up.
+    lives: u32,
     principal: Principal,
     /// Calls under it, with their bytes.
     calls: Vec<(u32, Vec<u8>)>,
@@ -187,6 +190,10 @@ impl Wire {
     }
 }
 
+/// Session id and count of a `referring_call_list4`; sequence id and slot of a `referring_call4`.
+const LIST_BYTES: usize = 20;
+const CALL_BYTES: usize = 8;
+
 /// One look at one record.
 struct Look<'a> {
     journal: &'a Journal,
@@ -213,25 +220,60 @@ impl Look<'_> {
             // It waited behind others on its line, while the slot went on elsewhere.
             return self.check_stale(session, principal, false, reference);
         }
+        let lives = seen.map_or(0, |s| s.lives(slot));
         let before = used.map(|used| used.id);
-        let fresh = before != Some(id);
+        let fresh = used.is_none_or(|used| (used.id, used.lives) != (id, lives));
         if fresh {
             // Only an executed call moves the id on.
             let tainted = seen.is_none_or(|s| s.tainted);
             let expected = before.map_or(1, |id| id.wrapping_add(1));
-            let executed = before.is_none_or(|id| seen.and_then(|s| s.last(slot)) == Some(id));
+            let last = seen.and_then(|s| s.last(slot));
+            let executed = before.is_none_or(|id| last == Some(id));
             // A slot starts anew once csr_highest_slotid fell below it, which a lie may say.
-            let anew = tainted && id == 1;
-            if !(id == expected || anew) || !(executed || tainted) {
+            let anew = id == 1 && (tainted || last == Some(0));
+            if anew && before.is_some() && !tainted {
+                self.journal.reach(Kind::SlotAnew);
+            }
+            if !anew && !(id == expected && (executed || tainted)) {
                 self.fail(Rule::SequenceIds, &format!("slot {slot} goes on from {before:?} (executed: {executed})"));
             }
         }
         self.check_stale(session, principal, fresh, reference);
-        let used = session.slots.entry(slot).or_insert_with(|| Use::new(id, principal));
+        self.check_referring(seen.map(|s| s.limits.request_bytes_max as usize), reference);
+        let used = session.slots.entry(slot).or_insert_with(|| Use::new(id, lives, principal));
         if fresh {
-            *used = Use::new(id, principal);
+            *used = Use::new(id, lives, principal);
         }
         self.check_use(used, principal);
+    }
+
+    /// A callback names the calls that it depends on; together with others it goes only if they do not fit.
+    fn check_referring(&self, bytes_max: Option<usize>, reference: &Reference) {
+        let lists = self.call.sequence.referring_call_lists.iter();
+        let named: Vec<Named> = lists
+            .flat_map(|list| {
+                let session = list.session_id.0;
+                list.calls.iter().map(move |c| Named { session, sequence_id: c.sequence_id, slot: c.slot_id })
+            })
+            .collect();
+        if !named.is_empty() {
+            self.journal.reach(Kind::Referring);
+        }
+        let depends = |op: &Op| reference.referred(op.payload);
+        let expected = self.call.ops.first().map_or(Some(&[][..]), depends);
+        let Some(expected) = expected else { return };
+        let joined = self.call.ops.iter().skip(1).any(|op| depends(op).is_some_and(|calls| !calls.is_empty()));
+        let left_out = named.is_empty() && !expected.is_empty();
+        let groups = expected.chunk_by(|a, b| a.session == b.session).count();
+        let needed = self.record.len() + groups * LIST_BYTES + expected.len() * CALL_BYTES;
+        let fits = bytes_max.is_some_and(|max| needed <= max);
+        if left_out {
+            self.journal.reach(Kind::ReferringLeftOut);
+        }
+        let right = if left_out { !fits } else { named == expected };
+        if !right || joined {
+            self.fail(Rule::Wire, &format!("depends on {expected:?}, in {needed} of {bytes_max:?} bytes"));
+        }
     }
 
     /// Nothing new goes out with parameters that were replaced, and nothing at all on a session that is removed.
@@ -303,7 +345,7 @@ impl Use {
         !known && self.calls.iter().any(|(seen, _)| call::is_older(xid, *seen))
     }
 
-    fn new(id: u32, principal: Principal) -> Use {
-        Use { id, principal, calls: Vec::new(), answered: BTreeSet::new(), op: None, lone: false }
+    fn new(id: u32, lives: u32, principal: Principal) -> Use {
+        Use { id, lives, principal, calls: Vec::new(), answered: BTreeSet::new(), op: None, lone: false }
     }
 }

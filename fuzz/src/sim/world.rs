@@ -92,8 +92,9 @@ impl World {
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
         let net = Rc::new(RefCell::new(net));
         let reference = Reference::new(journal.clone(), &scenario, choices.fork());
-        let embedder = Arc::new(Embedder::new(journal.clone(), reference, scenario.manners, plant));
         let fore = Arc::new(Fore::new(journal.clone(), plant));
+        let embedder = Embedder::new(journal.clone(), reference, scenario.manners, plant, Arc::clone(&fore));
+        let embedder = Arc::new(embedder);
         let bells: Vec<_> = (0..scenario.reactors).map(|_| Arc::new(Bell::new(plant == Plant::MuffleBell))).collect();
         let back_end = |(reactor, bell): (usize, &Arc<Bell>)| {
             SimIo::new(reactor, Rc::clone(&net), Arc::clone(bell), journal.clone(), choices.fork(), plant)
@@ -327,6 +328,10 @@ impl World {
         let told = stats.in_flight - u64::from(self.plant == Plant::HideRun && stats.in_flight > 0);
         let fine = told == running && stats.completed == counts.completed && stats.released == counts.released;
         self.journal.check(Rule::InFlight, fine, || format!("{running} runs, {counts:?}; the runtime says {stats:?}"));
+        let stumbled = self.embedder.stumbled();
+        self.journal.check(Rule::Panic, stats.embedder_panics == stumbled, || {
+            format!("hooks have panicked {stumbled} times, the runtime says {}", stats.embedder_panics)
+        });
     }
 
     fn census(&self) -> Census {

@@ -2,6 +2,7 @@
 
 pub(crate) mod behaviour;
 mod reply;
+mod session;
 
 use super::call::{self, Call, Op, Payload};
 use super::choices::Choices;
@@ -11,89 +12,13 @@ use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
 use behaviour::{Behaviour, Lie, OP_ERRORS, Refusal};
 use reply::{Answer, OpAnswer};
-use ringback::{ClientId, SessionKey};
+use ringback::{ClientId, ClientState};
 use ringback_rpc::message::{self, MessageType, flavor};
 use ringback_rpc::nfs4::callback::{CallbackOp, CbSequenceRes};
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::record::RecordReader;
-
-/// Program and credential that a client asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Principal {
-    pub program: u32,
-    /// AUTH_SYS's stamp tells credentials apart.
-    pub stamp: u32,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    /// Of the last call that was executed.
-    last: u32,
-    /// Its answer is not sent yet.
-    executing: bool,
-}
-
-/// What a client takes in one call.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub request_bytes_max: u32,
-    /// CB_SEQUENCE among them.
-    pub operations_max: u32,
-}
-
-/// A session, as the client sees it.
-#[derive(Debug)]
-pub(crate) struct Session {
-    pub id: [u8; 16],
-    pub key: SessionKey,
-    pub principals: Vec<Principal>,
-    pub limits: Limits,
-    slots: Vec<Slot>,
-    /// The youngest call that was executed, by its xid.
-    youngest: Option<u32>,
-    /// What the client would like to see used.
-    target: u32,
-    /// The client has destroyed it.
-    pub destroyed: bool,
-    /// The server has been told that it is destroyed.
-    pub removed: bool,
-    /// The client has lied on it: the two may disagree about its slots.
-    pub tainted: bool,
-    /// Lines that the client has bound to it.
-    pub bound: Vec<LineId>,
-}
-
-impl Session {
-    pub(crate) fn new(id: [u8; 16], key: SessionKey, principal: Principal, slots: u32, limits: Limits) -> Self {
-        Session {
-            id,
-            key,
-            principals: vec![principal],
-            limits,
-            youngest: None,
-            slots: vec![Slot::default(); slots as usize],
-            target: slots - 1,
-            destroyed: false,
-            removed: false,
-            tainted: false,
-            bound: Vec::new(),
-        }
-    }
-
-    /// From now on the client would like to see slots up to this one used.
-    pub(crate) fn set_target(&mut self, target: u32) {
-        self.target = target;
-    }
-
-    /// What the client executed last on a session slot.
-    pub(crate) fn last(&self, slot: u32) -> Option<u32> {
-        self.slots.get(slot as usize).map(|s| s.last)
-    }
-
-    pub(crate) fn slot_count(&self) -> u32 {
-        self.slots.len() as u32
-    }
-}
+use session::ForeSlot;
+pub(crate) use session::{Limits, Principal, Session};
 
 struct Held {
     due_ns: u64,
@@ -139,7 +64,7 @@ pub(crate) struct Client {
     pub sessions: Vec<Session>,
     pub lines: Vec<(LineId, RecordReader)>,
     /// As the embedder has announced it.
-    pub in_courtesy: bool,
+    pub state: ClientState,
     /// It has lied at least once: what it says is not to be held against what it did.
     pub has_lied: bool,
     /// It has refused a call at least once.
@@ -162,7 +87,7 @@ impl Client {
             behaviour: Behaviour::GOOD,
             sessions: Vec::new(),
             lines: Vec::new(),
-            in_courtesy: false,
+            state: ClientState::Active,
             has_lied: false,
             has_refused: false,
             asked: Vec::new(),
@@ -196,9 +121,39 @@ impl Client {
         }
     }
 
-    /// Sends a fore-channel call.
-    pub(crate) fn ask(&mut self, line: LineId, wish: Wish, what: u32, net: &mut Net) {
-        let question = Question::draw(self.next_xid, wish, what, &mut self.choices);
+    /// It does not take callbacks at the moment, as the embedder has announced.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state != ClientState::Active
+    }
+
+    /// Makes the slot table of a session smaller or larger, while no answer is on its way that says how large it was: one
+    /// that arrived later than those to come would be taken for the last word.
+    pub(crate) fn resize(&mut self, at: usize, highest: u32, net: &Net) {
+        let session = &mut self.sessions[at];
+        let waits = self.held.iter().any(|h| h.answers.session == session.id);
+        let arrived = net.have_arrived_at_one(&session.bound);
+        if waits || !arrived || !session.settled || session.tainted || highest == session.highest {
+            return;
+        }
+        self.journal.note(|| format!("client {}: {:?} has slots up to {highest}", self.index, session.key), 21);
+        self.journal.reach(if highest < session.highest { Kind::TableShrunk } else { Kind::TableGrown });
+        if highest == 0 {
+            self.journal.reach(Kind::TableOfOne);
+        }
+        session.settled = highest > session.highest;
+        session.highest = highest;
+    }
+
+    /// Sends a fore-channel call, on a session if that has a free slot.
+    pub(crate) fn ask(&mut self, line: LineId, wish: Wish, session: Option<usize>, net: &mut Net) {
+        let session = session.map(|at| &mut self.sessions[at]);
+        let number = session.as_ref().map_or(0, |session| session.principals[0].stamp);
+        let mut question = Question::draw(self.next_xid, wish, number, &mut self.choices);
+        let free = session.and_then(|session| session.fore.iter_mut().enumerate().find(|(_, slot)| !slot.busy));
+        if let Some((at, slot)) = free {
+            *slot = ForeSlot { last: slot.last + 1, busy: true };
+            (question.slot, question.sequence_id) = (at as u32, slot.last);
+        }
         self.next_xid += 1;
         self.journal.note(|| format!("client {}: line {line}: asks {question:?}", self.index), 72);
         net.client_write(line, &question.encode());
@@ -220,13 +175,32 @@ impl Client {
         let (_, question) = self.asked.swap_remove(at);
         self.journal
             .check(Rule::Fore, question.wish != Wish::Drop, || format!("line {line}: an answer to {question:?}"));
-        if question.wish == Wish::Bind {
-            let named = |s: &&mut Session| s.principals[0].stamp == question.what;
-            let session = self.sessions.iter_mut().filter(|s| !s.destroyed).find(named);
-            if let Some(session) = session.filter(|s| !s.bound.contains(&line)) {
-                session.bound.push(line);
+        let session = self.sessions.iter_mut().find(|s| s.principals[0].stamp == question.what);
+        let Some(session) = session else { return };
+        if let Some(slot) = session.fore.get_mut(question.slot as usize) {
+            slot.busy = false;
+        }
+        if question.wish == Wish::Bind && !session.destroyed && !session.bound.contains(&line) {
+            session.bound.push(line);
+        }
+    }
+
+    /// Whether a callback depends on a call that has no reply yet, and may still get one.
+    fn awaits_reply(&self, call: &Call<'_>, net: &Net) -> bool {
+        let mut awaits = false;
+        for list in call.sequence.referring_call_lists.iter() {
+            let session = self.sessions.iter().find(|s| s.id == list.session_id.0);
+            for named in list.calls.iter() {
+                let slot = session.and_then(|s| s.fore.get(named.slot_id as usize));
+                let made = slot.is_some_and(|slot| slot.last >= named.sequence_id);
+                self.journal.check(Rule::Fore, made, || format!("{named:?} was never called: {call:?}"));
+                let number = session.map(|s| s.principals[0].stamp);
+                let is_named = |q: &Question| (q.slot, q.sequence_id) == (named.slot_id, named.sequence_id);
+                awaits |=
+                    self.asked.iter().any(|(line, q)| Some(q.what) == number && is_named(q) && net.is_whole(*line));
             }
         }
+        awaits
     }
 
     /// Whether it has something to do now.
@@ -300,7 +274,7 @@ impl Client {
             Ok(call) => call,
             Err(e) => return self.journal.fail(Rule::Wire, format!("line {line}: {e}: {record:02x?}")),
         };
-        let (answer, slot) = self.answer(line, &call, record.len(), net.is_history(line), deeds);
+        let (answer, slot) = self.answer(line, &call, record.len(), net, deeds);
         self.journal.note(
             || {
                 let (id, slot) = (call.sequence.sequence_id, call.sequence.slot_id);
@@ -359,7 +333,7 @@ impl Client {
         line: LineId,
         call: &Call<'_>,
         record_bytes: usize,
-        history: bool,
+        net: &Net,
         deeds: &mut Deeds,
     ) -> (Answer, Option<([u8; 16], u32)>) {
         let behaviour = self.behaviour;
@@ -374,57 +348,75 @@ impl Client {
             return (Answer::Sequence(Status::NFS4ERR_BADSESSION), None);
         };
         self.check_call(at, line, call, record_bytes);
-        let session = &mut self.sessions[at];
-        if !session.bound.contains(&line) {
+        if !self.sessions[at].bound.contains(&line) {
             // From the last line that the server takes for bound, this says that the session is lost.
             self.has_refused = true;
             return (Answer::Sequence(Status::NFS4ERR_BADSESSION), None);
         }
+        self.take(at, line, call, net, deeds)
+    }
+
+    /// Looks at the slot of a call on a session of its own, and executes it.
+    fn take(
+        &mut self,
+        at: usize,
+        line: LineId,
+        call: &Call<'_>,
+        net: &Net,
+        deeds: &mut Deeds,
+    ) -> (Answer, Option<([u8; 16], u32)>) {
+        let awaits = self.awaits_reply(call, net);
+        let session = &mut self.sessions[at];
         let (id, slot_id) = (call.sequence.sequence_id, call.sequence.slot_id);
-        let highest = session.slots.len() as u32 - 1;
-        let Some(slot) = session.slots.get_mut(slot_id as usize) else {
-            self.journal.fail(Rule::SequenceIds, format!("slot {slot_id} is beyond the table of {}", highest + 1));
+        let last = if session.settled { session.highest } else { session.slot_count() - 1 };
+        if slot_id > last {
+            // A copy that was overtaken by others on its way may be older than the limit.
+            let known = session.tainted || net.is_history(line);
+            self.journal.check(Rule::SequenceIds, known, || {
+                format!("line {line}: slot {slot_id} is beyond the table, which ends at {last}")
+            });
             return (Answer::Sequence(Status::NFS4ERR_BADSLOT), None);
-        };
+        }
+        let (highest, target) = (session.highest, session.target);
+        let slot = &mut session.slots[slot_id as usize];
         let echo = CbSequenceRes {
             session_id: SessionId(session.id),
             sequence_id: id,
             slot_id,
             highest_slot_id: highest,
-            target_highest_slot_id: session.target,
+            target_highest_slot_id: target,
         };
         if id == slot.last {
             // The Linux client's rules for a repeated call, which was not to be cached.
             if slot.executing {
                 return (Answer::Sequence(Status::NFS4ERR_DELAY), None);
             }
+            slot.told = None;
             let status = |op| unsupported(op).unwrap_or(Status::NFS4ERR_RETRY_UNCACHED_REP);
             let first = call.ops.first().map(|op| (*op, status(op.op)));
             return (Answer::Taken(echo, self.results(call, first, false, deeds)), None);
         }
         if id != slot.last.wrapping_add(1) {
             let skipped = id.wrapping_sub(slot.last) < 1 << 31;
-            if skipped && !history && !session.tainted {
+            if skipped && !net.is_history(line) && !session.tainted {
                 let last = slot.last;
                 self.journal.fail(Rule::SequenceIds, format!("line {line}: slot {slot_id}: id {id} after {last}"));
             }
             return (Answer::Sequence(Status::NFS4ERR_SEQ_MISORDERED), None);
         }
-        slot.last = id;
+        if awaits {
+            self.journal.reach(Kind::ReferringAwaited);
+            return (Answer::Sequence(Status::NFS4ERR_DELAY), None);
+        }
+        session.learn(slot_id, call.sequence.highest_slot_id);
+        let slot = &mut session.slots[slot_id as usize];
+        (slot.last, slot.told) = (id, Some(highest));
         if session.youngest.is_some_and(|youngest| call::is_older(call.header.xid, youngest)) {
             self.journal.reach(Kind::CallsReordered);
         } else {
             session.youngest = Some(call.header.xid);
         }
-        let mut executed = Vec::new();
-        for op in &call.ops {
-            let status = self.execute(op.op);
-            executed.push((*op, status));
-            // The first that fails is the last (RFC 8881 section 15).
-            if !status.is_ok() {
-                break;
-            }
-        }
+        let executed = self.execute_all(&call.ops);
         let results = self.results(call, executed, true, deeds);
         (Answer::Taken(echo, results), Some((call.session(), slot_id)))
     }
@@ -442,6 +434,19 @@ impl Client {
             OpAnswer { op: op.op, status, payload: alone.then_some(op.payload) }
         };
         ops.into_iter().map(result).collect()
+    }
+
+    /// The first that fails is the last (RFC 8881 section 15).
+    fn execute_all(&mut self, ops: &[Op]) -> Vec<(Op, Status)> {
+        let mut executed = Vec::new();
+        for op in ops {
+            let status = self.execute(op.op);
+            executed.push((*op, status));
+            if !status.is_ok() {
+                break;
+            }
+        }
+        executed
     }
 
     fn execute(&mut self, op: CallbackOp) -> Status {

@@ -2,6 +2,7 @@
 
 use super::{Live, Owner, Reference};
 use crate::sim::call::Payload;
+use crate::sim::fore::Named;
 use crate::sim::journal::Rule;
 use crate::sim::waiters::End;
 use ringback::{CallbackOp, Outcome, Run};
@@ -54,6 +55,24 @@ impl Reference {
         journal.check(Rule::HookOrder, !live.prepared && !live.settled, || format!("a late prepare: {run:?} {live:?}"));
         live.prepared = true;
         live.refused = refuse;
+    }
+
+    /// The run depends on these calls of the fore channel.
+    pub(crate) fn refers(&mut self, run: &Run, calls: Vec<Named>) {
+        if let Some(callback) = self.callbacks.get_mut(run.cookie as usize) {
+            callback.refers = (callback.runs, calls);
+        }
+    }
+
+    /// The calls that it depends on, which the runtime asks for.
+    pub(crate) fn referring(&mut self, run: &Run) -> Vec<Named> {
+        let journal = self.journal.clone();
+        if let Some(live) = self.hook("referring_calls", run) {
+            let fine = live.prepared && !live.refused && !live.settled;
+            journal.check(Rule::HookOrder, fine, || format!("referring_calls in the wrong place: {run:?} {live:?}"));
+        }
+        let callback = self.callbacks.get(run.cookie as usize);
+        callback.filter(|c| c.refers.0 == c.runs).map(|c| c.refers.1.clone()).unwrap_or_default()
     }
 
     /// The payload to encode, and how long it is to be.

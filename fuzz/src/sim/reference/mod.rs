@@ -7,6 +7,7 @@ use super::call::Payload;
 use super::choices::Choices;
 use super::client::Answered;
 use super::coverage::Kind;
+use super::fore::Named;
 use super::journal::{Journal, Rule};
 use super::scenario::Scenario;
 use super::waiters::{End, RunId};
@@ -81,6 +82,8 @@ pub(crate) struct Callback {
     owed_surely: bool,
     /// Runs that were encoded, and the turn in which that was done first.
     encoded: Vec<(u32, u64)>,
+    /// Calls of the fore channel that a run depends on.
+    refers: (u32, Vec<Named>),
 }
 
 impl Callback {
@@ -187,6 +190,18 @@ impl Reference {
         self.keys.contains(&key)
     }
 
+    /// Runs of a client.
+    pub(crate) fn runs_of(&self, owner: usize) -> usize {
+        self.callbacks.iter().filter(|c| c.owner == owner && c.live.is_some()).count()
+    }
+
+    /// The calls of the fore channel that a run depends on, if that is still known.
+    pub(crate) fn referred(&self, payload: Payload) -> Option<&[Named]> {
+        let callback = self.callbacks.get(payload.cookie as usize)?;
+        let (run, calls) = &callback.refers;
+        (callback.runs == payload.run).then_some(if *run == payload.run { calls } else { &[] })
+    }
+
     /// The turn in which a run was encoded first.
     pub(crate) fn first_encoded(&self, payload: Payload) -> Option<u64> {
         let callback = self.callbacks.get(payload.cookie as usize)?;
@@ -222,6 +237,7 @@ impl Reference {
             owed_last_ns: 0,
             owed_surely: false,
             encoded: Vec::new(),
+            refers: Default::default(),
         });
     }
 
@@ -378,7 +394,7 @@ impl Reference {
         let whole = due.all(|(key, _)| report.abandoned.contains(key));
         self.journal
             .check(Rule::Ends, known && whole, || format!("{drain:?} reports {:?} as abandoned", report.abandoned));
-        let running = self.callbacks.iter().filter(|c| c.owner == drain.owner && c.live.is_some()).count();
+        let running = self.runs_of(drain.owner);
         self.journal
             .check(Rule::Ends, drain.of_session || running == 0, || format!("{running} runs outlive {drain:?}"));
     }
