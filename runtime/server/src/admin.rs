@@ -173,7 +173,7 @@ impl Server {
             Request::Getattr(path) => inner.on_file(path, Inner::ask_holders),
             Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
             Request::RecallAny(keep) => {
-                inner.recall_any(*keep);
+                self.runtime.recall_any(*keep);
                 Ok(Reply::Done)
             }
             Request::MaxDelegations(max) => {
@@ -204,7 +204,7 @@ impl Inner {
 
     fn recall_file(&self, file: Id) -> Result<u64, Status> {
         let (shard, _, index) = self.files.live(file)?;
-        Ok(shard.delegations_of(index).map(|d| self.callbacks.recall(d.callback)).fold(0, |count, ()| count + 1))
+        Ok(shard.delegations_of(index).map(|d| self.callbacks.recall(d.callback)).fold(0, |count, _| count + 1))
     }
 
     fn ask_holders(&self, file: Id) -> Result<u64, Status> {

@@ -1,10 +1,9 @@
 //! How this server uses ringback. Everything is here.
 //!
-//! Four kinds of callback are sent, each about one object of ours ([`Subject`]):
+//! Three kinds of callback are sent, each about one object of ours ([`Subject`]):
 //!
 //! - CB_RECALL of a delegation, and CB_GETATTR of one for writing: made with the grant, removed with the return;
-//! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it;
-//! - CB_RECALL_ANY to a client that is to hold less: made when it is first asked, removed with the client.
+//! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it.
 //!
 //! The object keeps the [`CallbackKey`]; the runtime keeps 64 bits of ours, the cookie, which name the object: kind, index
 //! and generation. Stateid, filehandle and the like stay with the object and are looked up when a call is encoded.
@@ -18,6 +17,9 @@
 //! A recall is sent again for each conflict until the client has answered it. When its return is overdue the runtime says
 //! so ([`Event::ReturnOverdue`]), and the delegation is revoked; so it is if the client could not be reached at all for the
 //! whole deadline. Who asked for it comes again by himself (NFS4ERR_DELAY).
+//!
+//! A fourth one, CB_RECALL_ANY, the runtime sends by itself when there are more delegations than there may be. All that it
+//! wants of us is which were used longest ago ([`Hooks::recall_least_recently_used`]): `reaper.rs`.
 //!
 //! Who needs the answer to a CB_GETATTR waits for it as a future: `later.rs`.
 //!
@@ -34,8 +36,8 @@ use ringback::{
     CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Hooks, Outcome, Prepare, Remove, Run, Runtime,
     Security, SessionConfig, SessionKey, TryRun,
 };
-use ringback_rpc::nfs4::callback::{CbGetattrArgs, CbNotifyLockArgs, CbRecallAnyArgs, CbRecallArgs};
-use ringback_rpc::nfs4::{Bitmap4, FileHandle, StateOwner4, Stateid4, Status};
+use ringback_rpc::nfs4::callback::{CbGetattrArgs, CbNotifyLockArgs, CbRecallArgs};
+use ringback_rpc::nfs4::{FileHandle, StateOwner4, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode, Writer, XdrError, XdrErrorKind};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -88,8 +90,6 @@ pub(crate) enum Subject {
     Attributes(Id),
     /// CB_NOTIFY_LOCK to one who waits.
     Lock(Id),
-    /// CB_RECALL_ANY to a client, by its index.
-    Client(Id),
 }
 
 impl Subject {
@@ -98,7 +98,6 @@ impl Subject {
             Subject::Recall(id) => (0, id),
             Subject::Attributes(id) => (1, id),
             Subject::Lock(id) => (2, id),
-            Subject::Client(id) => (3, id),
         };
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
@@ -109,8 +108,7 @@ impl Subject {
         match cookie as u32 >> (32 - SPARE_BITS) {
             0 => Subject::Recall(id),
             1 => Subject::Attributes(id),
-            2 => Subject::Lock(id),
-            _ => Subject::Client(id),
+            _ => Subject::Lock(id),
         }
     }
 
@@ -119,7 +117,6 @@ impl Subject {
             Subject::Recall(_) => CallbackOp::Recall,
             Subject::Attributes(_) => CallbackOp::Getattr,
             Subject::Lock(_) => CallbackOp::NotifyLock,
-            Subject::Client(_) => CallbackOp::RecallAny,
         }
     }
 }
@@ -159,11 +156,19 @@ impl Callbacks {
         })
     }
 
-    /// Recalls a delegation.
-    pub(crate) fn recall(&self, key: CallbackKey) {
-        if self.run(key) {
+    /// Recalls a delegation; whether that is a new run.
+    pub(crate) fn recall(&self, key: CallbackKey) -> bool {
+        let accepted = self.run(key);
+        if accepted {
             self.observer.accepted(key);
         }
+        accepted
+    }
+
+    /// Somebody is refused a delegation because there are as many as there may be.
+    pub(crate) fn want_room(&self) {
+        // Without a runtime there is nobody to make room.
+        let _ = self.runtime().map(|runtime| runtime.want_room());
     }
 
     /// Ends a run that takes too long, if it has not ended by itself.
@@ -264,12 +269,6 @@ impl Inner {
         CbNotifyLockArgs { fh: FileHandle::new(&handle).ok_or(GONE)?, lock_owner }.encode(w)
     }
 
-    fn encode_recall_any(&self, client: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
-        let objects_to_keep = self.reaper.keep(client).ok_or(GONE)?;
-        let type_mask = Bitmap4::of(&[CbRecallAnyArgs::READ_DELEGATIONS, CbRecallAnyArgs::WRITE_DELEGATIONS]);
-        CbRecallAnyArgs { objects_to_keep, type_mask }.encode(w)
-    }
-
     /// How the recall of a delegation went.
     fn recall_done(&self, id: Id, outcome: &Outcome<'_>) -> Done {
         match outcome {
@@ -326,7 +325,6 @@ impl Hooks for Inner {
             Subject::Attributes(id) => matches!(self.delegation(id), Some((_, _, State::Held))),
             // A waiter is told at most once.
             Subject::Lock(_) => true,
-            Subject::Client(id) => self.reaper.prepare(id),
         };
         if wanted { Prepare::Send } else { Prepare::Refuse }
     }
@@ -336,7 +334,6 @@ impl Hooks for Inner {
             Subject::Recall(id) => self.encode_recall(id, args),
             Subject::Attributes(id) => self.encode_getattr(id, args),
             Subject::Lock(id) => self.encode_notify_lock(id, args),
-            Subject::Client(id) => self.encode_recall_any(id, args),
         }
     }
 
@@ -360,8 +357,11 @@ impl Hooks for Inner {
             Subject::Recall(id) => self.files.forget_returned(id, RECALL),
             Subject::Attributes(id) => self.files.forget_returned(id, GETATTR),
             Subject::Lock(id) => self.files.forget_waiter(id),
-            Subject::Client(_) => {}
         }
+    }
+
+    fn recall_least_recently_used(&self, client: ClientId, count: usize) -> usize {
+        self.recall_oldest(client, count)
     }
 
     fn event(&self, event: &Event) {

@@ -4,7 +4,7 @@
 //! client exists for the rest of the server, as a [`Client`]: sessions and the runtime know nothing of the others.
 
 use crate::Inner;
-use crate::arena::{Arena, Id};
+use crate::arena::Arena;
 use ringback::ClientId;
 use ringback_rpc::nfs4::fore::{
     CreateSessionOk, ExchangeIdArgs, ExchangeIdOk, ImplId, Opaque4, ServerOwner, StateProtectArgs, StateProtectOk,
@@ -43,8 +43,6 @@ pub(crate) struct Client {
     pub(crate) id: ClientId4,
     /// A small number, unique among confirmed clients: the key of their lists in the shards of files.
     pub(crate) index: u32,
-    /// Tells it from others that have that number before or after it.
-    pub(crate) generation: u32,
     /// The runtime's name for it.
     pub(crate) callbacks: ClientId,
     pub(crate) owner: Arc<[u8]>,
@@ -189,8 +187,8 @@ impl Clients {
     }
 
     /// An index for a client about to be confirmed.
-    pub(crate) fn take_index(&mut self) -> Option<Id> {
-        self.indices.insert(())
+    pub(crate) fn take_index(&mut self) -> Option<u32> {
+        self.indices.insert(()).map(|id| id.index)
     }
 
     /// Gives an index back that nothing uses any more.
@@ -201,12 +199,11 @@ impl Clients {
     }
 
     /// Makes the record of `id` a confirmed one.
-    pub(crate) fn confirm(&mut self, id: u64, index: Id, callbacks: ClientId, now_ns: u64) -> Option<Arc<Client>> {
+    pub(crate) fn confirm(&mut self, id: u64, index: u32, callbacks: ClientId, now_ns: u64) -> Option<Arc<Client>> {
         let record = self.records.get_mut(&id)?;
         let client = Arc::new(Client {
             id: ClientId4(id),
-            index: index.index,
-            generation: index.generation,
+            index,
             callbacks,
             owner: Arc::clone(&record.owner),
             gone: AtomicBool::new(false),
@@ -335,7 +332,6 @@ impl Inner {
             self.drop_session(session);
         }
         self.callbacks.remove_client(client.callbacks);
-        self.reaper.forget(client.index, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
     }

@@ -33,6 +33,8 @@ pub(crate) struct Delegation {
     pub(crate) recalled: bool,
     /// The client has answered a recall. Asking again would tell it nothing new.
     pub(crate) answered: bool,
+    /// The second of the server's life in which it was last seen to be of use.
+    pub(crate) used_s: u32,
     /// How often the client has said that it holds no such delegation.
     pub(crate) denials: u8,
     /// Which of its callbacks still look at it after its return.
@@ -123,6 +125,25 @@ impl Shard {
         let head = self.files.at(file).map_or(NONE, |f| f.delegations);
         self.delegations.list::<OfFile>(head).map(|(_, delegation)| delegation)
     }
+
+    /// The delegations of a client, revoked ones too, and their indices.
+    pub(crate) fn delegations_of_client(&self, client: u32) -> impl Iterator<Item = (u32, &Delegation)> {
+        let head = self.holders.get(client as usize).map_or(NONE, |holder| holder.delegations);
+        self.delegations.list::<OfClient>(head)
+    }
+
+    /// The client uses the file, on which it may hold a delegation.
+    pub(crate) fn use_delegation(&mut self, file: u32, client: u32, now_s: u32) -> bool {
+        let mut index = self.files.at(file).map_or(NONE, |f| f.delegations);
+        while let Some(delegation) = self.delegations.at_mut(index) {
+            if delegation.client == client {
+                delegation.used_s = now_s;
+                return true;
+            }
+            index = delegation.in_file.next();
+        }
+        false
+    }
 }
 
 impl Files {
@@ -145,12 +166,12 @@ impl Files {
         if contended || others || shard.is_open(file, client, write) {
             return Err(OpenNoneDelegation4::Contention { will_push: false });
         }
-        let has_one = shard.delegations_of(file).any(|d| d.client == client.index);
+        let has_one = shard.use_delegation(file, client.index, request.caller.now_s);
         // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
-        if has_one || !request.has_path || !self.take_delegation() {
+        if has_one || !request.has_path || !self.take_delegation(callbacks) {
             return Err(OpenNoneDelegation4::Resource { will_signal: false });
         }
-        let granted = self.link_delegation(shard, number, (file, write), client, callbacks);
+        let granted = self.link_delegation(shard, number, (file, write), &request.caller, callbacks);
         let stateid = granted.map(|id| self.stateid(Kind::Delegation, id, SEQID)).ok_or_else(|| {
             self.delegations.give_back();
             OpenNoneDelegation4::Resource { will_signal: false }
@@ -159,10 +180,10 @@ impl Files {
     }
 
     /// Counts one more delegation. The reaper makes room if there is none.
-    fn take_delegation(&self) -> bool {
+    fn take_delegation(&self, callbacks: &Callbacks) -> bool {
         let taken = self.delegations.take();
         if !taken {
-            self.delegations_wanted.store(true, Relaxed);
+            callbacks.want_room();
         }
         taken
     }
@@ -189,7 +210,7 @@ impl Files {
         shard: &mut Shard,
         number: usize,
         (file, write): (u32, bool),
-        client: &Client,
+        &Caller { client, now_s, .. }: &Caller<'_>,
         callbacks: &Callbacks,
     ) -> Option<Id> {
         let change = shard.files.at(file)?.change;
@@ -203,6 +224,7 @@ impl Files {
             write,
             recalled: false,
             answered: false,
+            used_s: now_s,
             denials: 0,
             looked_at: 0,
             query: None,

@@ -17,7 +17,7 @@ use crate::opens::Open;
 use crate::quota::Quota;
 use ringback_rpc::nfs4::Status;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shards: enough that reactors seldom meet in one, few enough that sweeping all of them is nothing.
@@ -87,8 +87,6 @@ pub(crate) struct Files {
     pub(crate) contended_s: u32,
     /// Whether opens for writing are delegated.
     pub(crate) write_delegations: bool,
-    /// Somebody was refused a delegation because there are as many as there may be.
-    pub(crate) delegations_wanted: AtomicBool,
     /// Revoked delegations that their clients have not acknowledged, by client index.
     pub(crate) revoked: Box<[AtomicU32]>,
     /// Delegations that were ever revoked.
@@ -110,7 +108,6 @@ impl Files {
             instance,
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
             write_delegations: config.write_delegations,
-            delegations_wanted: AtomicBool::new(false),
             revoked: (0..config.clients_max).map(|_| AtomicU32::new(0)).collect(),
             revocations: AtomicU64::new(0),
             files: Quota::new(config.files_max),

@@ -140,7 +140,7 @@ impl Server {
             let age_ms = c.age_ns / 1_000_000;
             InspectedCallback {
                 operation: c.op.to_string(),
-                file: self.file_of(c.cookie),
+                file: if c.by_runtime { None } else { self.file_of(c.cookie) },
                 age_ms,
                 stage: c.stage.name().to_owned(),
                 sent: c.sent,
@@ -175,7 +175,6 @@ impl Server {
                 let (shard, local) = files.shard_of(id);
                 global(shard_number(id), shard.waiters.get(local)?.file)
             }
-            Subject::Client(_) => return None,
         };
         Some(fileid(file))
     }

@@ -155,7 +155,6 @@ impl Thread {
         for (waiting, ..) in late {
             self.inner.callbacks.give_up(waiting.suspended.question.callback);
         }
-        self.inner.reap_delegations();
     }
 }
 

@@ -56,8 +56,7 @@ use clients::Clients;
 use files::Files;
 use later::Later;
 use listen::Listener;
-use reaper::Reaper;
-use ringback::{BuildError, Builder, DrainReport, Runtime};
+use ringback::{Budget, BuildError, Builder, DrainReport, Runtime};
 use sessions::Sessions;
 use stateids::INSTANCE_MASK;
 use std::hash::{BuildHasher, RandomState};
@@ -94,7 +93,6 @@ pub(crate) struct Inner {
     pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
     pub(crate) callbacks: Callbacks,
-    pub(crate) reaper: Reaper,
     pub(crate) later: Later,
     /// so_major_id, and the server's scope.
     pub(crate) name: String,
@@ -103,9 +101,10 @@ pub(crate) struct Inner {
 }
 
 impl Server {
-    /// Starts a server on a runtime of its own, made by `builder`. The lease is taken from `config`.
+    /// Starts a server on a runtime of its own, made by `builder`. The lease and the budget of delegations
+    /// are taken from `config`.
     pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, StartError> {
-        let builder = builder.lease(config.lease);
+        let builder = builder.lease(config.lease).budget(Budget::delegations(config.delegations_max));
         let (sender, receiver) = mpsc::channel();
         let inner = Arc::new(Inner::new(config, observer, Later::new(sender)));
         let runtime = Arc::new(builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?);
@@ -146,7 +145,6 @@ impl Inner {
             courtesy_ended_s: AtomicU64::new(0),
             files: Files::new(&config, instance),
             callbacks: Callbacks::new(observer),
-            reaper: Reaper::default(),
             later,
             name: format!("ringback-{instance:06x}"),
             listeners: Mutex::new(Vec::new()),

@@ -195,6 +195,7 @@ impl Files {
         })?;
         if let Some(held) = &request.held {
             self.check_held(shard, number, file, caller.client, held)?;
+            shard.use_delegation(file, caller.client.index, caller.now_s);
         }
         let opens = shard.files.at(file).map_or(NONE, |f| f.opens);
         let denied = shard.opens.list::<OfFile>(opens).any(|(_, open)| {

@@ -4,7 +4,7 @@ use crate::Server;
 use crate::arena::Id;
 use crate::delegations::{Delegation, State};
 use crate::files::{SHARDS, global};
-use ringback::{CallbackKey, ClientId, TryRun};
+use ringback::{Budget, CallbackKey, ClientId, TryRun};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Delegations taken from a shard at a time: short under its lock, and worth the lock.
@@ -46,6 +46,7 @@ impl Server {
     /// Sets how many delegations there may be. Clients are asked to give up what there is beyond it.
     pub fn set_delegations_max(&self, max: u64) {
         self.inner.files.delegations.set_max(max);
+        self.runtime.set_budget(Budget::delegations(max));
     }
 
     /// The files.

@@ -229,8 +229,7 @@ impl Inner {
                 clients.take_index().ok_or(Status::NFS4ERR_NOSPC)?
             }
         };
-        let callbacks =
-            self.callbacks.add_client(origin.connection).inspect_err(|_| clients.give_index(index.index))?;
+        let callbacks = self.callbacks.add_client(origin.connection).inspect_err(|_| clients.give_index(index))?;
         if let Some(former) = former {
             self.drop_client(clients, former);
         }

@@ -318,7 +318,7 @@ fn clients_are_asked_to_hold_less_when_the_limit_shrinks() {
     }
     assert_eq!(world.counts.accepted.load(SeqCst), 0, "they have time to choose");
     // They give up nothing: what is too much is recalled.
-    world.until("single recalls", || world.counts.accepted.load(SeqCst) == 24);
+    world.until("single recalls", || world.counts.accepted.load(SeqCst) == 20 + 7);
 }
 
 #[test]

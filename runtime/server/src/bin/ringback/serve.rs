@@ -75,7 +75,11 @@ fn builder(options: &ServeOptions) -> Builder {
         BackendChoice::Uring => Backend::Uring,
         BackendChoice::Epoll => Backend::Epoll,
     };
-    Builder::new().name("ringback").backend(backend).reactors(options.reactors.into())
+    let builder = Builder::new().name("ringback").backend(backend).reactors(options.reactors.into());
+    match &options.memory_pressure {
+        Some(file) => builder.memory_pressure(file),
+        None => builder,
+    }
 }
 
 fn drained(report: &DrainReport, took: Duration, delegations: u64, clients: usize) -> String {
