@@ -1,6 +1,6 @@
-/* The operations of NFSv4.1 that the example server knows: those that the client swarm of this project uses. Five
- * functions, declared first, are where the server comes in; those that give a status may refuse what a client asks for. There
- * is no reply cache, no open state and no data. */
+/* The operations of NFSv4.1 that the example server knows: those that the client swarm of this project uses, and those that
+ * the Linux client needs to mount it and to read a file. Five functions, declared first, are where the server comes in; those
+ * that give a status may refuse what a client asks for. There is no reply cache and no open state. */
 #ifndef EXAMPLE_NFS_H
 #define EXAMPLE_NFS_H
 
@@ -25,6 +25,7 @@ enum {
     NFS4ERR_NOENT = 2,
     NFS4ERR_INVAL = 22,
     NFS4ERR_NOSPC = 28,
+    NFS4ERR_STALE = 70,
     NFS4ERR_DELAY = 10008,
     NFS4ERR_BAD_STATEID = 10025,
     NFS4ERR_BADXDR = 10036,
@@ -33,35 +34,21 @@ enum {
     NFS4ERR_REP_TOO_BIG = 10066
 };
 
-/* A file, and the one delegation of it. The delegation's cookie is the index of the file, and how many delegations of it
- * there have been; its stateid is made of the cookie, and the filehandle of the index. */
-struct file {
-    char name[NAME_BYTES_MAX];
-    uint32_t name_bytes, generation;
-    rb_key delegation; /* 0: none */
-};
-
-static struct file files[FILES_MAX];
-static uint32_t files_count, clients_count;
-
-static void stateid_of(uint64_t cookie, rb_stateid *stateid)
-{
-    memset(stateid, 0, sizeof *stateid);
-    stateid->seqid = 1;
-    memcpy(stateid->other, &cookie, sizeof cookie);
-}
-
 /* Each operation reads its arguments, writes what follows its status, and gives the status. */
 struct compound {
     struct connection *connection;
     uint32_t client; /* of the session; CLIENTS_MAX: none */
-    uint32_t handle; /* the current filehandle: 0 is the root, n + 1 file n */
+    uint32_t handle; /* the current filehandle: a file's index, or ROOT */
 };
 
 static void copy(struct reader *r, struct writer *w, size_t count)
 {
     put_bytes(w, get_bytes(r, count), count);
 }
+
+#include "files.h"
+
+static uint32_t clients_count;
 
 static uint32_t exchange_id(struct compound *c, struct reader *r, struct writer *w)
 {
@@ -71,7 +58,11 @@ static uint32_t exchange_id(struct compound *c, struct reader *r, struct writer 
     get_opaque(r, &count);
     get32(r); /* flags */
     get32(r); /* state protection: none */
-    r->bad |= get32(r) != 0; /* implementation: the swarm does not say */
+    if (get32(r) > 0) { /* which implementation it is: domain, name, date */
+        get_opaque(r, &count);
+        get_opaque(r, &count);
+        get_bytes(r, 12);
+    }
     if (r->bad)
         return NFS4ERR_BADXDR;
     if (clients_count == CLIENTS_MAX)
@@ -153,115 +144,24 @@ static uint32_t sequence(struct compound *c, struct reader *r, struct writer *w)
     return 0;
 }
 
-static struct file *look_up(const uint8_t *name, uint32_t count)
-{
-    for (struct file *f = files; f < files + files_count; f++)
-        if (f->name_bytes == count && memcmp(f->name, name, count) == 0)
-            return f;
-    if (files_count == FILES_MAX || count > NAME_BYTES_MAX)
-        return NULL;
-    struct file *f = &files[files_count++];
-    memcpy(f->name, name, count);
-    f->name_bytes = count;
-    return f;
-}
-
-static uint32_t open_file(struct compound *c, struct reader *r, struct writer *w)
-{
-    rb_stateid stateid;
-    uint32_t count, access;
-    get32(r);
-    access = get32(r);
-    get32(r); /* deny */
-    get64(r);
-    get_opaque(r, &count); /* owner */
-    if (get32(r) == 1) { /* create, unchecked, with these attributes */
-        get32(r);
-        for (count = get32(r); count > 0 && !r->bad; count--)
-            get32(r);
-        get_opaque(r, &count);
-    }
-    r->bad |= get32(r) != 0; /* CLAIM_NULL: by name */
-    const uint8_t *name = get_opaque(r, &count);
-    if (r->bad)
-        return NFS4ERR_BADXDR;
-    struct file *file = look_up(name, count);
-    if (file == NULL || c->client == CLIENTS_MAX)
-        return NFS4ERR_NOSPC;
-    uint64_t cookie = (uint32_t)(file - files);
-    if ((access & 2) && file->delegation != 0) {
-        delegation_conflicts(file->delegation);
-        return NFS4ERR_DELAY;
-    }
-    c->handle = (uint32_t)cookie + 1;
-    stateid_of(cookie, &stateid);
-    put32(w, 1);
-    put_bytes(w, stateid.other, 12);
-    for (int i = 0; i < 7; i++) /* change info, flags, attributes */
-        put32(w, 0);
-    int is_granted = (access & 0xff02) == 0x0100 && file->delegation == 0; /* wanted, and not another's */
-    if (is_granted) {
-        cookie |= (uint64_t)++file->generation << 32;
-        file->delegation = delegation_granted(c->client, cookie);
-    }
-    if (!is_granted || file->delegation == 0) {
-        put32(w, 0);
-        return 0;
-    }
-    stateid_of(cookie, &stateid);
-    put32(w, 1); /* OPEN_DELEGATE_READ */
-    put32(w, stateid.seqid);
-    put_bytes(w, stateid.other, 12);
-    for (int i = 0; i < 5; i++) /* not being recalled; an ACE that says nothing */
-        put32(w, 0);
-    return 0;
-}
-
-static uint32_t delegreturn(struct compound *c, struct reader *r, struct writer *w)
-{
-    uint64_t cookie;
-    (void)c, (void)w;
-    get32(r);
-    memcpy(&cookie, get_bytes(r, 12), sizeof cookie);
-    uint32_t index = (uint32_t)cookie;
-    if (index >= files_count || files[index].generation != cookie >> 32 || files[index].delegation == 0)
-        return NFS4ERR_BAD_STATEID;
-    delegation_returned(files[index].delegation);
-    files[index].delegation = 0;
-    return 0;
-}
-
-static uint32_t getattr(struct compound *c, struct reader *r, struct writer *w)
-{
-    uint32_t mask = 0;
-    (void)c;
-    for (uint32_t i = 0, words = get32(r); i < words && !r->bad; i++)
-        mask |= i == 0 ? get32(r) : get32(r) & 0;
-    put32(w, 1);
-    put32(w, mask & 1u << 10); /* lease_time is all there is */
-    put32(w, mask & 1u << 10 ? 4 : 0);
-    if (mask & 1u << 10)
-        put32(w, 90);
-    return 0;
-}
-
 static uint32_t operation(uint32_t number, struct compound *c, struct reader *r, struct writer *w)
 {
-    uint32_t count, index = c->handle - 1;
     switch (number) {
-    case 4: /* CLOSE: seqid and stateid; no opens are kept */
-        get32(r);
-        copy(r, w, 16);
-        return 0;
+    case 3: return check_access(c, r, w);
+    case 4: return close_file(c, r, w);
     case 8: return delegreturn(c, r, w);
     case 9: return getattr(c, r, w);
-    case 10: put_opaque(w, &index, sizeof index); return 0;             /* GETFH */
+    case 10: put_opaque(w, &c->handle, sizeof c->handle); return 0;     /* GETFH */
+    case 15: return lookup(c, r, w);
     case 18: return open_file(c, r, w);
-    case 22: get_opaque(r, &count); return 0;                           /* PUTFH: the stateid says it all */
-    case 24: c->handle = 0; return 0;                                   /* PUTROOTFH */
+    case 22: return putfh(c, r, w);
+    case 24: c->handle = ROOT; return 0;                                /* PUTROOTFH */
+    case 25: return read_file(c, r, w);
+    case 34: return setattr(c, r, w);
     case 42: return exchange_id(c, r, w);
     case 43: return create_session(c, r, w);
     case 44: get_bytes(r, 16); return 0;                                /* DESTROY_SESSION */
+    case 52: get32(r), put32(w, 1), put32(w, 1); return 0;              /* SECINFO_NO_NAME: AUTH_SYS */
     case 53: return sequence(c, r, w);
     case 57: get64(r); return 0;                                        /* DESTROY_CLIENTID: kept until the end */
     case 58: get32(r); return 0;                                        /* RECLAIM_COMPLETE */
@@ -274,7 +174,7 @@ static size_t nfs_answer(struct connection *connection, const uint8_t *record, s
 {
     struct reader r = {record, record + bytes, 0};
     struct writer w = {reply, reply, reply + room};
-    struct compound c = {connection, CLIENTS_MAX, 0};
+    struct compound c = {connection, CLIENTS_MAX, ROOT};
     uint32_t count, status = 0, results = 0, xid = get32(&r);
     if (get32(&r) != 0 || get32(&r) != 2 || get32(&r) != 100003 || get32(&r) != 4)
         return 0;

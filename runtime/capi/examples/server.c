@@ -2,17 +2,16 @@
  * them through libringback when somebody wants to write. What it knows of NFS is in nfs.h.
  *
  *     cc server.c -o server $(pkg-config --cflags --libs ringback)
- *     ./server 0                                    it says on which port of 127.0.0.1, and ends with SIGINT or SIGTERM
+ *     ./server 0                                    it says where it listens, and ends with SIGINT or SIGTERM
  */
+#include "listen.h"
 #include "nfs.h"
 #include <errno.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 struct connection {
@@ -245,39 +244,22 @@ static void handle_queue(void)
             handle(&items[i]);
 }
 
-static int listen_on(const char *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), yes = 1;
-    address.sin_port = htons((uint16_t)atoi(port));
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, 64) < 0) {
-        perror(port);
-        exit(1);
-    }
-    getsockname(fd, (struct sockaddr *)&address, &length);
-    printf("listening on 127.0.0.1:%d\n", ntohs(address.sin_port));
-    fflush(stdout);
-    return fd;
-}
-
 int main(int argc, char **argv)
 {
     rb_hooks hooks = {.size = sizeof hooks, .encode = encode, .done = done};
-    rb_options options = {.size = sizeof options, .reactors = 1, .lease_ms = 90000};
+    rb_options options = {.size = sizeof options, .reactors = 1, .lease_ms = LEASE_S * 1000};
     struct epoll_event events[64];
     sigset_t signals;
     if (argc < 2 || rb_abi_version() != RB_ABI_VERSION) {
-        fprintf(stderr, "usage: %s PORT [epoll]\n", argv[0]);
+        fprintf(stderr, "usage: %s PORT [ADDRESS [epoll]]\n", argv[0]);
         return 2;
     }
-    options.backend = argc > 2 ? RB_BACKEND_EPOLL : RB_BACKEND_AUTO;
+    options.backend = argc > 3 ? RB_BACKEND_EPOLL : RB_BACKEND_AUTO;
     sigemptyset(&signals), sigaddset(&signals, SIGINT), sigaddset(&signals, SIGTERM);
     sigprocmask(SIG_BLOCK, &signals, NULL); /* before the reactors begin: their threads inherit it */
     check(rb_runtime_new(&options, &hooks, &runtime), "runtime");
     check(rb_queue_open(runtime, 0, &queue), "queue");
-    int listener = listen_on(argv[1]), quit = signalfd(-1, &signals, SFD_CLOEXEC);
+    int listener = listen_on(argc > 2 ? argv[2] : "127.0.0.1", argv[1]), quit = signalfd(-1, &signals, SFD_CLOEXEC);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     poll_for(EPOLL_CTL_ADD, listener, EPOLLIN, &listener);
     poll_for(EPOLL_CTL_ADD, rb_queue_fd(queue), EPOLLIN, &queue);
