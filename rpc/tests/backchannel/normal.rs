@@ -189,8 +189,10 @@ fn t28_xids_wrap() {
 #[test]
 fn t28_unknown_and_duplicate_replies_change_nothing() {
     let mut w = World::new(2);
+    w.bind(S1, C2);
     let token = w.recall();
     let sent = w.send();
+    assert_eq!(sent.conn, C1);
     let mut foreign = sent.clone();
     foreign.xid = sent.xid.wrapping_add(0x7777_7000);
     assert_eq!(w.deliver(C1, &foreign.ok()), Handled::UnknownXid);
@@ -207,6 +209,14 @@ fn t28_unknown_and_duplicate_replies_change_nothing() {
     assert_eq!(w.ended(token).len(), 1);
     assert_eq!((w.core.counters().late, w.core.counters().unknown_xid), (3, 1));
     w.assert_clean();
+    // What is to be sent again is not answered twice either.
+    w.recall();
+    let sent = w.send();
+    let delay = sent.sequence_status(Status::NFS4ERR_DELAY);
+    w.answer(&sent, &delay);
+    assert_eq!(w.deliver(C1, &delay), Handled::Late);
+    assert_eq!(w.deliver(C1, &sent.ok()), Handled::Late);
+    assert_eq!(w.core.counters().delays, 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::refused::refusals;
 use crate::support::*;
-use ringback_rpc::backchannel::{Config, Outcome, PathState, Requeue, seq4_status};
+use ringback_rpc::backchannel::{Config, Counters, Outcome, PathState, Requeue, seq4_status};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::CallbackOp;
 
@@ -236,5 +236,66 @@ fn what_is_not_supported_is_remembered_of_the_operation_that_said_so() {
     assert_eq!(unsupported, [CallbackOp::NotifyLock]);
     let rest = w.send();
     w.answer_ok(&rest);
+    // Once more, and for ever.
+    let again = w.run(CallbackOp::NotifyLock);
+    let sent = w.send();
+    w.answer(&sent, &sent.stopped(0, Status::NFS4ERR_NOTSUPP, 1));
+    assert!(w.ended(again) == w.ended(tokens[1]) && w.core.is_unsupported(CallbackOp::NotifyLock));
+    assert_eq!(w.core.unsupported(), CallbackOp::NotifyLock.bit());
     w.assert_clean();
+}
+
+/// A client that does not know an operation answers CB_ILLEGAL in its place (RFC 8881 section 20.13).
+#[test]
+fn an_operation_that_the_client_does_not_know_ends_with_its_status() {
+    for count in [1, 3] {
+        let mut w = World::batching(1, 9);
+        let tokens: Vec<_> = (0..count).map(|_| w.run(CallbackOp::Offload)).collect();
+        let sent = w.send();
+        let mut reply = sent.clone();
+        reply.ops[0].0 = CallbackOp::Illegal as u32;
+        w.answer(&sent, &reply.stopped(0, Status::NFS4ERR_OP_ILLEGAL, 1));
+        assert_eq!(w.ended(tokens[0]), [Ended::Replied(Status::NFS4ERR_OP_ILLEGAL, vec![])]);
+        assert_eq!((w.core.seq4_status(Some(S1)), w.core.counters().malformed), (0, 0), "that is no fault");
+        w.sends().iter().for_each(|s| w.answer_ok(s));
+        w.assert_clean();
+    }
+}
+
+/// What comes in is counted by what it is, and nothing else is.
+#[test]
+fn each_answer_is_counted_as_what_it_is() {
+    type Count = fn(&Counters) -> u64;
+    let cases: [(Answer, &[Count]); 9] = [
+        (|s| s.ok(), &[|c| c.replies]),
+        (|s| s.op_status(Status::NFS4ERR_DELAY, 2), &[|c| c.replies, |c| c.delays, |c| c.requeued]),
+        (|s| s.sequence_status(Status::NFS4ERR_DELAY), &[|c| c.replies, |c| c.delays]),
+        (|s| s.sequence_status(Status::NFS4ERR_SEQ_MISORDERED), &[|c| c.replies, |c| c.misordered, |c| c.requeued]),
+        (|s| s.sequence_status(Status::NFS4ERR_SEQ_FALSE_RETRY), &[|c| c.replies, |c| c.false_retries, |c| c.requeued]),
+        (|s| Sent { slot: s.slot ^ 1, ..s.clone() }.ok(), &[|c| c.replies, |c| c.wrong_echo, |c| c.requeued]),
+        (|s| s.ok()[..30].to_vec(), &[|c| c.malformed, |c| c.requeued]),
+        (|s| s.statuses(&[], 2), &[|c| c.replies, |c| c.malformed, |c| c.requeued]),
+        (|s| s.empty(Status::NFS4ERR_RESOURCE), &[|c| c.replies, |c| c.rejected]),
+    ];
+    for (n, (answer, counts)) in cases.iter().enumerate() {
+        let mut w = World::new(2);
+        for times in 1..=2 {
+            let sent = loop {
+                if let Some(sent) = w.sends().pop() {
+                    break sent;
+                }
+                if w.core.run_count() == 0 {
+                    w.recall();
+                }
+                w.pass(MS);
+            };
+            w.deliver(C1, &answer(&sent));
+            let Counters {
+                replies, delays, misordered, false_retries, wrong_echo, malformed, requeued, rejected, ..
+            } = *w.core.counters();
+            let all = replies + delays + misordered + false_retries + wrong_echo + malformed + requeued + rejected;
+            assert!(counts.iter().all(|count| count(w.core.counters()) == times), "{n}: {:?}", w.core.counters());
+            assert_eq!(all, times * counts.len() as u64, "{n}: {:?}", w.core.counters());
+        }
+    }
 }

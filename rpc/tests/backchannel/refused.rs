@@ -470,6 +470,11 @@ fn what_the_client_refuses_ends_as_a_fault() {
         assert_eq!(w.core.seq4_status(Some(S1)), seq4_status::BACKCHANNEL_FAULT);
         w.recall();
         let next = w.send();
+        w.answer(&next, &refusals(&next).swap_remove(i).0);
+        let told = w.host.events.iter().filter(|e| **e == Event::SessionFault { session: S1, fault }).count();
+        assert_eq!(told, 1, "once until it accepts something");
+        w.recall();
+        let next = w.send();
         assert_eq!(next.sequence, 1, "the slot's id stays");
         w.answer_ok(&next);
         assert_eq!((w.core.path_state(), w.core.seq4_status(Some(S1))), (PathState::Up, 0));
