@@ -150,6 +150,31 @@ fn t33_remove_while_the_completion_waits_frees_after_the_release() {
     bed.runtime.shutdown(Duration::from_secs(1)).unwrap();
 }
 
+/// The client goes while its completions wait to be taken: they are, and only then is it forgotten.
+#[test]
+fn t29_a_client_removed_while_its_completions_wait() {
+    for backend in backends() {
+        let bed = Bed::new(backend, 1);
+        let keys = insert_all(&bed.runtime, bed.client, 0..3);
+        assert!(keys.iter().all(|key| bed.runtime.try_run(*key) == TryRun::Submitted));
+        eventually("all are decided", || bed.runtime.stats().completed == 3);
+        let taken = bed.next(1);
+        bed.runtime.remove_client(bed.client).unwrap();
+        assert_eq!((bed.runtime.stats().in_flight, bed.hooks.released()), (3, 0));
+        let mut seen: Vec<_> = taken.iter().map(|c| (c.cookie, c.ending)).collect();
+        while seen.len() < 3 {
+            seen.extend(bed.next(1).iter().map(|c| (c.cookie, c.ending)));
+        }
+        bed.queue.release();
+        seen.sort_unstable_by_key(|(cookie, _)| *cookie);
+        assert_eq!(seen, [0, 1, 2].map(|cookie| (cookie, Ending::Replied(Status::NFS4_OK))));
+        eventually("all is released", || bed.runtime.stats().in_flight == 0);
+        assert_clean(&bed.runtime, &bed.hooks, 0..3);
+        assert!(keys.iter().all(|key| bed.runtime.remove(*key) == Remove::Removed));
+        bed.runtime.shutdown(Duration::from_secs(1)).unwrap();
+    }
+}
+
 #[test]
 fn who_waits_is_answered_before_the_completion_is_taken() {
     let bed = Bed::new(Backend::Auto, 1);

@@ -76,7 +76,7 @@ fn f12_a_connection_of_another_reactor_carries_the_callbacks() {
 
 /// A connection is cut with calls outstanding: they go out again, the same, on the next one.
 #[test]
-fn f7_calls_survive_their_connection() {
+fn t20_calls_survive_their_connection() {
     for mode in modes() {
         let hooks = Arc::new(Counting::default());
         let runtime = build(mode.backend, 1, &hooks);

@@ -2,7 +2,7 @@
 
 use crate::bench::*;
 use ringback::{CallbackOp, Event, PathState};
-use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::{SessionId, Status};
 use std::time::Duration;
 
 #[test]
@@ -67,6 +67,40 @@ fn t13_replies_for_a_destroyed_session_are_dropped() {
     bench.until_idle();
     (0..4).for_each(|cookie| bench.assert_ended_once(cookie, "Replied"));
     bench.assert_slots_free();
+}
+
+/// What is out on a session that is destroyed, and what waits for its slots, goes over another one: that which the client
+/// has, or the next.
+#[test]
+fn f7_recalls_of_a_destroyed_session_go_over_another_one() {
+    for has_another in [false, true] {
+        let bench = Bench::new();
+        let (mut line, client, session) = bench.client(2);
+        for cookie in 0..5 {
+            bench.recall(client, cookie);
+        }
+        let lost = [line.call(), line.call()];
+        let mut next = bench.line();
+        let other = has_another.then(|| bench.runtime.add_session(client, session_config(2, 8)).unwrap());
+        bench.runtime.remove_session(session).unwrap();
+        line.quiet();
+        let other = other.unwrap_or_else(|| bench.runtime.add_session(client, session_config(2, 8)).unwrap());
+        bench.runtime.bind(next.connection, other).unwrap();
+        let calls: Vec<_> = (0..5).map(|_| next.call()).collect();
+        assert!(calls.iter().all(|call| call.session == SessionId([2; 16]) && call.sequence == 1));
+        let mut cookies: Vec<_> = calls.iter().map(Called::cookie).collect();
+        cookies.sort_unstable();
+        assert_eq!(cookies, [0, 1, 2, 3, 4]);
+        lost.iter().for_each(|call| line.ok(call));
+        calls.iter().for_each(|call| next.ok(call));
+        bench.until_idle();
+        next.quiet();
+        for cookie in 0..5 {
+            bench.assert_ended_once(cookie, "Replied");
+            assert_eq!(bench.hooks.of(cookie).prepared, 1);
+        }
+        bench.assert_slots_free();
+    }
 }
 
 #[test]
