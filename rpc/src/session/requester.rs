@@ -86,7 +86,7 @@ impl RequesterSlots {
 
     /// Whether all slots up to `last` are retired.
     fn are_retired(&self, last: u32) -> bool {
-        self.retired_count > last && (0..=last).all(|slot| get(&self.retired, slot))
+        (0..=last).all(|slot| get(&self.retired, slot))
     }
 
     /// Whether a slot can be used, now or when what is outstanding on it is settled. The replier's own limit may leave none
@@ -313,6 +313,11 @@ mod tests {
         assert_eq!((slots.lowest_free(), slots.has_usable()), (None, true));
         slots.advance(SlotId(2));
         assert_eq!((slots.lowest_free(), slots.has_usable()), (None, false));
+        // Lost slots above the limit say nothing about those below.
+        let mut slots = RequesterSlots::new(3);
+        assert!(slots.retire(SlotId(1)) && slots.retire(SlotId(2)));
+        slots.limits(SlotId(0), SlotId(0));
+        assert_eq!((slots.lowest_free(), slots.has_usable()), (Some(SlotId(0)), true));
         // A ceiling is ours alone.
         let mut slots = RequesterSlots::new(2);
         slots.cap(SlotId(0));
