@@ -49,6 +49,9 @@
 //! | `started_us`, `attempts` | by the holder of RUNNING; on a completion queue they are the age and the ending | by the holder of RUNNING |
 //! | `return_stamp` | by the home reactor, under RUNNING, when it sets OWED | by the home reactor, *before* a `returned` that then confirms the generation |
 //!
+//! A bit of `op` marks the callbacks of the runtime's own, such as CB_RECALL_ANY of the delegation reaper: where a rule
+//! speaks of a hook, the runtime itself answers for them.
+//!
 //! All fields are atomics with relaxed order: the word orders them. After the transition that clears RUNNING the
 //! finisher has no right to any field: what it needs later (the cookie, to give the reference back) it reads before.
 //!

@@ -63,9 +63,11 @@ impl Group {
         self.unified.join("memory.pressure")
     }
 
-    /// What it has told.
-    pub fn told(&self) -> String {
-        fs::read_to_string(self.pressure()).unwrap_or_default()
+    /// Whether its tasks have waited for memory for long enough, all in all, that the kernel may have had to tell.
+    pub fn is_pressed(&self) -> bool {
+        let told = fs::read_to_string(self.pressure()).unwrap_or_default();
+        let total = told.split("total=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        total.is_some_and(|us| us > 1_000_000)
     }
 
     /// Reads a file that is larger than the group, again and again, until it is dropped.
