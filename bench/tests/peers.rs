@@ -49,7 +49,10 @@ fn page_and_plots_are_written() {
     let table = String::from_utf8(output.stdout).unwrap();
     let page = std::fs::read_to_string(out.join("measured.md")).unwrap();
     for row in ["syscalls_1x1", "cpu_vs_mio_loop_64x32"] {
-        assert!(table.contains(row) && page.contains(&format!("peers --rows {row}`")), "{row}:\n{table}\n{page}");
+        assert!(
+            table.contains(row) && page.contains(&format!("peers -- --quick --rows {row}`")),
+            "{row}:\n{table}\n{page}"
+        );
     }
     assert!(!table.contains("echo_share"), "it was not asked for");
     for plot in ["rows.svg", "costs.svg"] {

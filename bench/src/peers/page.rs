@@ -13,6 +13,8 @@ use std::fmt::Write as _;
 /// The page's file name.
 pub const NAME: &str = "measured.md";
 
+const COMMAND: &str = "cargo run --release --bin peers";
+
 /// The page.
 pub fn render(results: &Results, options: &Options) -> String {
     let mut text = String::new();
@@ -23,20 +25,17 @@ pub fn render(results: &Results, options: &Options) -> String {
     let _ = write!(text, "\n![rows against floor and aim]({})\n\n## What the rows are\n\n", plot::ROWS_NAME);
     let _ = writeln!(text, "| row | what | command |\n|---|---|---|");
     for Measured { row, .. } in &results.rows {
-        let _ = writeln!(text, "| {} | {} | `peers --rows {}` |", row.name, row.what, row.name);
+        let quick = if options.scale == Scale::Full { "" } else { "--quick " };
+        let _ = writeln!(text, "| {} | {} | `{COMMAND} -- {quick}--rows {}` |", row.name, row.what, row.name);
     }
     let _ = writeln!(
         text,
-        "\n## What a callback costs each sender\n\n| connections x slots | CPU ns, median | low to high | of it in user space | sends |\n|---|---|---|---|---|"
+        "\n## What a callback costs each sender\n\n| connections x slots | CPU ns, median | low to high | sends |\n|---|---|---|---|"
     );
     for job in results.samples.keys().filter(|job| is_plain(job)) {
-        let [Some(cpu), Some(user), Some(sends)] =
-            [Figure::Cpu, Figure::UserCpu, Figure::Sends].map(|f| of(results, job, f))
-        else {
-            continue;
-        };
+        let [Some(cpu), Some(sends)] = [Figure::Cpu, Figure::Sends].map(|f| of(results, job, f)) else { continue };
         let range = format!("{:.0} to {:.0}", cpu.1, cpu.2);
-        let _ = writeln!(text, "| {} | {:.0} | {range} | {:.0} | {} |", job.name(), cpu.0, user.0, number(sends.0));
+        let _ = writeln!(text, "| {} | {:.0} | {range} | {} |", job.name(), cpu.0, number(sends.0));
     }
     let _ = writeln!(text, "\n![CPU of one callback]({})", plot::COSTS_NAME);
     text
@@ -46,8 +45,8 @@ fn head(options: &Options) -> String {
     let kernel = resources::kernel();
     let version: String = kernel.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     let command = match options.scale {
-        Scale::Full => "cargo run --release --bin peers",
-        _ => "cargo run --release --bin peers -- --quick",
+        Scale::Full => COMMAND.to_owned(),
+        _ => format!("{COMMAND} -- --quick"),
     };
     format!(
         "# Measured against the peers\n\nWritten by `{command}`; [Measuring](../performance.md) says how and why. Ratios of what \

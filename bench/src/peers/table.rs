@@ -14,14 +14,22 @@ pub fn number(value: f64) -> String {
 
 /// How a row stands to its floor and its aim, in a word.
 pub fn verdict(measured: &Measured) -> &'static str {
-    let Some((value, ..)) = measured.summary() else {
-        return if measured.skipped.is_some() { "skipped" } else { "BROKEN" };
-    };
-    match (measured.row.meets(value, measured.row.floor), measured.row.meets(value, measured.row.aim)) {
-        (None, _) => "",
-        (_, Some(true)) => "aim met",
-        (Some(true), _) => "floor met",
-        _ => "FLOOR MISSED",
+    match measured.summary() {
+        Some((_, low, high)) => judge(&measured.row, low, high),
+        None if measured.skipped.is_some() => "skipped",
+        None => "BROKEN",
+    }
+}
+
+/// What holds from the lowest to the highest value.
+fn judge(row: &Row, low: f64, high: f64) -> &'static str {
+    let both = |bound| (row.meets(low, bound), row.meets(high, bound));
+    match (both(row.floor), both(row.aim)) {
+        ((None, _), _) => "",
+        (_, (Some(true), Some(true))) => "aim met",
+        ((Some(true), Some(true)), _) => "floor met",
+        ((Some(false), Some(false)), _) => "FLOOR MISSED",
+        _ => "unclear",
     }
 }
 
@@ -75,6 +83,7 @@ pub fn list(rows: &[Row]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::{Scale, rows};
     use super::*;
 
     #[test]
@@ -84,5 +93,14 @@ mod tests {
         assert_eq!(number(412.3), "412");
         assert_eq!(number(0.0), "0");
         assert_eq!(number(32.04), "32.0");
+    }
+
+    #[test]
+    fn a_verdict_is_about_the_whole_range() {
+        let mut row = rows(Scale::Tiny).swap_remove(0);
+        (row.floor, row.aim) = (Some(2.0), Some(1.0));
+        let ranges = [(0.5, 1.0), (0.5, 1.5), (1.5, 2.0), (1.5, 2.5), (0.5, 2.5), (2.1, 2.5)];
+        let words = ["aim met", "floor met", "floor met", "unclear", "unclear", "FLOOR MISSED"];
+        assert_eq!(ranges.map(|(low, high)| judge(&row, low, high)), words);
     }
 }
