@@ -8,11 +8,11 @@ use ringback::TryRun;
 use ringback_rpc::nfs4::Status;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -66,8 +66,16 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Admin {
     path: PathBuf,
-    stopping: Arc<AtomicBool>,
+    asking: Arc<Mutex<Asking>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Who is asking.
+#[derive(Debug, Default)]
+struct Asking {
+    stream: Option<UnixStream>,
+    /// Nobody is listened to any more.
+    stopped: bool,
 }
 
 /// A socket that nobody but the owner of the process may use. It is made before there are other threads, as the mask for
@@ -94,31 +102,45 @@ fn is_left_over(path: &Path) -> bool {
 impl Admin {
     /// Answers what is asked on a socket, until it is dropped.
     pub fn start(server: &Arc<Server>, listener: UnixListener, path: &Path) -> io::Result<Admin> {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (server, stop) = (Arc::clone(server), Arc::clone(&stopping));
+        let asking = Arc::new(Mutex::new(Asking::default()));
+        let (server, one) = (Arc::clone(server), Arc::clone(&asking));
         let answer = move || {
             for stream in listener.incoming() {
-                if stop.load(SeqCst) {
+                if !note(&one, stream.as_ref().ok()) {
                     return;
                 }
                 // Who asks and does not listen is no concern of ours; others come after him.
                 let _ = stream.and_then(|stream| serve(&server, stream));
+                note(&one, None);
             }
         };
         let thread = thread::Builder::new().name("nfs-admin".to_owned()).spawn(answer)?;
-        Ok(Admin { path: path.to_owned(), stopping, thread: Some(thread) })
+        Ok(Admin { path: path.to_owned(), asking, thread: Some(thread) })
     }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        self.stopping.store(true, SeqCst);
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.stopped = true;
+        if let Some(stream) = &asking.stream {
+            // What it has asked for is answered; it is not waited for.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        drop(asking);
         if let (Ok(_), Some(thread)) = (UnixStream::connect(&self.path), self.thread.take()) {
             // A thread that panicked has said so itself.
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Notes who is asking; whether anybody is listened to still.
+fn note(asking: &Mutex<Asking>, stream: Option<&UnixStream>) -> bool {
+    let mut asking = asking.lock().unwrap_or_else(PoisonError::into_inner);
+    asking.stream = stream.and_then(|stream| stream.try_clone().ok());
+    !asking.stopped
 }
 
 fn serve(server: &Server, mut stream: UnixStream) -> io::Result<()> {
@@ -143,7 +165,9 @@ pub fn ask(path: &Path, request: &Request) -> io::Result<Reply> {
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut reply = String::new();
-    BufReader::new(stream).read_line(&mut reply)?;
+    if BufReader::new(stream).read_line(&mut reply)? == 0 {
+        return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server ended before it answered"));
+    }
     Ok(serde_json::from_str(&reply)?)
 }
 

@@ -299,7 +299,6 @@ impl<'a> Compound<'a> {
         if args.cache_this && bytes > session.fore.response_bytes_max_cached as usize {
             return Ok(Err(Status::NFS4ERR_REP_TOO_BIG_TO_CACHE));
         }
-        let client = Arc::clone(&session.client);
         let mut slots = session.slots();
         let highest = slots.highest();
         let ok = |server: &Inner| SequenceOk {
@@ -308,7 +307,7 @@ impl<'a> Compound<'a> {
             slot_id: args.slot_id,
             highest_slot_id: highest.0,
             target_highest_slot_id: highest.0,
-            status_flags: server.status_flags(&client, session.key),
+            status_flags: server.status_flags(&session.client, session.key),
         };
         let slot = SlotId(args.slot_id);
         let digest = fingerprint(r.remaining());

@@ -1,6 +1,7 @@
 //! Both ends in one process: clients that hand records to the server and read its replies, and answer its callbacks over a
 //! transport of their own. No sockets; the runtime is the real one.
 
+mod admin;
 mod callbacks;
 mod clients;
 mod delegations;
