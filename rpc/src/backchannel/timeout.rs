@@ -8,6 +8,10 @@ use super::host::{Host, Outcome, PathFault, Requeue, Token};
 /// [`Backchannel::handle_timeout`], so that a client with a million callbacks does not hold up a reactor.
 pub(super) const ENDINGS_PER_CALL_MAX: usize = 1024;
 
+/// Most runs that end instead of being sent before [`Backchannel::poll_transmit`] answers that it is to be called again.
+/// Few, because its driver counts calls, most of which send something.
+pub(super) const ENDINGS_PER_POLL_MAX: usize = 16;
+
 /// The calls are looked at no more often than this, however their timers lie: a look walks all of them.
 const CALLS_GRAIN_NS: u64 = 1_000_000;
 

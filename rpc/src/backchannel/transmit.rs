@@ -3,7 +3,7 @@
 use super::calls::{Call, State};
 use super::config::Credential;
 use super::host::{Host, Outcome, Requeue, Token};
-use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
+use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_SENT};
 use super::{Backchannel, ConnToken, ReferringCalls, Transmit};
 use crate::message::RPC_VERSION;
 use crate::nfs4::SessionId;
@@ -205,7 +205,7 @@ impl Backchannel {
         mut take: impl FnMut(&mut Self, &H) -> Option<Token>,
         host: &mut H,
     ) -> Next {
-        for _ in 0..ENDINGS_PER_CALL_MAX {
+        for _ in 0..ENDINGS_PER_POLL_MAX {
             let Some(token) = take(self, host) else { return Next::None };
             if self.deadline_ns(token, host) <= now_ns {
                 self.time_out_queued(token, host);

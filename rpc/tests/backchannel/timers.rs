@@ -1,7 +1,7 @@
 //! Deadlines, drain, cancellation.
 
 use crate::support::*;
-use ringback_rpc::backchannel::{ClientState, Event, Outcome, PathState};
+use ringback_rpc::backchannel::{ClientState, Event, Outcome, PathState, Transmit};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::CallbackOp;
 
@@ -188,6 +188,22 @@ fn delays_spread_and_end_together_with_the_deadline() {
     assert_eq!(w.core.run_count(), 64);
     w.pass(S);
     assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::Other(Outcome::TimedOut { sent: true })]));
+    w.assert_clean();
+}
+
+/// Runs that end instead of being sent are bounded like those that are sent: one call is a small piece of a turn.
+#[test]
+fn a_poll_ends_few_runs() {
+    let mut w = World::new(1);
+    let tokens: Vec<_> = (0..5000).map(|_| w.recall()).collect();
+    tokens.iter().for_each(|t| w.entry(*t).refuse = true);
+    while w.core.wants_transmit(C1) {
+        let before = w.core.run_count();
+        let did = w.core.poll_transmit(w.now_ns, C1, &mut w.space, &mut w.host);
+        assert!(matches!(did, Transmit::Again | Transmit::Idle));
+        assert!(before - w.core.run_count() <= 16, "{} in one call", before - w.core.run_count());
+    }
+    assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::Other(Outcome::Refused)]));
     w.assert_clean();
 }
 
