@@ -12,12 +12,12 @@ use super::decode::{OpAnswer, Results};
 use super::host::{Host, Outcome, PathFault, Requeue, Token, is_batchable, is_repeatable};
 use super::settle::When;
 use super::timeout::NOTE_ALONE;
-use super::transmit::{COUNT_FROM_END, NO_ROOM, Next, ROOM_BYTES_MIN, has_lists, write_mark, write_op};
+use super::transmit::{COUNT_FROM_END, Next, ROOM_BYTES_MIN, write_mark, write_op};
 use super::{Backchannel, ReferringCalls};
 use crate::message::AcceptStatus;
 use crate::nfs4::Status;
 use crate::nfs4::callback::CallbackOp;
-use crate::xdr::{self, XdrErrorKind};
+use crate::xdr::XdrErrorKind;
 
 /// The result of an operation that returns a status alone.
 const RESULT_BYTES: u32 = 8;
@@ -34,19 +34,14 @@ pub(super) fn is_too_large(status: Status) -> bool {
     matches!(status, Status::NFS4ERR_TOO_MANY_OPS | Status::NFS4ERR_REQ_TOO_BIG | Status::NFS4ERR_REP_TOO_BIG)
 }
 
-/// Whether a run may join a batch, as far as that is known before it is prepared. One that was put off, or failed in a batch,
-/// goes alone from then on, so that those behind it get on: a client that puts it off for ever would have them sent again
-/// each time.
+/// Whether a run may be in a batch. One that was put off, or failed in a batch, goes alone from then on, so that those
+/// behind it get on: a client that puts it off for ever would have them sent again each time. One that depends on calls
+/// of the fore channel goes alone always, so that others need not wait for those.
 fn joins<H: Host>(host: &H, token: Token) -> bool {
     is_batchable(host.op(token)) && host.note(token) & NOTE_ALONE == 0
 }
 
-/// Writes the operation of a run that was prepared. One that depends on calls of the fore channel finds no room: it goes
-/// alone, so that others need not wait for those.
-fn write_member<H: Host>(token: Token, space: &mut [u8], host: &mut H) -> xdr::Result<usize> {
-    if refers(host, token) { Err(NO_ROOM) } else { write_op(token, space, host) }
-}
-
+/// Whether a run that was prepared depends on calls of the fore channel.
 fn refers<H: Host>(host: &H, token: Token) -> bool {
     let mut calls = ReferringCalls::probe();
     // What fails goes alone as well, and fails there.
@@ -68,17 +63,22 @@ impl Backchannel {
         let (Some(mut last), Some(session)) = (call.token, &self.sessions[usize::from(call.session)]) else {
             return len;
         };
-        let head = session.versions[usize::from(call.version)].head.len();
-        if host.note(last) & NOTE_ALONE != 0 || !is_batchable(call.op) || has_lists(&space[head..len]) {
+        if !joins(host, last) {
             return len;
         }
+        let head = session.versions[usize::from(call.version)].head.len();
         let (limit, mut end, count_at) = (session.batch_limit, len, head - COUNT_FROM_END);
         let bytes_max = space.len().min(session.request_bytes_max + 4);
         while call.count < limit && bytes_max - end >= ROOM_BYTES_MIN {
             let Next::Run(token) = self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host) else {
                 break;
             };
-            match write_member(token, &mut space[end..bytes_max], host) {
+            if refers(host, token) {
+                host.set_note(token, host.note(token) | NOTE_ALONE);
+                self.put_back_unsent(usize::from(call.session), token, host);
+                break;
+            }
+            match write_op(token, &mut space[end..bytes_max], host) {
                 Ok(bytes) => end += bytes,
                 Err(e) if matches!(e.kind, XdrErrorKind::NoSpace { .. }) => {
                     self.put_back_unsent(usize::from(call.session), token, host);

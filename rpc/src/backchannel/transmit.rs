@@ -3,7 +3,7 @@
 use super::calls::{Call, State};
 use super::config::Credential;
 use super::host::{Host, Outcome, Requeue, Token};
-use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_SENT};
+use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_ALONE, NOTE_SENT};
 use super::{Backchannel, ConnToken, ReferringCalls, Transmit};
 use crate::message::RPC_VERSION;
 use crate::nfs4::SessionId;
@@ -78,6 +78,7 @@ fn write_lone<H: Host>(
         return write_op(token, space, host);
     }
     let written = calls.finish();
+    host.set_note(token, host.note(token) | NOTE_ALONE);
     let (count, len) = written.unwrap_or_default();
     let fits = if written.is_some() { write_op(token, &mut space[len..], host) } else { Err(NO_ROOM) };
     match fits {
@@ -90,13 +91,8 @@ fn write_lone<H: Host>(
     }
 }
 
-/// Whether referring call lists were written, by what follows the session id.
-pub(super) fn has_lists(words: &[u8]) -> bool {
-    words.get(LISTS_AT..SEQUENCE_WORDS_BYTES).is_some_and(|count| count != [0; 4])
-}
-
-/// The referring call lists do not fit, or not there.
-pub(super) const NO_ROOM: XdrError =
+/// The referring call lists do not fit.
+const NO_ROOM: XdrError =
     XdrError { what: "csa_referring_call_lists", offset: 0, kind: XdrErrorKind::NoSpace { needed: 1, left: 0 } };
 
 /// Writes the mark of a record (RFC 5531 section 11).

@@ -61,6 +61,21 @@ fn f10_a_callback_with_a_list_goes_alone() {
     w.assert_clean();
 }
 
+/// Nor with lists that had to be left out: the client is as likely to put it off.
+#[test]
+fn f10_a_callback_whose_lists_did_not_fit_goes_alone() {
+    let mut w = World::batching(4, 10);
+    let tokens: Vec<_> = (0..4).map(|_| w.recall()).collect();
+    for at in [0, 2] {
+        w.entry(tokens[at]).referring = (0..1000).map(|slot| (session_id(S1), 1, slot)).collect();
+    }
+    let sent = w.sends();
+    assert_eq!(sent.iter().map(Sent::tokens).collect::<Vec<_>>(), tokens.chunks(1).collect::<Vec<_>>());
+    assert!(sent.iter().all(|s| s.referring.is_empty()));
+    sent.iter().for_each(|s| w.answer_ok(s));
+    w.assert_clean();
+}
+
 /// The lists count against ca_maxrequestsize; they are left out if the request would be too large with them.
 #[test]
 fn f10_lists_that_do_not_fit_are_left_out() {
