@@ -252,7 +252,7 @@ impl Classes {
 pub(super) struct Wheel {
     buckets: Box<[Queue]>,
     occupied: u128,
-    /// The last tick that was emptied.
+    /// Nothing is due up to this tick.
     tick: u64,
     random: u64,
     len: u64,
@@ -275,8 +275,11 @@ impl Wheel {
 
     /// Keeps a run until `due_ns`, or as long as the wheel can.
     pub fn insert<H: Host>(&mut self, now_ns: u64, due_ns: u64, token: Token, host: &mut H) {
-        if self.occupied == 0 {
-            self.tick = now_ns / TIMER_GRAIN_NS;
+        // As far as the present, unless what is due by then has still to be emptied: a wheel that lags behind would not
+        // reach as far ahead.
+        let now_tick = now_ns / TIMER_GRAIN_NS;
+        if self.next_tick().is_none_or(|next| next > now_tick) {
+            self.tick = self.tick.max(now_tick);
         }
         let tick = due_ns.div_ceil(TIMER_GRAIN_NS).clamp(self.tick + 1, self.tick + BUCKETS - 1);
         let index = tick % BUCKETS;

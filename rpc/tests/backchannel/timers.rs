@@ -191,6 +191,30 @@ fn delays_spread_and_end_together_with_the_deadline() {
     w.assert_clean();
 }
 
+/// What was put off a while ago does not bring forward what is put off now.
+#[test]
+fn a_delay_lasts_as_long_as_was_asked() {
+    let mut w = World::new(2);
+    let [early, late] = [w.recall(), w.recall()];
+    w.entry(early).asks = [5 * S].into();
+    w.entry(late).asks = [5 * S].into();
+    let sent = w.sends();
+    w.answer_ok(&sent[0]);
+    w.pass(4 * S);
+    w.answer_ok(&sent[1]);
+    w.pass(2 * S);
+    let again = w.send();
+    assert_eq!(again.token(), early);
+    w.answer_ok(&again);
+    w.pass(3 * S - MS);
+    w.quiet();
+    w.pass(S);
+    let again = w.send();
+    assert_eq!(again.token(), late);
+    w.answer_ok(&again);
+    w.assert_clean();
+}
+
 /// Runs that end instead of being sent are bounded like those that are sent: one call is a small piece of a turn.
 #[test]
 fn a_poll_ends_few_runs() {
