@@ -67,9 +67,10 @@ impl Backchannel {
             return len;
         }
         let head = session.versions[usize::from(call.version)].head.len();
-        let (limit, mut end, count_at) = (session.batch_limit, len, head - COUNT_FROM_END);
+        let limit = u64::from(session.batch_limit).min(self.pace.runs_max(now_ns));
+        let (mut end, count_at) = (len, head - COUNT_FROM_END);
         let bytes_max = space.len().min(session.request_bytes_max + 4);
-        while call.count < limit && bytes_max - end >= ROOM_BYTES_MIN {
+        while u64::from(call.count) < limit && bytes_max - end >= ROOM_BYTES_MIN {
             let Next::Run(token) = self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host) else {
                 break;
             };

@@ -22,7 +22,7 @@ const BURSTS_PER_SECOND: u32 = 10;
 #[non_exhaustive]
 pub struct ClientLimits {
     /// Calls that are out at once, on all sessions that have a connection: some old clients break on two recalls at a time.
-    /// 0: as many as the sessions have slots.
+    /// A call may carry a batch of callbacks, where the client allows it. 0: as many as the sessions have slots.
     pub calls_max: u32,
     /// Callbacks sent per second; a tenth of it may go at once. What is sent again unchanged does not count. 0: any number.
     pub rate_max: u32,
@@ -53,14 +53,25 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    fn sent(&mut self, now_ns: u64, runs: u32) {
-        let Some(each_ns) = S.checked_div(self.limits.rate_max.into()) else { return };
-        self.paid_ns = self.paid_ns.max(now_ns).saturating_add(each_ns.saturating_mul(runs.into()));
+    /// What each callback takes, and how far all together may be ahead. `None`: any number may be sent.
+    fn each_and_ahead_ns(&self) -> Option<(u64, u64)> {
+        let each_ns = S.checked_div(self.limits.rate_max.into())?;
         let burst = (self.limits.rate_max / BURSTS_PER_SECOND).max(1) - 1;
-        let ahead_ns = each_ns * u64::from(burst);
+        Some((each_ns, each_ns * u64::from(burst)))
+    }
+
+    fn sent(&mut self, now_ns: u64, runs: u32) {
+        let Some((each_ns, ahead_ns)) = self.each_and_ahead_ns() else { return };
+        self.paid_ns = self.paid_ns.max(now_ns).saturating_add(each_ns.saturating_mul(runs.into()));
         if self.paid_ns > now_ns.saturating_add(ahead_ns) {
             self.hold_ns = self.paid_ns - ahead_ns;
         }
+    }
+
+    /// How many callbacks the next call may carry, if one may be sent now.
+    pub fn runs_max(&self, now_ns: u64) -> u64 {
+        let Some((each_ns, ahead_ns)) = self.each_and_ahead_ns() else { return u64::MAX };
+        1 + ahead_ns.saturating_sub(self.paid_ns.saturating_sub(now_ns)).checked_div(each_ns).unwrap_or(u64::MAX - 1)
     }
 }
 

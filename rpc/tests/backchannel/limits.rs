@@ -92,6 +92,28 @@ fn t24_callbacks_are_spaced_out() {
     w.assert_clean();
 }
 
+/// A batch is as many callbacks as it carries.
+#[test]
+fn t24_batches_keep_to_the_rate() {
+    for (rate, at_once) in [(10, 1), (40, 4)] {
+        let mut w = World::batching(64, 17);
+        w.core.set_limits(ClientLimits::default().rate_max(rate), &mut w.host);
+        for _ in 0..500 {
+            w.recall();
+        }
+        let (mut total, begun_ns) = (0, w.now_ns);
+        while w.now_ns < begun_ns + 5 * S {
+            let sent = w.sends();
+            let runs: usize = sent.iter().map(|s| s.ops.len()).sum();
+            assert!(runs <= at_once, "{runs} at once");
+            total += runs;
+            sent.iter().for_each(|s| w.answer_ok(s));
+            w.pass(10 * MS);
+        }
+        assert!((5 * rate as usize..=5 * rate as usize + at_once).contains(&total), "{total} in 5 s");
+    }
+}
+
 /// A client that delays is asked again under the same sequence id, and that is not a callback more.
 #[test]
 fn t24_what_is_sent_again_is_not_held_back() {
