@@ -125,14 +125,14 @@ impl Backchannel {
             let mut runs = call.runs().reversed(host);
             while let Some(token) = runs.next(host) {
                 if host.op(token) == CallbackOp::RecallSlot {
-                    self.finish(token, &Outcome::Cancelled { sent: true }, host);
+                    self.end_with_session(key, token, true, host);
                 } else {
                     self.requeue(now_ns, token, Requeue::SessionLost, host);
                 }
             }
         }
         while let Some(token) = session.own.pop(host) {
-            self.end_unsent(token, host);
+            self.end_with_session(key, token, was_sent(token, host), host);
         }
         self.update_path(host);
         true
@@ -157,7 +157,7 @@ impl Backchannel {
         match (index, self.ending(false)) {
             (Some(_), Some(outcome)) => self.finish(token, &outcome, host),
             (Some(index), None) => self.push_own(index, token, host),
-            (None, _) => self.finish(token, &Outcome::Cancelled { sent: false }, host),
+            (None, _) => self.end_with_session(session, token, false, host),
         }
     }
 
@@ -172,7 +172,7 @@ impl Backchannel {
             found = found || session.own.remove(token, host);
         }
         if found {
-            self.end_unsent(token, host);
+            self.finish(token, &Outcome::Cancelled { sent: was_sent(token, host) }, host);
         }
         found
     }
@@ -212,21 +212,25 @@ impl Backchannel {
         let Some(index) = self.session_index(key) else { return };
         let range = self.sessions[index].as_ref().map_or(0..0, Session::call_range);
         for call in range {
-            self.give_up(now_ns, call, &Outcome::Cancelled { sent: true }, host);
+            let mut runs = self.detach_all(now_ns, call);
+            while let Some(token) = runs.next(host) {
+                self.end_with_session(key, token, true, host);
+            }
         }
         self.end_own(index, host);
     }
 
     /// Ends what must not leave a session and cannot be sent on it.
     fn end_own<H: Host>(&mut self, index: usize, host: &mut H) {
+        let Some(key) = self.sessions[index].as_ref().map(|s| s.key) else { return };
         while let Some(token) = self.sessions[index].as_mut().and_then(|s| s.own.pop(host)) {
-            self.end_unsent(token, host);
+            self.end_with_session(key, token, was_sent(token, host), host);
         }
     }
 
-    /// Cancels a run that is not out now, though it may have been.
-    fn end_unsent<H: Host>(&mut self, token: Token, host: &mut H) {
-        let sent = host.note(token) & NOTE_SENT != 0;
+    /// Cancels a run that cannot leave its session.
+    pub(super) fn end_with_session<H: Host>(&mut self, key: SessionKey, token: Token, sent: bool, host: &mut H) {
+        host.ends_with(key);
         self.finish(token, &Outcome::Cancelled { sent }, host);
     }
 
@@ -293,6 +297,11 @@ impl Backchannel {
         }
         census
     }
+}
+
+/// Whether a run that is not out now has been.
+fn was_sent<H: Host>(token: Token, host: &H) -> bool {
+    host.note(token) & NOTE_SENT != 0
 }
 
 fn check_size(head: &[u8], request_bytes_max: usize) -> Result<(), AddError> {

@@ -63,6 +63,11 @@ pub trait Host {
     /// sent again ends by another `done`.
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64>;
 
+    /// The run that [`done`](Host::done) is called for next is cancelled for the sake of this session, which it cannot leave.
+    fn ends_with(&mut self, session: SessionKey) {
+        let _ = session;
+    }
+
     /// The run was put back on a queue: the driver sets its REQUEUE.
     fn requeued(&mut self, token: Token, why: Requeue);
 

@@ -1,7 +1,7 @@
 //! What time does: RPC timeouts, backoff, run deadlines, the drain. And how runs end without an answer.
 
 use super::Backchannel;
-use super::calls::State;
+use super::calls::{Runs, State};
 use super::host::{Host, Outcome, PathFault, Requeue, Token};
 
 /// Most runs that one call of [`Backchannel`] ends beyond the one that it is about; the rest follows by
@@ -208,15 +208,19 @@ impl Backchannel {
     /// Ends the runs of a call without an answer. The slot is free if the client is known not to have executed the call;
     /// else it is quarantined: a late reply or a lone CB_SEQUENCE tells.
     pub(super) fn give_up<H: Host>(&mut self, now_ns: u64, index: usize, outcome: &Outcome<'_>, host: &mut H) {
-        let call = *self.calls.get(index);
-        if call.token.is_none() {
-            return;
-        }
-        self.detach(now_ns, index);
-        let mut runs = call.runs();
+        let mut runs = self.detach_all(now_ns, index);
         while let Some(token) = runs.next(host) {
             self.finish(token, outcome, host);
         }
+    }
+
+    /// Parts a call from its runs, which are to be ended.
+    pub(super) fn detach_all(&mut self, now_ns: u64, index: usize) -> Runs {
+        let call = *self.calls.get(index);
+        if call.token.is_some() {
+            self.detach(now_ns, index);
+        }
+        call.runs()
     }
 
     /// Parts a call from its runs.
@@ -326,8 +330,8 @@ impl Backchannel {
 
     /// A run that must not leave its session goes back to the session's own queue, which is held for a backoff.
     pub(super) fn delay_own<H: Host>(&mut self, now_ns: u64, session: usize, token: Token, why: Requeue, host: &mut H) {
-        if self.sessions[session].as_ref().is_some_and(|s| s.draining) {
-            return self.finish(token, &Outcome::Cancelled { sent: true }, host);
+        if let Some(key) = self.sessions[session].as_ref().filter(|s| s.draining).map(|s| s.key) {
+            return self.end_with_session(key, token, true, host);
         }
         if !self.put_back(now_ns, token, why, host) {
             return;

@@ -73,6 +73,10 @@ pub struct Entry {
 pub struct TestHost {
     pub entries: Vec<Entry>,
     pub events: Vec<Event>,
+    /// The session for whose sake the next run ends.
+    ends_with: Option<SessionKey>,
+    /// Runs that ended for the sake of a session.
+    pub ended_with: Vec<(Token, SessionKey)>,
 }
 
 impl TestHost {
@@ -125,11 +129,16 @@ impl Host for TestHost {
         (0..bytes / 4).try_for_each(|i| args.u32(i as u32))
     }
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
+        let with = self.ends_with.take().map(|session| (token, session));
+        self.ended_with.extend(with);
         let entry = self.at(token);
         entry.ended.push(Ended::of(outcome));
         let asks = if outcome.may_requeue() { entry.asks.pop_front() } else { None };
         entry.running = asks.is_some();
         asks
+    }
+    fn ends_with(&mut self, session: SessionKey) {
+        self.ends_with = Some(session);
     }
     fn requeued(&mut self, token: Token, why: Requeue) {
         let entry = self.at(token);

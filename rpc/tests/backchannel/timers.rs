@@ -267,8 +267,13 @@ fn a_drained_session_sends_nothing_of_its_own_again() {
     let mut w = World::new(2);
     let own = w.run_on(S1);
     let sent = w.send();
+    let other = w.recall();
     w.core.drain_session(S1, &mut w.host);
     w.answer(&sent, &sent.op_status(Status::NFS4ERR_DELAY, 2));
     assert_eq!(w.ended(own), [Ended::Other(Outcome::Cancelled { sent: true })]);
+    w.core.cancel(w.now_ns, other, &mut w.host);
+    let late = w.run_on(S1);
+    assert_eq!(w.ended(late), [Ended::Other(Outcome::Cancelled { sent: false })]);
+    assert_eq!(w.host.ended_with, [(own, S1), (late, S1)], "and says for which session's sake");
     w.assert_clean();
 }
