@@ -223,7 +223,8 @@ impl Backchannel {
         }
     }
 
-    /// Puts runs of a batch back at the head of their queues, in their order.
+    /// Puts runs of a batch back: in their order if that is at the heads of their queues. Behind older ones they stand the
+    /// other way round, which matters little, for their deadlines are close to each other.
     fn requeue_runs<H: Host>(&mut self, now_ns: u64, runs: Runs, why: Requeue, host: &mut H) {
         let mut runs = runs.reversed(host);
         while let Some(token) = runs.next(host) {

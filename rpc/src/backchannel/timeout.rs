@@ -274,7 +274,7 @@ impl Backchannel {
         host.started_ns(token).saturating_add(self.config.run_deadline_ns)
     }
 
-    /// Puts a run that was sent before back at the head of its queue.
+    /// Puts a run that was sent before back, to be sent again as soon as its turn comes.
     pub(super) fn requeue<H: Host>(&mut self, now_ns: u64, token: Token, why: Requeue, host: &mut H) {
         if self.put_back(now_ns, token, why, host) {
             let deadline_ns = self.deadline_ns(token, host);

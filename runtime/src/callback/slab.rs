@@ -102,7 +102,8 @@ impl CallbackEntry {
         self.started_us.store(started_us, Ordering::Relaxed);
     }
 
-    /// How often this run was sent, as the reactor counts it.
+    /// What the core notes about this run ([`Host::note`](ringback_rpc::backchannel::Host::note)), and on a completion queue
+    /// the code of its ending.
     pub(crate) fn attempts(&self) -> u8 {
         self.attempts.load(Ordering::Relaxed)
     }
