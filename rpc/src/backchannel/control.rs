@@ -163,18 +163,32 @@ impl Backchannel {
 
     /// Ends one run as [`Outcome::Cancelled`]. `false`: it is not here. Walks the calls and the queues of the client.
     pub fn cancel(&mut self, now_ns: u64, token: Token, host: &mut impl Host) -> bool {
-        if (0..self.calls.len()).any(|index| self.leave(now_ns, index, token, host)) {
-            self.finish(token, &Outcome::Cancelled { sent: true }, host);
-            return true;
+        self.cancel_all(now_ns, |_, at| at == token, host) > 0
+    }
+
+    /// Ends the runs that are `wanted` as [`Outcome::Cancelled`]; how many those were. Walks the calls and the queues of
+    /// the client, once for all of them.
+    pub fn cancel_all<H: Host>(&mut self, now_ns: u64, mut wanted: impl FnMut(&H, Token) -> bool, host: &mut H) -> u64 {
+        let before = self.runs;
+        for index in 0..self.calls.len() {
+            let mut runs = self.calls.get(index).runs();
+            while let Some(token) = runs.next(host) {
+                if wanted(host, token) {
+                    self.leave(now_ns, index, token, host);
+                    self.finish(token, &Outcome::Cancelled { sent: true }, host);
+                }
+            }
         }
-        let mut found = self.queues.remove(token, host) || self.wheel.remove(token, host);
+        let mut found = Queue::default();
+        self.queues.extract(&mut wanted, &mut found, host);
+        self.wheel.extract(&mut wanted, &mut found, host);
         for session in self.sessions.iter_mut().flatten() {
-            found = found || session.own.remove(token, host);
+            session.own.extract(&mut wanted, &mut found, host);
         }
-        if found {
+        while let Some(token) = found.pop(host) {
             self.finish(token, &Outcome::Cancelled { sent: was_sent(token, host) }, host);
         }
-        found
+        before - self.runs
     }
 
     /// Ends all runs as [`Outcome::Cancelled`], and each one that still comes in: what is not out at once (in slices,

@@ -71,25 +71,19 @@ impl Queue {
         Some(head)
     }
 
-    /// Takes a token out of the middle. Walks the queue.
-    pub fn remove<H: Host>(&mut self, token: Token, host: &mut H) -> bool {
-        let Some((head, tail)) = self.ends else { return false };
-        if head == token {
-            return self.pop(host).is_some();
+    /// Moves all that are `wanted` to the end of `to`. Walks the queue. How many those were.
+    pub fn extract<H: Host>(
+        &mut self,
+        wanted: &mut impl FnMut(&H, Token) -> bool,
+        to: &mut Queue,
+        host: &mut H,
+    ) -> u64 {
+        let (mut whole, before) = (core::mem::take(self), to.len);
+        while let Some(token) = whole.pop(host) {
+            let queue = if wanted(host, token) { &mut *to } else { &mut *self };
+            queue.push_back(token, host);
         }
-        let mut at = head;
-        while at != tail {
-            let Some(next) = host.link(at) else { return false };
-            if next == token {
-                let after = if next == tail { None } else { host.link(next) };
-                host.set_link(at, after);
-                self.ends = Some((head, if next == tail { at } else { tail }));
-                self.len -= 1;
-                return true;
-            }
-            at = next;
-        }
-        false
+        u64::from(to.len - before)
     }
 }
 
@@ -238,11 +232,11 @@ impl Classes {
         None
     }
 
-    pub fn remove<H: Host>(&mut self, token: Token, host: &mut H) -> bool {
-        let class = Class::of(host.op(token)) as usize;
-        let found = self.fresh[class].remove(token, host) || self.again[class].remove(token, host);
-        self.len -= u64::from(found);
-        found
+    /// Moves all that are `wanted` to `to`. Walks the queues.
+    pub fn extract<H: Host>(&mut self, wanted: &mut impl FnMut(&H, Token) -> bool, to: &mut Queue, host: &mut H) {
+        for queue in self.fresh.iter_mut().chain(&mut self.again) {
+            self.len -= queue.extract(wanted, to, host);
+        }
     }
 }
 
@@ -326,17 +320,14 @@ impl Wheel {
         token
     }
 
-    pub fn remove<H: Host>(&mut self, token: Token, host: &mut H) -> bool {
+    /// Moves all that are `wanted` to `to`. Walks the wheel.
+    pub fn extract<H: Host>(&mut self, wanted: &mut impl FnMut(&H, Token) -> bool, to: &mut Queue, host: &mut H) {
         for (index, queue) in self.buckets.iter_mut().enumerate() {
-            if queue.remove(token, host) {
-                if queue.is_empty() {
-                    self.occupied &= !(1 << index);
-                }
-                self.len -= 1;
-                return true;
+            self.len -= queue.extract(wanted, to, host);
+            if queue.is_empty() {
+                self.occupied &= !(1 << index);
             }
         }
-        false
     }
 
     /// `delay_ns` and up to an eighth more, so that what was refused together does not come back together.

@@ -175,6 +175,45 @@ fn cancel_finds_a_run_wherever_it_is() {
     w.assert_clean();
 }
 
+/// Those that are meant end, wherever they are, and the others keep their order.
+#[test]
+fn cancelling_many_walks_once() {
+    let mut w = World::batching(2, 4);
+    let delayed: Vec<_> = (0..6).map(|_| w.recall()).collect();
+    for sent in w.sends() {
+        w.answer(&sent, &sent.statuses(&[Status::NFS4_OK, Status::NFS4ERR_DELAY], 2));
+    }
+    let mut out: Vec<_> = w.sends().iter().flat_map(Sent::tokens).collect();
+    out.sort();
+    assert_eq!(out, [delayed[2], delayed[5]]);
+    let waiting: Vec<_> = (0..9).map(|_| w.recall()).collect();
+    let own: Vec<_> = (0..3).map(|_| w.run_on(S1)).collect();
+    let mut looked_at = Vec::new();
+    let ended = w.core.cancel_all(
+        w.now_ns,
+        |_, token| {
+            looked_at.push(token);
+            token.0 % 2 == 0
+        },
+        &mut w.host,
+    );
+    let all: Vec<_> = [&delayed[1..3], &delayed[4..], &waiting, &own].concat();
+    looked_at.sort();
+    assert_eq!(looked_at, all, "each once");
+    let (even, odd): (Vec<_>, Vec<_>) = all.into_iter().partition(|token| token.0 % 2 == 0);
+    assert_eq!(ended, even.len() as u64);
+    for token in even {
+        let sent = delayed.contains(&token);
+        assert_eq!(w.ended(token), [Ended::Other(Outcome::Cancelled { sent })]);
+    }
+    assert_eq!(w.core.run_count(), odd.len() as u64);
+    assert!(odd.iter().all(|token| w.ended(*token).is_empty()));
+    let census = w.core.census();
+    assert_eq!((census.runs_delayed, census.runs_sent), (1, 1));
+    w.core.drain(w.now_ns, w.now_ns, &mut w.host);
+    assert!(w.core.is_idle());
+}
+
 #[test]
 fn delays_spread_and_end_together_with_the_deadline() {
     let mut w = World::new(64);
