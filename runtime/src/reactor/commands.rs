@@ -53,9 +53,9 @@ impl<I: Io> Reactor<I> {
             Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
             Command::Unbound { connection, client } => self.unbound(connection, client),
             Command::Belongs { key, session } => {
-                self.home.of_session.insert(key.index, (key.generation, session));
+                self.home.belongs(key, session);
             }
-            Command::Cancel(key) => self.cancels.ask(key),
+            Command::Cancel(client) => self.ask_cancel(client),
             Command::DrainClient { client, job } => self.home.drain_client(client, None, job),
             Command::DrainSession { session, job } => self.home.drain_client(session.client, Some(session), job),
             Command::Abandoned { callback, client } => self.home.abandoned(callback, client),

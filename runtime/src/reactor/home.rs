@@ -3,7 +3,7 @@
 use super::draining::{ClientDrain, Draining, core_key};
 use super::host::ClientHost;
 use super::owed::Owed;
-use crate::callback::{CallbackEntry, WaitTable};
+use crate::callback::{CallbackEntry, CallbackKey, WaitTable};
 use crate::hooks::Event;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -244,6 +244,16 @@ impl Home {
             client.backchannel.enqueue_on(token, core_key(session), host);
         };
         self.act(entry.client(), enqueue).is_some()
+    }
+
+    /// A callback is about a session.
+    pub fn belongs(&mut self, key: CallbackKey, session: SessionKey) {
+        if self.of_session.len() == self.of_session.capacity() {
+            // Those that are gone, before memory is taken for more.
+            let slab = &self.shared.slab;
+            self.of_session.retain(|index, (generation, _)| slab[*index].word().snapshot().generation() == *generation);
+        }
+        self.of_session.insert(key.index, (key.generation, session));
     }
 
     fn session_of(&self, index: u32, entry: &CallbackEntry) -> Option<SessionKey> {
