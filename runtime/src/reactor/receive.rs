@@ -202,28 +202,28 @@ fn call(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: 
     }
 }
 
-/// A REPLY goes to the client that has a call with its xid; nearly always there is one client on a connection.
+/// A REPLY goes to the client that has a call with its xid; nearly always there is one client on a connection. Those of
+/// other reactors get a copy if none of this one takes it, and no more copies than calls were carried for them.
 fn replied(connection: &mut Connection, record: &[u8], home: &mut Home) -> Handled {
-    let (mut handled, mut passed_on) = (Handled::UnknownXid, false);
-    for bound in &connection.bound {
-        if bound.home == home.reactor {
-            match reply(home, connection.id, bound.client, record) {
-                Handled::UnknownXid => {}
-                // By its number it may be an old one of this client, and as well a new one of the next.
-                Handled::Late => handled = Handled::Late,
-                known => {
-                    handled = known;
-                    break;
-                }
-            }
-        } else if connection.replies_due > 0 {
+    let (mut handled, here) = (Handled::UnknownXid, home.reactor);
+    for bound in connection.bound.iter().filter(|bound| bound.home == here) {
+        match reply(home, connection.id, bound.client, record) {
+            Handled::UnknownXid => {}
+            // By its number it may be an old one of this client, and as well a new one of the next.
+            Handled::Late => handled = Handled::Late,
+            known => return known,
+        }
+    }
+    if connection.replies_due > 0 {
+        let mut passed_on = false;
+        for bound in connection.bound.iter().filter(|bound| bound.home != here) {
             let (connection, record) = (connection.id, record.to_vec());
             home.shared.reactors[bound.home].post(Command::Carried { connection, client: bound.client, record });
             // Its home says what it was.
             (handled, passed_on) = (Handled::Late, true);
         }
+        connection.replies_due -= u64::from(passed_on);
     }
-    connection.replies_due -= u64::from(passed_on);
     handled
 }
 
