@@ -96,7 +96,12 @@ impl<I: Io> Reactor<I> {
                 });
             }
             Command::ClientState { client, state } => {
-                self.home.act_on(client, |client, host| client.backchannel.set_client_state(now_ns, state, host));
+                self.home.act_on(client, |client, host| {
+                    // Posted before the client was removed, it may come after that.
+                    if !client.removed {
+                        client.backchannel.set_client_state(now_ns, state, host);
+                    }
+                });
             }
             Command::Limits { client, limits } => {
                 self.home.act_on(client, |client, host| client.backchannel.set_limits(limits, host));
