@@ -253,6 +253,11 @@ pub(crate) struct SessionShared {
     pub status: AtomicU32,
 }
 
+/// What [`SessionShared`] holds for a session. `None`: no session has that number; an embedder may ask for any.
+fn tag_of(serial: u64) -> Option<u64> {
+    serial.checked_add(1)
+}
+
 impl SessionShared {
     pub fn serial(&self) -> Option<u64> {
         self.tag.load(Acquire).checked_sub(1)
@@ -287,14 +292,16 @@ impl ClientShared {
 
     /// Makes a session's status visible. `false`: the client has as many sessions as are allowed.
     pub fn show_session(&self, serial: u64) -> bool {
-        let free = |s: &&SessionShared| s.tag.compare_exchange(0, serial + 1, AcqRel, Relaxed).is_ok();
+        let Some(tag) = tag_of(serial) else { return false };
+        let free = |s: &&SessionShared| s.tag.compare_exchange(0, tag, AcqRel, Relaxed).is_ok();
         self.sessions.iter().find(free).is_some()
     }
 
     /// The session is gone.
     pub fn hide_session(&self, serial: u64) {
+        let Some(tag) = tag_of(serial) else { return };
         for session in &self.sessions {
-            if session.tag.compare_exchange(serial + 1, 0, AcqRel, Relaxed).is_ok() {
+            if session.tag.compare_exchange(tag, 0, AcqRel, Relaxed).is_ok() {
                 session.status.store(0, Relaxed);
             }
         }
