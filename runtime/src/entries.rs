@@ -140,14 +140,10 @@ impl Shared {
         TryRun::Submitted
     }
 
-    /// Gives up a run that was won and not queued. `true`: somebody waits for it.
-    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) -> bool {
-        match entry.word().abandon() {
-            Abandon::Idle { wake } => wake,
-            Abandon::Free { wake } => {
-                self.free(index, client);
-                wake
-            }
+    /// Gives up a run that was won and not queued. Who waits for it is told by the reactor.
+    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) {
+        if let Abandon::Free { .. } = entry.word().abandon() {
+            self.free(index, client);
         }
     }
 
@@ -194,11 +190,11 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         // Read first: when the run is counted out, the client may be gone.
         let (home, client) = (self.client.home(), self.client_index);
-        let waited = self.shared.abandon(self.callback, self.entry, self.client);
-        // Elsewhere it is the reactor that counts a run out, and looks then what has waited for it. Here it may sleep.
-        if self.client.in_flight.leave() || waited {
-            self.shared.reactors[home].post(Command::Abandoned { callback: self.callback, client });
-        }
+        self.shared.abandon(self.callback, self.entry, self.client);
+        let _ = self.client.in_flight.leave();
+        // Elsewhere it is the reactor that counts a run out, and looks then what has waited for it. Here it may sleep, and
+        // compares counts when it is awake: not the last one out alone matters.
+        self.shared.reactors[home].post(Command::Abandoned { callback: self.callback, client });
     }
 }
 
