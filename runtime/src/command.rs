@@ -171,7 +171,7 @@ impl Command {
                 let _ = guard(move || transport.close());
             }
             Command::Drain(job) | Command::DrainClient { job, .. } | Command::DrainSession { job, .. } => {
-                job.reactor_done(&[], &[]);
+                job.reactor_done(Arc::default());
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 
 use crate::callback::{CallbackKey, Cancel};
 use crate::command::Command;
+use crate::guard::guard;
 use crate::io::monotonic_ns;
 use crate::keys::{ClientId, SessionKey};
 use crate::registry::Shared;
@@ -42,6 +43,13 @@ pub struct DrainReport {
     pub in_flight: u64,
 }
 
+/// What one reactor has ended for a drain.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelled {
+    pub abandoned: Vec<CallbackKey>,
+    pub unsent: Vec<CallbackKey>,
+}
+
 /// Longer than this is as good as for ever, and keeps the arithmetic of deadlines from overflowing.
 const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -57,7 +65,8 @@ pub(crate) struct DrainJob {
 #[derive(Debug, Default)]
 struct State {
     reactors_left: usize,
-    report: DrainReport,
+    /// One for each reactor that is done. Shared, so that nobody copies keys while a reactor waits for the lock.
+    ended: Vec<Arc<Cancelled>>,
     waker: Option<Waker>,
 }
 
@@ -72,24 +81,35 @@ impl DrainJob {
     }
 
     /// A reactor has nothing in flight any more.
-    pub fn reactor_done(&self, abandoned: &[CallbackKey], unsent: &[CallbackKey]) {
+    pub fn reactor_done(&self, ended: Arc<Cancelled>) {
         let mut state = self.lock();
-        state.report.abandoned.extend_from_slice(abandoned);
-        state.report.unsent.extend_from_slice(unsent);
+        state.ended.push(ended);
         state.reactors_left -= 1;
         if state.reactors_left == 0 {
             self.ended.notify_all();
             let waker = state.waker.take();
             drop(state);
-            waker.into_iter().for_each(Waker::wake);
+            // A waker is the embedder's code too.
+            let _ = waker.map(|waker| guard(|| waker.wake()));
         }
+    }
+
+    /// What it has ended so far.
+    fn report(&self) -> DrainReport {
+        let ended = self.lock().ended.clone();
+        let mut report = DrainReport::default();
+        for Cancelled { abandoned, unsent } in ended.iter().map(Arc::as_ref) {
+            report.abandoned.extend_from_slice(abandoned);
+            report.unsent.extend_from_slice(unsent);
+        }
+        report
     }
 
     /// The report, once every reactor is done.
     #[cfg(feature = "simulator")]
     pub fn poll(&self) -> Option<DrainReport> {
-        let state = self.lock();
-        (state.reactors_left == 0).then(|| state.report.clone())
+        let over = self.lock().reactors_left == 0;
+        over.then(|| self.report())
     }
 
     /// Waits for every reactor until `until`.
@@ -99,7 +119,8 @@ impl DrainJob {
             let Some(left) = until.checked_duration_since(Instant::now()) else { break };
             state = self.ended.wait_timeout(state, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }
-        state.report.clone()
+        drop(state);
+        self.report()
     }
 }
 
@@ -126,7 +147,7 @@ pub struct Drain {
 impl Drain {
     /// What it has ended so far.
     pub fn report(&self) -> DrainReport {
-        let mut report = self.job.lock().report.clone();
+        let mut report = self.job.report();
         report.in_flight = self.shared.clients.in_flight();
         report
     }

@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::home::Home;
 use crate::callback::CallbackKey;
-use crate::drain::DrainJob;
+use crate::drain::{Cancelled, DrainJob};
 use crate::io::Io;
 use crate::keys::{ClientId, SessionKey};
 use ringback_rpc::backchannel::{self, Token};
@@ -21,24 +21,24 @@ const CANCELS_PER_TURN: usize = 16;
 pub(super) struct Draining {
     /// Who waits for it: one that begins meanwhile is told the same. Empty: reported.
     pub jobs: Vec<Arc<DrainJob>>,
-    abandoned: Vec<CallbackKey>,
-    unsent: Vec<CallbackKey>,
+    ended: Cancelled,
 }
 
 impl Draining {
     pub fn new(job: Arc<DrainJob>) -> Self {
-        Draining { jobs: vec![job], abandoned: Vec::new(), unsent: Vec::new() }
+        Draining { jobs: vec![job], ended: Cancelled::default() }
     }
 
     /// A run was cancelled.
     pub fn count(&mut self, key: CallbackKey, sent: bool) {
-        let which = if sent { &mut self.abandoned } else { &mut self.unsent };
+        let which = if sent { &mut self.ended.abandoned } else { &mut self.ended.unsent };
         which.push(key);
     }
 
     pub fn report(&mut self) {
+        let ended = Arc::new(std::mem::take(&mut self.ended));
         for job in self.jobs.drain(..) {
-            job.reactor_done(&self.abandoned, &self.unsent);
+            job.reactor_done(Arc::clone(&ended));
         }
     }
 }
