@@ -145,7 +145,6 @@ impl Home {
         let drain = ClientDrain { session, deadline_ns, report: Draining::new(job) };
         self.act_on(client, |client, host| {
             host.drains.push(drain);
-            host.ending = session;
             match session {
                 Some(session) => {
                     client.backchannel.drain_session(core_key(session), host);
@@ -162,10 +161,7 @@ impl Home {
         let mut at = 0;
         while let Some(drain) = self.client(index)?.drains.get(at) {
             if let (Some(session), true) = (drain.session, drain.deadline_ns <= now_ns) {
-                self.act(index, |client, host| {
-                    host.ending = Some(session);
-                    client.backchannel.give_up_session(now_ns, core_key(session), host);
-                });
+                self.act(index, |client, host| client.backchannel.give_up_session(now_ns, core_key(session), host));
             }
             let nothing_in_flight = self.shared.clients.get(index).is_none_or(|c| c.in_flight.count() == 0);
             let client = self.client(index)?;

@@ -75,7 +75,8 @@ impl ClientHost<'_> {
             Outcome::Cancelled { .. } if run.own => count(&stats.cancelled),
             Outcome::Cancelled { sent } => {
                 count(&stats.cancelled);
-                let of_client = self.drains.iter_mut().filter(|d| d.covers(self.ending)).map(|d| &mut d.report);
+                let ending = self.ending.take();
+                let of_client = self.drains.iter_mut().filter(|d| d.covers(ending)).map(|d| &mut d.report);
                 for drain in self.drain.as_deref_mut().into_iter().chain(of_client) {
                     drain.count(run.key, *sent);
                 }
@@ -214,6 +215,10 @@ impl Host for ClientHost<'_> {
                 None
             }
         }
+    }
+
+    fn ends_with(&mut self, session: backchannel::SessionKey) {
+        self.ending = Some(SessionKey { client: self.client, serial: session.0 });
     }
 
     fn requeued(&mut self, token: Token, why: Requeue) {
