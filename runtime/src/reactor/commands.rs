@@ -71,7 +71,15 @@ impl<I: Io> Reactor<I> {
             Command::Stop => self.stop(),
             #[cfg(test)]
             Command::Panic => panic!("a mistake of ours, on purpose"),
-            client => self.run_client_command(client),
+            // By name, so that a new one is not forgotten.
+            of_client @ (Command::AddClient(_)
+            | Command::RemoveClient(_)
+            | Command::ClientState { .. }
+            | Command::Limits { .. }
+            | Command::PathDownTold(_)
+            | Command::AddSession { .. }
+            | Command::RemoveSession(_)
+            | Command::Control { .. }) => self.run_client_command(of_client),
         }
     }
 
@@ -138,7 +146,7 @@ impl<I: Io> Reactor<I> {
                     self.home.tell(&Event::SessionRefused { session, error });
                 }
             }
-            _ => {}
+            _ => unreachable!("handed over by run_command, which names those above"),
         }
     }
 
