@@ -83,8 +83,12 @@ pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 
 /// The embedder's side of its callbacks. All but `acquire` are called on the reactor that owns the client, one at a time
 /// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; what waits for
-/// reactors (drain, shutdown, census) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that panics
-/// ends nothing but its call: see [`Event::Panicked`].
+/// reactors (drain, shutdown, census, memory, inspect) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that
+/// panics ends nothing but its call: see [`Event::Panicked`].
+///
+/// A reactor may have ended before a completion is given back to it by a
+/// [completion queue](crate::CompletionQueue::poll): then `release`, `drop_reference` and, if those panic, `event` are called
+/// in the thread that gives it back.
 ///
 /// For each accepted run: `acquire` (in the caller's thread), `prepare` once, `referring_calls` and `encode` for every
 /// transmission, `done` once, `release` once and last (rule R3); then `drop_reference`, unless the callback was asked for
@@ -236,7 +240,8 @@ pub enum Event {
     /// - `done`: as [`Done::Finish`]. `release`, `drop_reference` and `event`: as if nothing had happened.
     /// - `ForeChannel::call`, and all of a `Transport`: its connection is closed.
     ///
-    /// A panic of `acquire` goes to the caller of `try_run`; no run was begun.
+    /// A panic of `acquire` goes to the caller of `try_run`; no run was begun, not for those either whose requests were
+    /// [coalesced](crate::TryRun::Coalesced) with that one meanwhile.
     Panicked {
         /// What was called, such as "Hooks::done".
         call: &'static str,

@@ -149,7 +149,8 @@ impl CallbackKey {
 pub enum TryRun {
     /// Accepted: the hooks will be called, `release` exactly once.
     Submitted,
-    /// A run that is not decided yet serves this request too.
+    /// A run that is not decided yet serves this request too. There will be none if the
+    /// [`acquire`](crate::Hooks::acquire) of who asked for that run panics, or if the client is being drained.
     Coalesced,
     /// The callback is running and will run once more for this request.
     Rearmed,
