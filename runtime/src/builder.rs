@@ -258,10 +258,7 @@ fn launch(
     fore: Arc<dyn ForeChannel>,
 ) -> Result<Runtime, BuildError> {
     let reactors = settings.reactors;
-    let queues = (0..settings.completion_queues).map(|_| QueueState::new().map(Arc::new)).collect::<Result<_, _>>();
-    let mut shared = Shared::new(settings, hooks, fore);
-    shared.queues = queues.map_err(BuildError::CompletionQueue)?;
-    let shared = Arc::new(shared);
+    let shared = Arc::new(share(settings, hooks, fore)?);
     let kind = report.kind;
     let pressure = shared.settings.memory_pressure.as_deref().map(Pressure::open).transpose()?;
     let mut runtime = Runtime::new(Arc::clone(&shared), report);
@@ -272,6 +269,18 @@ fn launch(
     }
     runtime.adopt(reaper::start(&shared, pressure).map_err(BuildError::Reaper)?);
     Ok(runtime)
+}
+
+/// What all threads share, with the completion queues.
+pub(crate) fn share(
+    settings: Settings,
+    hooks: Arc<dyn Hooks>,
+    fore: Arc<dyn ForeChannel>,
+) -> Result<Shared, BuildError> {
+    let queues = (0..settings.completion_queues).map(|_| QueueState::new().map(Arc::new)).collect::<Result<_, _>>();
+    let mut shared = Shared::new(settings, hooks, fore);
+    shared.queues = queues.map_err(BuildError::CompletionQueue)?;
+    Ok(shared)
 }
 
 fn check(settings: &Settings) -> Result<(), BuildError> {

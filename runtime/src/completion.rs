@@ -333,7 +333,7 @@ impl CompletionQueue {
     /// Takes up to `limit` completions into `batch`, whatever it held before, and releases those that were taken last: an
     /// object may be looked at on behalf of its completion until then. Never blocks.
     ///
-    /// When it gives 0 the descriptor is not readable any more, and is again when something comes. So call it until it
+    /// With a `limit` of 0 it only releases. Else, when it gives 0, the descriptor is not readable any more, and is again when something comes. So call it until it
     /// gives 0: the last completions are released by that call, too.
     pub fn poll(&self, batch: &mut Vec<Completion>, limit: usize) -> usize {
         batch.clear();

@@ -36,7 +36,8 @@ pub struct ClientReport {
     pub sessions: Vec<SessionReport>,
     /// Callbacks that are in flight.
     pub in_flight: u64,
-    /// The oldest of them, the oldest first: as many as were asked for. One that was just accepted may be missing.
+    /// The oldest of them, the oldest first: as many as were asked for. One that was just accepted may be missing; one whose
+    /// end waits on a completion queue is.
     pub callbacks: Vec<CallbackReport>,
 }
 

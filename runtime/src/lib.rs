@@ -65,7 +65,7 @@ pub use {
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
     reaper::Budget,
-    ringback_rpc::backchannel::{AddError, ClientLimits, ClientState, PathFaultKind, ReferringCalls},
+    ringback_rpc::backchannel::{AddError, ClientLimits, ClientState, PathFaultKind, ReferringCalls, Stage},
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},

@@ -5,12 +5,12 @@
 
 pub use crate::io::{ConnKey, Io, IoCounters, IoEvent, RecvBuf, SendBuf, Wait, Wake};
 
+use crate::builder::share;
 use crate::callback::CallbackSlab;
 use crate::drain::DrainJob;
 use crate::io::{BackendKind, BackendReport};
 use crate::reactor::Reactor;
 use crate::reaper::Reaper;
-use crate::registry::Shared;
 use crate::{BuildError, Builder, Census, ClientId, DrainReport, Error, ForeChannel, Hooks, Runtime, SessionKey};
 use std::io;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl<I: Io> Simulation<I> {
     ) -> Result<Self, BuildError> {
         let settings = builder.reactors(ios.len()).into_settings()?;
         let slab = CallbackSlab::new(settings.callbacks_max, ios.len()).with_growth_gate(gate);
-        let mut shared = Shared::new(settings, hooks, fore);
+        let mut shared = share(settings, hooks, fore)?;
         shared.slab = slab;
         let shared = Arc::new(shared);
         let name = ios.first().map_or("none", Io::name);

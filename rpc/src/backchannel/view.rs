@@ -7,6 +7,14 @@ use super::timeout::NOTE_SENT;
 use super::{Backchannel, SessionKey};
 
 /// Where a run is.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::backchannel::Stage;
+///
+/// assert_eq!(Stage::Unanswered.name(), "unanswered");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
