@@ -127,8 +127,8 @@ pub(crate) enum Command {
         key: CallbackKey,
         session: SessionKey,
     },
-    /// The run of this callback is to end.
-    Cancel(CallbackKey),
+    /// Runs of the client at this place are to end, which the words of their entries say.
+    Cancel(u32),
     /// The runs of one client are to end.
     DrainClient {
         client: ClientId,

@@ -253,10 +253,10 @@ impl Runtime {
         let shared = self.shared();
         let Some(entry) = shared.slab.get(key.index) else { return Cancel::Stale };
         // Read before the transition that confirms the generation.
-        let client = shared.clients.get(entry.client());
+        let client = entry.client();
         let answer = entry.word().cancel(key.generation);
-        if let (Cancel::Asked, Some(client)) = (answer, client) {
-            shared.reactors[client.home()].post(Command::Cancel(key));
+        if let (Cancel::Asked, Some(known)) = (answer, shared.clients.get(client)) {
+            shared.reactors[known.home()].post(Command::Cancel(client));
         }
         answer
     }

@@ -28,7 +28,8 @@
 //!   that is abandoned, because its client is closed, is answered when nothing of that client runs any more. Survives a
 //!   requeue. A waiter that left costs one empty look at the table.
 //! * **CANCEL**: the embedder wants the run to end. Set by `cancel` under RUNNING and not SETTLED, cleared by `finish` or
-//!   `abandon`: it is about this run and no later one. The reactor, which is told as well, looks whether it is still set.
+//!   `abandon`: it is about this run and no later one. The reactor looks when a run comes to it, and is told as well: what
+//!   is asked before the run comes shows in the word, what is asked later finds the run there.
 //! * **DYING**: the embedder removed the callback: no new run. Set by `remove`, cleared by `free`. Excludes REARM.
 //!   Without RUNNING the one caller who was told so frees the entry; with RUNNING the finisher does, after `release`.
 //! * **OWED**: a recall was sent, and what it recalls has not been returned as far as the embedder has said. Set by

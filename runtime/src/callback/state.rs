@@ -342,9 +342,10 @@ impl StateWord {
         })
     }
 
-    /// Whether the end of the current run has been asked for.
-    pub(crate) fn is_cancelled(&self, generation: u32) -> bool {
-        self.transition(|now| if now.is_live(generation) { (Some(now), now.has(Flags::CANCEL)) } else { (None, false) })
+    /// Whether the end of the current run has been asked for; for the owner of the run. A plain load will do: nobody else
+    /// takes the wish back, and who has it after the load tells the reactor after that.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.snapshot().has(Flags::CANCEL)
     }
 
     /// Whether what was recalled is still owed. Nobody but the home reactor, which asks, makes it so.

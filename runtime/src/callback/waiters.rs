@@ -183,14 +183,19 @@ impl<T: Clone> WaitTable<T> {
     /// those who left. Walks the table.
     pub(crate) fn end(&mut self, arrivals: &Arrivals<T>, is_over: impl Fn(u32) -> bool) {
         self.let_in(arrivals);
-        self.first.clear();
-        for node in std::mem::take(&mut self.nodes).into_iter().map(|(_, node)| node) {
+        let WaitTable { first, nodes, over } = self;
+        first.clear();
+        nodes.retain(|at, node| {
             if is_over(node.waiter.client) {
-                node.waiter.answer(self.over.clone());
-            } else {
-                self.insert(node.waiter);
+                node.waiter.answer(over.clone());
+                return false;
             }
-        }
+            let stays = !node.waiter.departed.load(Ordering::Relaxed);
+            if stays {
+                node.next = first.insert(node.waiter.key.index, at);
+            }
+            stays
+        });
     }
 
     /// How many wait, as far as they were let in.

@@ -4,6 +4,7 @@ use super::Reactor;
 use super::connection::Bound;
 use super::draining::core_key;
 use super::home::{Link, Place, conn_token};
+use super::inspect::Inspection;
 use crate::command::Command;
 use crate::hooks::Event;
 use crate::io::{ConnKey, Io};
@@ -66,7 +67,7 @@ impl<I: Io> Reactor<I> {
                 let _ = answer.send(self.home.census());
             }
             Command::Inspect { callbacks_max, answer } => {
-                let _ = answer.send(self.home.inspect(callbacks_max));
+                self.inspections.push_back(Inspection::new(callbacks_max, answer));
             }
             Command::Stop => self.stop(),
             #[cfg(test)]
@@ -313,7 +314,7 @@ impl<I: Io> Reactor<I> {
     /// Ends every run that a drain has not ended: a run that was accepted completes, whatever comes (rule R3).
     fn stop(&mut self) {
         self.stopping = true;
-        self.home.drain_all(self.home.now_ns);
+        self.drain_all(self.home.now_ns);
         for key in self.lines.keys() {
             self.close(key);
         }

@@ -1,21 +1,17 @@
 //! Ending runs on request: one, those of a session, of a client, or all; and reporting what was given up.
 
-use super::Reactor;
 use super::home::Home;
+use super::host::ClientHost;
+use super::{ENDED_PER_TURN, Reactor};
 use crate::callback::CallbackKey;
 use crate::drain::{Cancelled, DrainJob};
 use crate::io::Io;
 use crate::keys::{ClientId, SessionKey};
-use ringback_rpc::backchannel::{self, Token};
-use std::collections::VecDeque;
+use ringback_rpc::backchannel;
 use std::sync::Arc;
 
-/// How often a run is looked for that is asked to be cancelled. It is in the core unless it has just been started anew,
-/// and then it comes with the next turn.
-const CANCEL_ATTEMPTS_MAX: u8 = 3;
-
-/// Runs cancelled in one turn: each may cost a walk through the queues of its client, and others must have their turn.
-const CANCELS_PER_TURN: usize = 16;
+/// Runs whose entries are looked at for cancellations in one turn, by whole clients: others must have their turn.
+const WALKED_PER_TURN: u64 = 65_536;
 
 /// What a drain under way on this reactor will report.
 pub(super) struct Draining {
@@ -64,45 +60,40 @@ impl ClientDrain {
     }
 }
 
-/// Runs that are to be cancelled.
-#[derive(Default)]
-pub(super) struct Cancels {
-    asked: Vec<(CallbackKey, u8)>,
-    /// Those of which all that was submitted before is with the cores, or will be by the end of this turn.
-    due: VecDeque<(CallbackKey, u8)>,
-}
-
-impl Cancels {
-    pub fn ask(&mut self, key: CallbackKey) {
-        self.asked.push((key, 1));
-    }
-
-    /// All that was submitted so far has been taken off the inbox.
-    pub fn inbox_taken(&mut self) {
-        self.due.extend(self.asked.drain(..));
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.asked.is_empty() && self.due.is_empty()
-    }
-}
-
 impl<I: Io> Reactor<I> {
-    /// Cancels what is due, when all that was taken off the inbox has been handed to the cores.
+    /// Runs of a client are to be cancelled, which the words of their entries say: it is looked through once for all that
+    /// are asked until then. A run that has not come yet is noticed when it comes.
+    pub(super) fn ask_cancel(&mut self, index: u32) {
+        if let Some(client) = self.home.client(index)
+            && !std::mem::replace(&mut client.cancels, true)
+        {
+            self.cancels.push_back(index);
+        }
+    }
+
+    /// Cancels what is asked for, in as many clients as fit into a turn.
     pub(super) fn run_cancels(&mut self) {
         let now_ns = self.home.now_ns;
-        for _ in 0..CANCELS_PER_TURN {
-            let Some((key, attempt)) = self.cancels.due.pop_front() else { return };
-            let Some(entry) = self.home.shared.slab.get(key.index) else { continue };
-            // Read before the transition that confirms the generation.
-            let client = entry.client();
-            if !entry.word().is_cancelled(key.generation) {
-                continue;
-            }
-            let cancel =
-                self.home.act(client, |client, host| client.backchannel.cancel(now_ns, Token(key.index), host));
-            if cancel == Some(false) && attempt < CANCEL_ATTEMPTS_MAX {
-                self.cancels.asked.push((key, attempt + 1));
+        let mut budget = WALKED_PER_TURN;
+        while budget > 0
+            && let Some(index) = self.cancels.pop_front()
+        {
+            let walked = self.home.act(index, |client, host| {
+                client.cancels = false;
+                let (runs, mut left) = (client.backchannel.run_count(), ENDED_PER_TURN);
+                let wanted = |host: &ClientHost<'_>, token| {
+                    let wanted = left > 0 && host.is_cancelled(token);
+                    left -= u64::from(wanted);
+                    wanted
+                };
+                client.backchannel.cancel_all(now_ns, wanted, host);
+                (runs, left == 0)
+            });
+            if let Some((runs, more)) = walked {
+                budget = budget.saturating_sub(runs + 1);
+                if more {
+                    return self.ask_cancel(index);
+                }
             }
         }
     }
@@ -113,7 +104,14 @@ impl<I: Io> Reactor<I> {
             Some(drain) if !drain.jobs.is_empty() => drain.jobs.push(job),
             _ => self.home.drain = Some(Draining::new(job)),
         }
-        self.home.drain_all(deadline_ns);
+        self.drain_all(deadline_ns);
+    }
+
+    /// Ends all runs: what is not sent at once, what is sent when it is answered or at the deadline. In this turn, or
+    /// where there are many in the next ones.
+    pub(super) fn drain_all(&mut self, deadline_ns: u64) {
+        self.home.drain_deadline_ns = Some(deadline_ns);
+        self.undrained = 0..self.home.clients.len() as u32;
     }
 
     /// Reports to a drain when nothing is in flight any more. The core gives up what is out at the deadline.
@@ -129,15 +127,6 @@ impl<I: Io> Reactor<I> {
 }
 
 impl Home {
-    /// Ends all runs: what is not sent at once, what is sent when it is answered or at the deadline.
-    pub fn drain_all(&mut self, deadline_ns: u64) {
-        let now_ns = self.now_ns;
-        self.drain_deadline_ns = Some(deadline_ns);
-        for client in 0..self.clients.len() as u32 {
-            self.act(client, |client, host| client.backchannel.drain(now_ns, deadline_ns, host));
-        }
-    }
-
     /// Ends the runs of one client, or with `session` those that are out on one session, on which nothing new is sent.
     pub fn drain_client(&mut self, client: ClientId, session: Option<SessionKey>, job: Arc<DrainJob>) {
         let (now_ns, deadline_ns) = (self.now_ns, job.deadline_ns);

@@ -27,6 +27,10 @@ pub(super) struct Client {
     counted: Counters,
     pub in_ring: bool,
     pub touched: bool,
+    /// Its core has something to do, and it is among those that are about to let it.
+    pub due: bool,
+    /// Runs of it are to be cancelled, and it is among those that are looked through for them.
+    pub cancels: bool,
     /// Drains of this client, or of its sessions, that are under way.
     pub drains: Vec<ClientDrain>,
     /// Removed by the embedder: forgotten when nothing is in flight.
@@ -202,6 +206,8 @@ impl Home {
             counted: Counters::default(),
             in_ring: false,
             touched: false,
+            due: false,
+            cancels: false,
             drains: Vec::new(),
             removed: false,
         }));
@@ -209,8 +215,33 @@ impl Home {
 
     /// Does something to a client's backchannel; the client is looked at before the turn ends. `None`: no such client.
     pub fn act<R>(&mut self, index: u32, f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R) -> Option<R> {
+        self.visit(index, true, f)
+    }
+
+    /// Looks at a client, which does not notice. `None`: no such client.
+    pub fn look<R>(&mut self, index: u32, f: impl FnOnce(&Client, &ClientHost<'_>) -> R) -> Option<R> {
+        self.visit(index, false, |client, host| f(client, host))
+    }
+
+    /// As [`Home::act`]. How much of a turn it took, in runs that it has ended; the look at a client counts as one.
+    pub fn act_counted(&mut self, index: u32, f: impl FnOnce(&mut Client, &mut ClientHost<'_>)) -> u64 {
+        let ended = self.act(index, |client, host| {
+            let before = client.backchannel.run_count();
+            f(client, host);
+            before - client.backchannel.run_count()
+        });
+        1 + ended.unwrap_or(0)
+    }
+
+    #[inline]
+    fn visit<R>(
+        &mut self,
+        index: u32,
+        touch: bool,
+        f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R,
+    ) -> Option<R> {
         let client = self.clients.get_mut(index as usize)?.as_deref_mut()?;
-        if !client.touched {
+        if touch && !client.touched {
             client.touched = true;
             self.touched.push(index);
         }

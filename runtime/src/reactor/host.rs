@@ -33,7 +33,7 @@ pub(super) struct ClientHost<'a> {
     pub drains: Vec<ClientDrain>,
     /// Runs that an embedder has yet to take off a completion queue and to give back.
     pub with_embedder: &'a mut u64,
-    /// What is cancelled now is cancelled for the sake of this session.
+    /// The run that ends next is cancelled for the sake of this session.
     pub ending: Option<SessionKey>,
 }
 
@@ -43,6 +43,11 @@ impl ClientHost<'_> {
             Some(entry) => entry,
             None => unreachable!("token {} names no entry of the slab", token.0),
         }
+    }
+
+    /// Whether the embedder has asked for the end of a run.
+    pub fn is_cancelled(&self, token: Token) -> bool {
+        self.entry(token).word().is_cancelled()
     }
 
     fn age_us(&self, entry: &CallbackEntry) -> u32 {

@@ -1,19 +1,57 @@
-//! Describing the clients of a reactor.
+//! Describing the clients of a reactor, some in each turn.
 
-use super::home::{Client, Home};
+use super::Reactor;
+use super::home::Client;
 use super::host::ClientHost;
 use crate::inspect::{CallbackReport, ClientReport, SessionReport};
+use crate::io::Io;
 use crate::keys::SessionKey;
 use ringback_rpc::backchannel::{self, RunView};
 use std::cmp::Reverse;
+use std::sync::mpsc::Sender;
 
-impl Home {
-    pub fn inspect(&mut self, callbacks_max: usize) -> Vec<ClientReport> {
-        let home = self.reactor;
-        let indices = 0..self.clients.len() as u32;
-        indices
-            .filter_map(|index| self.act(index, |client, host| describe(client, host, home, callbacks_max)))
-            .collect()
+/// Runs that are looked at in one turn, by whole clients.
+const SHOWN_PER_TURN: u64 = 16_384;
+
+/// A description under way.
+pub(super) struct Inspection {
+    callbacks_max: usize,
+    /// Closed when all clients were described.
+    answer: Sender<Vec<ClientReport>>,
+    /// The client that is next.
+    next: u32,
+}
+
+impl Inspection {
+    pub fn new(callbacks_max: usize, answer: Sender<Vec<ClientReport>>) -> Self {
+        Inspection { callbacks_max, answer, next: 0 }
+    }
+}
+
+impl<I: Io> Reactor<I> {
+    /// Describes as many clients as fit into a turn.
+    pub(super) fn go_on_inspecting(&mut self) {
+        let mut budget = SHOWN_PER_TURN;
+        while budget > 0
+            && let Some(inspection) = self.inspections.front_mut()
+        {
+            let (reactor, callbacks_max) = (self.home.reactor, inspection.callbacks_max);
+            let mut reports = Vec::new();
+            while budget > 0 && (inspection.next as usize) < self.home.clients.len() {
+                let report = self.home.look(inspection.next, |client, host| {
+                    let walked = if callbacks_max == 0 { 0 } else { client.backchannel.run_count() };
+                    (describe(client, host, reactor, callbacks_max), walked)
+                });
+                inspection.next += 1;
+                budget = budget.saturating_sub(1 + report.as_ref().map_or(0, |(_, walked)| *walked));
+                reports.extend(report.map(|(report, _)| report));
+            }
+            let over = inspection.next as usize >= self.home.clients.len();
+            // Nobody waits any more if the receiver is gone.
+            if inspection.answer.send(reports).is_err() || over {
+                self.inspections.pop_front();
+            }
+        }
     }
 }
 
@@ -29,7 +67,7 @@ fn describe(client: &Client, host: &ClientHost<'_>, home: usize, callbacks_max: 
         fault: s.fault,
     });
     let mut callbacks = Vec::new();
-    client.backchannel.each_run(host, |RunView { token, stage, sent, at, .. }| {
+    let show = |RunView { token, stage, sent, at, .. }| {
         let run = host.run(token);
         callbacks.push(CallbackReport {
             key: run.key,
@@ -44,7 +82,10 @@ fn describe(client: &Client, host: &ClientHost<'_>, home: usize, callbacks_max: 
         if callbacks.len() >= callbacks_max.saturating_mul(2).max(64) {
             keep_oldest(&mut callbacks, callbacks_max);
         }
-    });
+    };
+    if callbacks_max > 0 {
+        client.backchannel.each_run(host, show);
+    }
     keep_oldest(&mut callbacks, callbacks_max);
     ClientReport {
         client: client.id,

@@ -30,12 +30,14 @@ use crate::registry::{ReactorPort, Shared};
 use crate::stats::Census;
 use crate::stats::{count, count_by};
 use connection::Lines;
-use draining::Cancels;
-use home::Home;
+use home::{Client, Home};
+use host::ClientHost;
+use inspect::Inspection;
 use retry::Retry;
 use ringback_rpc::backchannel::Token;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use wheel::Wheel;
@@ -47,6 +49,10 @@ fn turn_us(now_ns: u64) -> u32 {
 
 /// Callbacks handed to their clients in one turn: a storm of a million must not keep replies waiting.
 const SUBMITTED_PER_TURN: u64 = 4096;
+
+/// Runs ended in one turn for reasons of their clients: deadlines, a drain; and as many that are cancelled. By as much as
+/// one client may end at once it can be more.
+const ENDED_PER_TURN: u64 = 4096;
 
 /// Entries of a queue that are put into the order of their arrival in one turn, each a memory access that may miss the
 /// cache.
@@ -73,9 +79,17 @@ pub(crate) struct Reactor<I: Io> {
     /// Runs taken back from the embedder and not ended yet.
     returned: Chain,
     events: Vec<IoEvent>,
-    /// Clients whose time has come.
+    /// Clients whose timer has fired: kept for its memory alone.
     fired: Vec<u32>,
-    cancels: Cancels,
+    /// Clients whose time has come.
+    due: VecDeque<u32>,
+    /// Clients that the drain of all has not come to.
+    undrained: Range<u32>,
+    /// Clients with runs to cancel.
+    cancels: VecDeque<u32>,
+    inspections: VecDeque<Inspection>,
+    /// Clients of which nothing runs any more: kept for its memory alone.
+    over: Vec<u32>,
     /// Holds the ring back while there is no memory to encode into.
     memory: Retry,
     /// Connections whose send was refused, and when they are tried again.
@@ -99,7 +113,11 @@ impl<I: Io> Reactor<I> {
             returned: Chain::default(),
             events: Vec::new(),
             fired: Vec::new(),
-            cancels: Cancels::default(),
+            due: VecDeque::new(),
+            undrained: 0..0,
+            cancels: VecDeque::new(),
+            inspections: VecDeque::new(),
+            over: Vec::new(),
             memory: Retry::default(),
             refused: Vec::new(),
             sending: Retry::default(),
@@ -157,6 +175,7 @@ impl<I: Io> Reactor<I> {
         self.pick_up();
         self.take_back();
         self.run_timers();
+        self.go_on_inspecting();
         self.close_condemned();
         self.settle_touched(Settle::LetIn);
         self.transmit();
@@ -178,8 +197,10 @@ impl<I: Io> Reactor<I> {
         let busy = retry_at.is_some_and(|at| at <= self.home.now_ns)
             || !self.submitted.is_empty()
             || !self.returned.is_empty()
-            || !self.fired.is_empty()
+            || !self.due.is_empty()
+            || !self.undrained.is_empty()
             || !self.cancels.is_empty()
+            || !self.inspections.is_empty()
             || self.lines.wants_flush()
             || !self.home.touched.is_empty();
         if busy || self.home.forget_returned() {
@@ -218,7 +239,6 @@ impl<I: Io> Reactor<I> {
         let port = &shared.reactors[self.home.reactor];
         if self.submitted.is_empty() {
             self.submitted = port.inbox.take();
-            self.cancels.inbox_taken();
         }
         self.submitted.turn(&shared.slab, TURNED_PER_TURN);
         // Those that are here now: what they cause to be posted is for the next turn, and producers that do not stop must
@@ -244,11 +264,12 @@ impl<I: Io> Reactor<I> {
             let taken = self.home.submit(index, entry);
             // Client indices are not used again while something is in flight, so the client is here.
             assert!(taken, "entry {index} names client {}, whose home is not here", entry.client());
+            if entry.word().is_cancelled() {
+                self.ask_cancel(entry.client());
+            }
         }
         count_by(&port.stats.started, started);
-        if self.submitted.is_empty() {
-            self.run_cancels();
-        }
+        self.run_cancels();
     }
 
     /// Ends runs that the embedder has taken off a completion queue and given back, up to a limit per turn.
@@ -266,11 +287,31 @@ impl<I: Io> Reactor<I> {
         }
     }
 
+    /// Lets the clients do what is due, as many as fit into a turn.
     fn run_timers(&mut self) {
         let now_ns = self.home.now_ns;
         self.wheel.expire(now_ns, &mut self.fired);
-        for client in self.fired.drain(..) {
-            self.home.act(client, |client, host| client.handle_timeout(now_ns, host));
+        for index in self.fired.drain(..) {
+            if self.home.client(index).is_some_and(|client| !std::mem::replace(&mut client.due, true)) {
+                self.due.push_back(index);
+            }
+        }
+        let mut budget = ENDED_PER_TURN;
+        while budget > 0
+            && let (Some(index), Some(deadline_ns)) = (self.undrained.next(), self.home.drain_deadline_ns)
+        {
+            let drain =
+                |client: &mut Client, host: &mut ClientHost<'_>| client.backchannel.drain(now_ns, deadline_ns, host);
+            budget = budget.saturating_sub(self.home.act_counted(index, drain));
+        }
+        while budget > 0
+            && let Some(index) = self.due.pop_front()
+        {
+            let took = self.home.act_counted(index, |client, host| {
+                client.due = false;
+                client.handle_timeout(now_ns, host);
+            });
+            budget = budget.saturating_sub(took);
         }
         self.home.tell_overdue();
     }
@@ -294,20 +335,36 @@ impl<I: Io> Reactor<I> {
             }
             match client.backchannel.poll_timeout() {
                 // It has more to do than fits into one turn.
-                Some(at) if at <= *now_ns => self.fired.push(index),
+                Some(at) if at <= *now_ns => {
+                    let known = std::mem::replace(&mut client.due, true);
+                    self.due.extend((!known).then_some(index));
+                }
                 Some(at) => self.wheel.arm(index, at),
                 None => {}
             }
             let Some(known) = shared.clients.get(index) else { continue };
             client.publish_status(known);
             // The first question spares an open client the fence of the second.
-            let (removed, over) = (client.removed, known.in_flight.is_closed() && known.in_flight.is_over());
-            if over {
-                self.home.end_waits(|client| client == index);
+            if known.in_flight.is_closed() && known.in_flight.is_over() {
+                self.over.push(index);
             }
-            if removed && over {
+        }
+        if !self.over.is_empty() {
+            self.end_clients();
+        }
+    }
+
+    /// Nothing of these clients runs any more, nor will it: who waits for them is told, in one walk for all of them, and
+    /// those that were removed are forgotten.
+    fn end_clients(&mut self) {
+        let mut over = std::mem::take(&mut self.over);
+        over.sort_unstable();
+        self.home.end_waits(|client| over.binary_search(&client).is_ok());
+        for index in over.drain(..) {
+            if self.home.client(index).is_some_and(|client| client.removed) {
                 self.forget_client(index);
             }
         }
+        self.over = over;
     }
 }

@@ -21,9 +21,8 @@ const WITH_A_KEY: [Transition; 6] = [
     ("cancel", |word, key| show(word.cancel(key))),
 ];
 
-/// These answer `false` to a stale key, as to what is not set.
-const QUESTIONS: [Transition; 2] =
-    [("is_cancelled", |word, key| show(word.is_cancelled(key))), ("is_owed", |word, key| show(word.is_owed(key)))];
+/// Answers `false` to a stale key, as to what is not set.
+const QUESTIONS: [Transition; 1] = [("is_owed", |word, key| show(word.is_owed(key)))];
 
 const OF_THE_OWNER: [Transition; 9] = [
     ("abandon", |word, _| show(word.abandon())),

@@ -1,8 +1,10 @@
 //! A reactor that is turned by hand, on a virtual clock, over a back end that can be told to fail; and one client at the
 //! other end of a socket, in the same thread. Nothing runs beside it, so that turns can be counted.
 
+mod bounds;
 mod ended;
 mod failures;
+mod races;
 mod steady;
 mod stepped;
 
