@@ -964,7 +964,7 @@ typedef struct rb_stats {
     uint64_t receives;
     // Bytes received.
     uint64_t received_bytes;
-    // Callbacks of RB_OP_RECALL that are there, running or not.
+    // Callbacks of RB_CB_RECALL that are there, running or not.
     uint64_t delegations;
     // CB_RECALL_ANY sent because of rb_set_budget(), or for want of memory.
     uint64_t reaper_asked;
@@ -1095,7 +1095,7 @@ int rb_encode_wants_cancelled(struct rb_args *args,
 // Writes the arguments of CB_OFFLOAD.
 int rb_encode_offload(struct rb_args *args, const struct rb_offload_args *offload);
 
-// Sets how many delegations (callbacks of RB_OP_RECALL) there may be before clients are asked to keep fewer, by CB_RECALL_ANY
+// Sets how many delegations (callbacks of RB_CB_RECALL) there may be before clients are asked to keep fewer, by CB_RECALL_ANY
 // (RFC 8881 section 20.6), at most once in five seconds each; UINT64_MAX: any number. What a client does not heed is
 // recalled: see rb_hooks.recall_least_recently_used. Nothing is refused.
 int rb_set_budget(const struct rb_runtime *runtime,

@@ -6,7 +6,7 @@ use crate::{rb_runtime, rb_session};
 use runtime::Budget;
 use std::ffi::c_int;
 
-/// Sets how many delegations (callbacks of RB_OP_RECALL) there may be before clients are asked to keep fewer, by CB_RECALL_ANY
+/// Sets how many delegations (callbacks of RB_CB_RECALL) there may be before clients are asked to keep fewer, by CB_RECALL_ANY
 /// (RFC 8881 section 20.6), at most once in five seconds each; UINT64_MAX: any number. What a client does not heed is
 /// recalled: see rb_hooks.recall_least_recently_used. Nothing is refused.
 #[unsafe(no_mangle)]

@@ -61,7 +61,7 @@ pub struct rb_stats {
     pub receives: u64,
     /// Bytes received.
     pub received_bytes: u64,
-    /// Callbacks of RB_OP_RECALL that are there, running or not.
+    /// Callbacks of RB_CB_RECALL that are there, running or not.
     pub delegations: u64,
     /// CB_RECALL_ANY sent because of rb_set_budget(), or for want of memory.
     pub reaper_asked: u64,

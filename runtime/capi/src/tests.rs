@@ -5,6 +5,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod misuse;
+mod reaper;
 mod scenario;
 
 use crate::args::rb_args;

@@ -6,7 +6,6 @@ mod queue;
 use super::common::{answer_all, answer_recall, eventually, pair, read_record, write_record};
 use super::*;
 use crate::args::*;
-use crate::budget::*;
 use crate::callback::*;
 use crate::client::*;
 use crate::connection::*;
@@ -282,36 +281,6 @@ fn hooks_are_called_in_order_and_nothing_can_be_waited_for_in_them() {
     assert_eq!(rb_try_run(bed.rt(), bed.insert(1)), 0);
     eventually("the run is over", || SEEN.lock().unwrap().last() == Some(&"drop"));
     assert_eq!(*SEEN.lock().unwrap(), ["acquire", "prepare", "done", "release", "drop"]);
-    bed.end();
-}
-
-#[test]
-fn above_the_budget_the_embedder_is_told_and_recalls_what_was_asked_for_in_vain() {
-    static COUNTS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-    static EVENTS: Mutex<Vec<rb_event>> = Mutex::new(Vec::new());
-    extern "C" fn recall(_: *mut c_void, _: rb_client, count: usize) -> usize {
-        COUNTS.lock().unwrap().push(count);
-        20
-    }
-    extern "C" fn event(_: *mut c_void, event: *const rb_event) {
-        // SAFETY: the runtime's, for the time of the call.
-        EVENTS.lock().unwrap().push(unsafe { event.read() });
-    }
-    let table = rb_hooks { event: Some(event), recall_least_recently_used: Some(recall), ..hooks() };
-    let bed = Bed::new(&table);
-    (0..40).for_each(|cookie| assert_ne!(bed.insert(cookie), 0));
-    assert_eq!(rb_set_budget(bed.rt(), 16), 0);
-    let told = |kind: rb_event_kind| EVENTS.lock().unwrap().iter().find(|e| e.kind == kind as i32).copied();
-    eventually("it is recalled", || told(rb_event_kind::RB_EVENT_ASKED_IN_VAIN).is_some());
-    let asked = told(rb_event_kind::RB_EVENT_ASKED_TO_KEEP).unwrap();
-    assert_eq!((asked.client, asked.held, asked.keep), (bed.client, 40, 14));
-    let vain = told(rb_event_kind::RB_EVENT_ASKED_IN_VAIN).unwrap();
-    assert_eq!((vain.client, vain.held, vain.keep, vain.recalled), (bed.client, 40, 14, 20));
-    assert_eq!(*COUNTS.lock().unwrap(), [26]);
-    let mut stats = sized::<rb_stats>();
-    // SAFETY: P3
-    assert_eq!(unsafe { rb_get_stats(bed.rt(), &mut stats) }, 0);
-    assert_eq!((stats.delegations, stats.reaper_asked, stats.reaper_recalled), (40, 1, 20));
     bed.end();
 }
 
