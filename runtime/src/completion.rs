@@ -111,7 +111,7 @@ impl Ending {
     }
 
     /// Whether a request to run again that came meanwhile stands.
-    fn keeps_rearm(self) -> bool {
+    pub(crate) fn keeps_rearm(self) -> bool {
         !matches!(self, Ending::Cancelled { .. } | Ending::Courtesy)
     }
 }
@@ -260,7 +260,7 @@ impl Shared {
         let Some(entry) = self.slab.get(index) else { return };
         entry.set_attempts(Ending::from(outcome).to_code());
         entry.set_started_us(u32::try_from(run.age_ns / 1000).unwrap_or(u32::MAX));
-        queue.arrived.push_quietly(&self.slab, index);
+        queue.arrived.push(&self.slab, index);
         queue.signal();
     }
 
@@ -285,20 +285,22 @@ impl Shared {
         }
     }
 
-    /// The run that a completion was about, for its last hook, and whether requests that came meanwhile stand.
-    pub fn run_of(&self, index: u32) -> (Run, bool) {
+    /// The run that a completion was about, for its last hook, and how it ended.
+    pub fn run_of(&self, index: u32) -> (Run, Ending) {
         let Completion { key, cookie, client, op, ending, age_ns } = self.completion(index);
-        (Run { key, cookie, client, op, age_ns, own: false }, ending.keeps_rearm())
+        (Run { key, cookie, client, op, age_ns, own: false }, ending)
     }
 
-    /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, then the
-    /// reference and the in-flight count.
-    pub fn leave(&self, index: u32, run: &Run, finished: Finish) {
+    /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, the groups that
+    /// waited are told, then the reference and the in-flight count go.
+    pub fn leave(&self, run: &Run, ending: Ending, finished: Finish) {
         let Some(client) = self.clients.get(run.client.index) else {
             unreachable!("{:?} left the table with a run in flight", run.client)
         };
         if matches!(finished, Finish::Free { .. }) {
-            self.free(index, client);
+            self.free(run.key, client);
+        } else {
+            self.settle_ended(run.key, ending, client);
         }
         let port = &self.reactors[client.home()];
         self.call(port, "Hooks::drop_reference", Some(run.key), || self.hooks_of(run.own).drop_reference(run.cookie));
@@ -311,12 +313,12 @@ impl Shared {
         let port = &self.reactors[reactor];
         let mut returned = port.returned.take_all(&self.slab);
         while let Some(index) = returned.pop(&self.slab) {
-            let (run, _) = self.run_of(index);
+            let (run, ending) = self.run_of(index);
             self.call_hook(|| self.call(port, "Hooks::release", Some(run.key), || self.hooks.release(&run)));
             port.stats.released.fetch_add(1, Relaxed);
             // There is nobody to run it again.
             let finished = self.slab[index].word().finish(false);
-            self.call_hook(|| self.leave(index, &run, finished));
+            self.call_hook(|| self.leave(&run, ending, finished));
         }
     }
 }
@@ -382,7 +384,7 @@ impl CompletionQueue {
             if let Some(last) = last.replace(home).filter(|last| *last != home) {
                 shared.returned_to(last);
             }
-            shared.reactors[home].returned.push_quietly(&shared.slab, index);
+            shared.reactors[home].returned.push(&shared.slab, index);
         }
         if let Some(last) = last {
             shared.returned_to(last);

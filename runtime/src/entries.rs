@@ -1,7 +1,7 @@
 //! What any thread does to callback entries: makes them, asks for their runs, removes them.
 
 use crate::callback::{
-    Abandon, CallbackEntry, CallbackKey, Claim, InsertError, OWN, Removal, Remove, Returned, TryRun,
+    Abandon, CallbackEntry, CallbackKey, Claim, Flags, InsertError, OWN, Removal, Remove, Returned, Settled, TryRun,
 };
 use crate::command::Command;
 use crate::hooks::Hooks;
@@ -113,37 +113,53 @@ impl Shared {
 
     /// [`Runtime::try_run`](crate::Runtime::try_run); `won` is called if it is accepted, before the run can end.
     pub fn ask(&self, key: CallbackKey, won: impl FnOnce()) -> TryRun {
-        let Some(entry) = self.slab.get(key.index) else { return TryRun::Stale };
-        match entry.try_run(key.generation) {
+        let (asked, reactor) = self.ask_quietly(key, |entry| entry.try_run(key.generation), won);
+        if let Some(port) = reactor.map(|reactor| &self.reactors[reactor])
+            && port.parking.must_wake()
+        {
+            port.wake();
+        }
+        asked
+    }
+
+    /// A request that `claim` makes. If it is accepted, on which reactor, which may have to be woken.
+    pub fn ask_quietly(
+        &self,
+        key: CallbackKey,
+        claim: impl FnOnce(&CallbackEntry) -> Claim,
+        won: impl FnOnce(),
+    ) -> (TryRun, Option<usize>) {
+        let Some(entry) = self.slab.get(key.index) else { return (TryRun::Stale, None) };
+        match claim(entry) {
             Claim::Submit => {}
-            Claim::Coalesced => return TryRun::Coalesced,
-            Claim::Rearmed => return TryRun::Rearmed,
-            Claim::Stale => return TryRun::Stale,
-            Claim::Dying => return TryRun::Dying,
+            Claim::Coalesced => return (TryRun::Coalesced, None),
+            Claim::Rearmed => return (TryRun::Rearmed, None),
+            Claim::Stale => return (TryRun::Stale, None),
+            Claim::Dying => return (TryRun::Dying, None),
         }
         // The winner owns the entry from here to its push (rule R6: every way out is a transition).
         let client = self.client_of(entry);
         if !client.in_flight.enter() {
             // Who waits for this run is answered when nothing of the client runs any more.
-            self.abandon(key.index, entry, client);
-            return TryRun::Closed;
+            self.abandon(key, entry, client);
+            return (TryRun::Closed, None);
         }
-        let undo = Undo { shared: self, callback: key.index, entry, client, client_index: entry.client() };
+        let undo = Undo { shared: self, key, entry, client, client_index: entry.client() };
         self.call_hook(|| self.hooks_of(entry.is_own()).acquire(entry.cookie()));
         std::mem::forget(undo);
         won();
-        let port = &self.reactors[client.home()];
+        let home = client.home();
+        let port = &self.reactors[home];
         entry.set_started_us(port.turn_us.load(Relaxed));
-        if port.inbox.push(&self.slab, key.index, &port.parking) {
-            port.wake();
-        }
-        TryRun::Submitted
+        port.inbox.push(&self.slab, key.index);
+        (TryRun::Submitted, Some(home))
     }
 
-    /// Gives up a run that was won and not queued. Who waits for it is told by the reactor.
-    fn abandon(&self, index: u32, entry: &CallbackEntry, client: &ClientShared) {
-        if let Abandon::Free { .. } = entry.word().abandon() {
-            self.free(index, client);
+    /// Gives up a run that was won and not queued. Who waits for it is told by the reactor, a group at once.
+    fn abandon(&self, key: CallbackKey, entry: &CallbackEntry, client: &ClientShared) {
+        match entry.word().abandon() {
+            Abandon::Idle { .. } => self.settle(key, Flags::RUNNING, Settled::Failed),
+            Abandon::Free { .. } => self.free(key, client),
         }
     }
 
@@ -155,22 +171,29 @@ impl Shared {
         }
     }
 
-    /// Gives back an entry whose last holder the caller is.
-    pub fn free(&self, index: u32, client: &ClientShared) {
-        let op = self.slab[index].op();
-        self.slab.free(index);
+    /// Gives back an entry whose last holder the caller is. Those that waited for the callback are told.
+    pub fn free(&self, key: CallbackKey, client: &ClientShared) {
+        self.settle(key, Flags::empty(), client.how_removed());
+        let op = self.slab[key.index].op();
+        self.slab.free(key.index);
         client.entries.sub(op);
     }
 
     /// See [`Runtime::remove`](crate::Runtime::remove).
     pub fn remove(&self, key: CallbackKey) -> Remove {
         let Some(entry) = self.slab.get(key.index) else { return Remove::Stale };
+        // Read before the transition that confirms the generation, after which the finisher may free the entry.
+        let client = self.clients.get(entry.client());
         match entry.word().remove(key.generation) {
             Removal::FreeNow => {
-                self.free(key.index, self.client_of(entry));
+                self.free(key, self.client_of(entry));
                 Remove::Removed
             }
-            Removal::Deferred => Remove::Deferred,
+            Removal::Deferred => {
+                let how = client.map_or(Settled::Returned, ClientShared::how_removed);
+                self.settle(key, Flags::empty(), how);
+                Remove::Deferred
+            }
             Removal::Stale => Remove::Stale,
             Removal::AlreadyDying => Remove::AlreadyDying,
         }
@@ -180,7 +203,7 @@ impl Shared {
 /// Takes back a run whose `acquire` panicked (rule R6).
 struct Undo<'a> {
     shared: &'a Shared,
-    callback: u32,
+    key: CallbackKey,
     entry: &'a CallbackEntry,
     client: &'a ClientShared,
     client_index: u32,
@@ -190,11 +213,11 @@ impl Drop for Undo<'_> {
     fn drop(&mut self) {
         // Read first: when the run is counted out, the client may be gone.
         let (home, client) = (self.client.home(), self.client_index);
-        self.shared.abandon(self.callback, self.entry, self.client);
+        self.shared.abandon(self.key, self.entry, self.client);
         let _ = self.client.in_flight.leave();
         // Elsewhere it is the reactor that counts a run out, and looks then what has waited for it. Here it may sleep, and
         // compares counts when it is awake: not the last one out alone matters.
-        self.shared.reactors[home].post(Command::Abandoned { callback: self.callback, client });
+        self.shared.reactors[home].post(Command::Abandoned { callback: self.key.index, client });
     }
 }
 

@@ -20,6 +20,8 @@ mod drain;
 mod entries;
 #[cfg(not(loom))]
 mod fore;
+#[cfg(not(loom))]
+mod group;
 mod guard;
 #[cfg(not(loom))]
 mod hooks;
@@ -53,13 +55,14 @@ mod transport;
 #[cfg(not(loom))]
 mod wait;
 
-pub use callback::{CallbackKey, Cancel, InsertError, Remove, Returned, TryRun};
+pub use callback::{CallbackKey, Cancel, GroupError, GroupSettled, InsertError, Remove, Returned, TryRun};
 #[cfg(not(loom))]
 pub use {
     builder::{BuildError, Builder},
     completion::{Completion, CompletionQueue, Ending},
     drain::{Drain, DrainReport},
     fore::{Call, CallToken, ForeChannel},
+    group::Group,
     hooks::{Done, Event, Hooks, Outcome, PathFault, PathState, Prepare, Run},
     inspect::{CallbackReport, ClientReport, SessionReport},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},

@@ -1,7 +1,7 @@
 //! What all threads share: the slab, the table of clients, and each reactor's front door. Read by many, changed by few;
 //! nothing here blocks a reactor or `try_run`.
 
-use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, Parking};
+use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, MemberPool, Parking};
 use crate::command::Command;
 use crate::completion::QueueState;
 use crate::entries::EntryCount;
@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub hooks: Arc<dyn Hooks>,
     pub fore: Arc<dyn ForeChannel>,
     pub slab: CallbackSlab,
+    /// Of groups that wait for callbacks.
+    pub members: MemberPool,
     pub clients: ClientTable,
     pub reactors: Box<[ReactorPort]>,
     pub reaper: ReaperPort,
@@ -52,6 +54,7 @@ impl Shared {
         let reactors = settings.reactors;
         Shared {
             slab: CallbackSlab::new(settings.callbacks_max, reactors),
+            members: MemberPool::new(),
             clients: ClientTable::new(settings.clients_max),
             reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
             reaper: ReaperPort::new(settings.budget),
@@ -66,7 +69,7 @@ impl Shared {
         }
     }
 
-    fn address(&self) -> usize {
+    pub fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
@@ -118,7 +121,12 @@ impl Shared {
 
     /// Whether this thread is in a hook of this runtime. To wait for a reactor there would be to wait for oneself.
     pub fn is_in_hook(&self) -> bool {
-        HOOKS_OF.get() == self.address()
+        Shared::is_in_hook_of(self.address())
+    }
+
+    /// The same of the runtime at that [`address`](Shared::address).
+    pub fn is_in_hook_of(address: usize) -> bool {
+        HOOKS_OF.get() == address
     }
 
     /// The next reactor in turn that has not ended.
@@ -133,12 +141,13 @@ impl Shared {
     pub fn end_reactor(&self, reactor: usize) {
         let port = &self.reactors[reactor];
         port.ended.store(true, SeqCst);
-        fence(SeqCst); // partners: `post`, `returned_to`, `add_client`
+        fence(SeqCst); // partners: `post`, `returned_to`, `add_client`, `try_run_many`
         for client in self.clients.each().filter(|c| c.home() == reactor) {
             let _ = client.in_flight.close();
         }
         port.discard();
         self.finish_returned(reactor);
+        self.forsake_reactor(reactor);
         port.waits.end(&Err(WaitError::Closed));
     }
 

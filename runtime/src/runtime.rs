@@ -1,6 +1,6 @@
 //! The handle through which an embedder uses a runtime, from any thread.
 
-use crate::callback::{CallbackKey, InsertError, Remove, Returned, TryRun};
+use crate::callback::{CallbackKey, Flags, InsertError, Remove, Returned, Settled, TryRun};
 use crate::command::Command;
 use crate::drain::DrainReport;
 use crate::fore::CallToken;
@@ -378,7 +378,10 @@ impl Runtime {
     ///
     /// [`Event::ReturnOverdue`]: crate::Event::ReturnOverdue
     pub fn returned(&self, key: CallbackKey) -> Returned {
-        self.shared().slab.get(key.index).map_or(Returned::Stale, |entry| entry.word().returned(key.generation))
+        let Some(entry) = self.shared().slab.get(key.index) else { return Returned::Stale };
+        let answer = entry.word().returned(key.generation);
+        self.shared().settle(key, Flags::empty(), Settled::Returned);
+        answer
     }
 
     /// Answers a fore-channel call that was [deferred](crate::Call::defer): the reply's record is the buffers one after the
@@ -440,6 +443,7 @@ impl Runtime {
             clients: shared.clients.bytes(),
             sessions: census.bytes as usize,
             returns: census.returns_bytes as usize,
+            groups: shared.members.bytes(),
         })
     }
 }

@@ -105,12 +105,14 @@ pub struct MemoryUse {
     pub sessions: usize,
     /// The lists of returns that are awaited: 12 bytes for each recall since the oldest one of them.
     pub returns: usize,
+    /// What [groups](crate::Group) wait for: 16 bytes for each callback and group, as many as there ever were at once.
+    pub groups: usize,
 }
 
 impl MemoryUse {
     /// All of it.
     pub fn total(&self) -> usize {
-        self.slab + self.free_stacks + self.clients + self.sessions + self.returns
+        self.slab + self.free_stacks + self.clients + self.sessions + self.returns + self.groups
     }
 }
 

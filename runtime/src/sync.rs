@@ -79,41 +79,41 @@ impl<T> Queue<T> {
     }
 }
 
-/// A place where one thread leaves a value for another one: a pointer that is swapped, so that neither waits.
+/// A place where one thread leaves a value for another one: a pointer (`Box`, `Arc`) that is swapped, so that neither waits.
 #[cfg(not(loom))]
-pub(crate) struct Handover<T>(crossbeam::atomic::AtomicCell<Option<Box<T>>>);
+pub(crate) struct Handover<P>(crossbeam::atomic::AtomicCell<Option<P>>);
 #[cfg(loom)]
-pub(crate) struct Handover<T>(Mutex<Option<Box<T>>>);
+pub(crate) struct Handover<P>(Mutex<Option<P>>);
 
 #[cfg(not(loom))]
-impl<T> Handover<T> {
+impl<P> Handover<P> {
     pub(crate) fn new() -> Self {
-        const { assert!(crossbeam::atomic::AtomicCell::<Option<Box<T>>>::is_lock_free()) };
+        const { assert!(crossbeam::atomic::AtomicCell::<Option<P>>::is_lock_free()) };
         Handover(crossbeam::atomic::AtomicCell::new(None))
     }
 
     /// Leaves a value. AcqRel: sees what who took the last one did before.
-    pub(crate) fn put(&self, value: T) {
-        drop(self.0.swap(Some(Box::new(value))));
+    pub(crate) fn put(&self, value: P) {
+        drop(self.0.swap(Some(value)));
     }
 
     /// Takes the value. AcqRel, even if there is none.
-    pub(crate) fn take(&self) -> Option<T> {
-        self.0.take().map(|value| *value)
+    pub(crate) fn take(&self) -> Option<P> {
+        self.0.take()
     }
 }
 
 #[cfg(loom)]
-impl<T> Handover<T> {
+impl<P> Handover<P> {
     pub(crate) fn new() -> Self {
         Handover(Mutex::new(None))
     }
 
-    pub(crate) fn put(&self, value: T) {
-        drop(lock(&self.0).replace(Box::new(value)));
+    pub(crate) fn put(&self, value: P) {
+        drop(lock(&self.0).replace(value));
     }
 
-    pub(crate) fn take(&self) -> Option<T> {
-        lock(&self.0).take().map(|value| *value)
+    pub(crate) fn take(&self) -> Option<P> {
+        lock(&self.0).take()
     }
 }

@@ -268,18 +268,23 @@ impl Wait {
         if self.in_hook() {
             return Err(WaitError::InHook);
         }
-        // A time too far away to be told is for ever.
-        let until = Instant::now().checked_add(patience);
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        loop {
-            if let Some(answer) = self.answer(&waker) {
-                return answer;
-            }
-            match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return Err(WaitError::TimedOut),
-                Some(left) => thread::park_timeout(left),
-                None => thread::park(),
-            }
+        block(patience, |waker| self.answer(waker)).unwrap_or(Err(WaitError::TimedOut))
+    }
+}
+
+/// Sleeps until there is an answer, for `patience` at most.
+pub(crate) fn block<T>(patience: Duration, answer: impl Fn(&Waker) -> Option<T>) -> Option<T> {
+    // A time too far away to be told is for ever.
+    let until = Instant::now().checked_add(patience);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    loop {
+        if let Some(answer) = answer(&waker) {
+            return Some(answer);
+        }
+        match until.map(|until| until.saturating_duration_since(Instant::now())) {
+            Some(Duration::ZERO) => return None,
+            Some(left) => thread::park_timeout(left),
+            None => thread::park(),
         }
     }
 }

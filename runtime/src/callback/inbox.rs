@@ -14,15 +14,8 @@ impl Inbox {
         Inbox(EntryStack::new())
     }
 
-    /// Queues an entry. `true`: the caller must wake the reactor of `parking`.
-    #[must_use = "a reactor that is not woken sleeps on its work"]
-    pub(crate) fn push(&self, slab: &CallbackSlab, index: u32, parking: &Parking) -> bool {
-        self.push_quietly(slab, index);
-        parking.must_wake()
-    }
-
-    /// Queues an entry of a batch, whose end is one [`Parking::must_wake`].
-    pub(crate) fn push_quietly(&self, slab: &CallbackSlab, index: u32) {
+    /// Queues an entry. Then [`Parking::must_wake`] is to be asked, once for a batch.
+    pub(crate) fn push(&self, slab: &CallbackSlab, index: u32) {
         self.0.push(slab, index);
     }
 

@@ -2,8 +2,8 @@
 //!
 //! # The state word
 //!
-//! Each [`CallbackEntry`] has one 64-bit atomic word. The high half is the entry's *generation*,
-//! the low half are the flags below. Every change, and every answer that a caller acts on, is one successful AcqRel
+//! Each [`CallbackEntry`] has one 64-bit atomic word. The high half is the entry's *generation*;
+//! the lowest bits are the flags below, and between the two is a *member*. Every change, and every answer that a caller acts on, is one successful AcqRel
 //! compare-and-swap in one helper ([`state`]): no plain store, no decision on a plain load. The one answer without a
 //! swap is `Stale`: a generation never comes back, so that answer stays true, and a stale key must not touch an entry
 //! that belongs to somebody else (R8).
@@ -36,6 +36,12 @@
 //!   `recalled`, at the first transmission; cleared by `returned`, which the embedder takes, and the reactor when the
 //!   return is overdue, so that only one of them has it; and by `remove`. Independent of the run, which may be over.
 //!   Excludes DYING.
+//!
+//! Between flags and generation stands the first **member** of those groups that wait for the callback ([`members`]). Added
+//! by `join`, which is a `try_run`; taken by `take_members`, by who settles the callback: after `finish` or
+//! `abandon`, after `returned` and `remove`. Every other transition carries it along. While there is one, the callback is
+//! RUNNING or OWED, or about to have it taken. Where `take_members` finds none it answers without a swap too: who joins
+//! after that look has asked for a run, which settles him.
 //!
 //! SETTLED, REQUEUE, REARM, WAKE and CANCEL imply RUNNING; OWED does not. The table of every state and transition is in
 //! `tests/transitions.txt`, kept true by a test.
@@ -83,6 +89,8 @@
 
 pub(crate) mod inbox;
 pub(crate) mod inflight;
+pub(crate) mod members;
+pub(crate) mod promise;
 pub(crate) mod slab;
 pub(crate) mod state;
 #[cfg(test)]
@@ -93,8 +101,9 @@ pub(crate) mod waiters;
 pub(crate) use {
     inbox::{Chain, Inbox, Parking},
     inflight::InFlight,
+    members::{MemberPool, Settled, Tally},
     slab::{CallbackEntry, CallbackSlab, OWN},
-    state::{Abandon, Claim, Dequeue, Finish, Removal, Wait},
+    state::{Abandon, Claim, Dequeue, Finish, Flags, Removal, Wait},
     waiters::{Arrivals, WaitTable, Waiter},
 };
 
@@ -273,5 +282,68 @@ pub enum InsertError {
     NoSuchSession,
     /// No memory for another segment of entries.
     #[error("no memory for more callbacks")]
+    OutOfMemory,
+}
+
+/// What became of the callbacks of a [group](crate::Group), each counted once: by what came first.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, GroupError, GroupSettled, Runtime};
+///
+/// /// What is left of these delegations has to be revoked.
+/// async fn recall(runtime: &Runtime, keys: &[CallbackKey]) -> Result<bool, GroupError> {
+///     let GroupSettled { overdue, failed, .. } = runtime.try_run_many(keys, |_, _| ())?.await;
+///     Ok(overdue + failed > 0)
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupSettled {
+    /// There is nothing in the way any more. The embedder has said so: with [`returned`](crate::Runtime::returned), with
+    /// [`remove`](crate::Runtime::remove) (before it was asked for or since, of a client that it has not removed), or by
+    /// [`Prepare::Refuse`](crate::Prepare::Refuse). Or, where nothing is to be given back (not CB_RECALL, not CB_LAYOUTRECALL),
+    /// the client has answered NFS4_OK.
+    pub returned: u32,
+    /// It was not given back by the return deadline: [`Event::ReturnOverdue`](crate::Event::ReturnOverdue) was told.
+    pub overdue: u32,
+    /// It will not be given back, as far as anybody knows: the run ended otherwise than with NFS4_OK (any other
+    /// answer, [`Outcome::TimedOut`](crate::Outcome), `PathDown`, `Courtesy`, `Cancelled`, `Fault`, `Unencodable`, `DeliveredUnknown`), or
+    /// was not accepted ([`TryRun::Closed`]); or the client was removed or drained, or the runtime closed, before it was.
+    pub failed: u32,
+}
+
+/// Why no group was made. Nothing was started.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, Group, GroupError, Runtime};
+///
+/// /// Asks one by one, and has the opener come again, where there is no room to wait for all.
+/// fn recall(runtime: &Runtime, keys: &[CallbackKey]) -> Option<Group> {
+///     let group: Result<Group, GroupError> = runtime.try_run_many(keys, |_, _| ());
+///     match group {
+///         Ok(group) => Some(group),
+///         Err(error) => {
+///             eprintln!("{error}");
+///             keys.iter().for_each(|key| println!("{:?}", runtime.try_run(*key)));
+///             None
+///         }
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// Groups wait for as many callbacks as they can, all together.
+    #[error("groups would wait for more than {limit} callbacks at once; ask for these without a group")]
+    Full {
+        /// The limit.
+        limit: u32,
+    },
+    /// No memory for more members.
+    #[error("no memory for the members of a group")]
     OutOfMemory,
 }

@@ -62,6 +62,11 @@ impl CallbackEntry {
         self.word.try_run(generation, Loss::of(self.op()))
     }
 
+    /// [`StateWord::join`], likewise.
+    pub(crate) fn join(&self, generation: u32, member: u32, link: impl Fn(Option<u32>)) -> Claim {
+        self.word.join(generation, Loss::of(self.op()), member, link)
+    }
+
     /// The embedder's value.
     pub(crate) fn cookie(&self) -> u64 {
         self.cookie.load(Ordering::Relaxed)

@@ -3,13 +3,14 @@
 //! A transition returns the caller's duty. A transition that only the owner of the run may take panics, with the state,
 //! when there is no such run: that is a bug of this crate, and going on would lose or double a completion.
 
+use super::members::Members;
 use super::{Cancel, Returned};
 use crate::sync::{AtomicU64, Ordering};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::fmt;
 
 bitflags::bitflags! {
-    /// The low half of the word.
+    /// The lowest bits of the word.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct Flags: u32 {
         const LIVE = 1 << 0;
@@ -23,6 +24,14 @@ bitflags::bitflags! {
         const CANCEL = 1 << 8;
     }
 }
+
+/// Between the flags and the generation: the first of the group members that wait for the callback, plus 1; 0: nobody.
+const MEMBER_SHIFT: u32 = 10;
+const MEMBER_BITS: u64 = (1 << 32) - (1 << MEMBER_SHIFT);
+/// Group members that the word can tell apart.
+pub(crate) const MEMBERS_MAX: u32 = (1 << (32 - MEMBER_SHIFT)) - 1;
+
+const _: () = assert!(Flags::all().bits() < 1 << MEMBER_SHIFT);
 
 /// The generation of an entry that was never used. No key carries it.
 pub(crate) const GENERATION_UNUSED: u32 = 0;
@@ -43,7 +52,17 @@ impl Snapshot {
     }
 
     pub(crate) const fn flags(self) -> Flags {
-        Flags::from_bits_retain(self.0 as u32)
+        Flags::from_bits_truncate(self.0 as u32)
+    }
+
+    /// The first of the group members that wait for the callback.
+    pub(crate) fn member(self) -> Option<u32> {
+        (((self.0 & MEMBER_BITS) >> MEMBER_SHIFT) as u32).checked_sub(1)
+    }
+
+    pub(crate) fn with_member(self, member: Option<u32>) -> Self {
+        let bits = u64::from(member.map_or(0, |member| member + 1)) << MEMBER_SHIFT;
+        Snapshot(self.0 & !MEMBER_BITS | bits & MEMBER_BITS)
     }
 
     fn has(self, flag: Flags) -> bool {
@@ -67,7 +86,12 @@ impl Snapshot {
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "generation {} ", self.generation())?;
-        if self.flags().is_empty() { f.write_str("FREE") } else { bitflags::parser::to_writer(&self.flags(), f) }
+        if self.flags().is_empty() {
+            f.write_str("FREE")
+        } else {
+            bitflags::parser::to_writer(&self.flags(), &mut *f)
+        }?;
+        self.member().map_or(Ok(()), |member| write!(f, ", member {member}"))
     }
 }
 
@@ -234,17 +258,42 @@ impl StateWord {
 
     /// Asks for a run.
     pub(crate) fn try_run(&self, generation: u32, loss: Loss) -> Claim {
+        self.request(generation, loss, |now| now)
+    }
+
+    /// Asks for a run on behalf of a group's member, which waits for the callback from then on, unless it is stale or
+    /// dying. One swap does both: no run can end in between. `link` notes who is first so far.
+    pub(crate) fn join(&self, generation: u32, loss: Loss, member: u32, link: impl Fn(Option<u32>)) -> Claim {
+        self.request(generation, loss, |now| {
+            link(now.member()); // the member is the caller's own until the swap
+            now.with_member(Some(member))
+        })
+    }
+
+    fn request(&self, generation: u32, loss: Loss, joined: impl Fn(Snapshot) -> Snapshot) -> Claim {
         self.transition(|now| {
             if !now.is_live(generation) {
                 (None, Claim::Stale) // R8
             } else if now.has(Flags::DYING) {
                 (Some(now), Claim::Dying)
             } else if !now.has(Flags::RUNNING) {
-                (Some(now.with(Flags::RUNNING)), Claim::Submit)
+                (Some(joined(now).with(Flags::RUNNING)), Claim::Submit)
             } else if now.has(Flags::SETTLED) || loss == Loss::MustNotLose {
-                (Some(now.with(Flags::REARM)), Claim::Rearmed)
+                (Some(joined(now).with(Flags::REARM)), Claim::Rearmed)
             } else {
-                (Some(now), Claim::Coalesced)
+                (Some(joined(now)), Claim::Coalesced)
+            }
+        })
+    }
+
+    /// Takes the members that wait for the callback, to be settled by the caller; none while one of `unless` is set, for
+    /// then they wait for what is to come.
+    pub(crate) fn take_members(&self, generation: u32, unless: Flags) -> Members {
+        self.transition(|now| {
+            if !now.is_live(generation) || now.flags().intersects(unless) || now.member().is_none() {
+                (None, Members::NONE) // as it was at the load: who joins later has a run of his own to end
+            } else {
+                (Some(now.with_member(None)), Members::first(now.member()))
             }
         })
     }
@@ -392,7 +441,7 @@ impl StateWord {
 
     /// Ends this life of the entry. Every key to it is stale from here on.
     pub(crate) fn free(&self) -> Freed {
-        let legal = |now: Snapshot| now.flags() == Flags::LIVE | Flags::DYING;
+        let legal = |now: Snapshot| now.flags() == Flags::LIVE | Flags::DYING && now.member().is_none();
         self.owner("free", legal, |now| {
             let generation = now.generation() + 1;
             let duty = if generation == GENERATION_RETIRED { Freed::Retired } else { Freed::Reusable };

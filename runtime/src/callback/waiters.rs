@@ -26,12 +26,12 @@
 //! that one is answered when nothing of the client runs any more, see [`InFlight::is_over`](super::inflight::InFlight).
 
 use super::CallbackKey;
+use super::promise::Promise;
 use super::state::{StateWord, Wait};
-use crate::guard::guard;
-use crate::sync::{AtomicBool, AtomicUsize, Handover, Ordering, Queue};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, Queue};
 use slab::Slab;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Waker;
 
 /// Waiters that left before their run ended, of one reactor, before it is asked to forget them.
@@ -41,30 +41,18 @@ pub(crate) const DEPARTED_MAX: usize = 1024;
 pub(crate) struct Waiter<T> {
     key: CallbackKey,
     client: u32,
-    /// Set by the reactor alone, so that setting never waits.
-    answer: OnceLock<T>,
-    waker: Handover<Waker>,
+    promise: Promise<T>,
     departed: AtomicBool,
 }
 
 impl<T> Waiter<T> {
     /// The answer, or else `waker` is woken when there is one.
     pub(crate) fn poll(&self, waker: &Waker) -> Option<&T> {
-        if let Some(answer) = self.answer.get() {
-            return Some(answer);
-        }
-        self.waker.put(waker.clone());
-        // Once more: if the reactor came before the `put`, that has seen its `take` and hence the answer.
-        self.answer.get()
+        self.promise.poll(waker)
     }
 
     fn answer(&self, answer: T) {
-        if self.answer.set(answer).is_ok()
-            && let Some(waker) = self.waker.take()
-        {
-            // A waker is the embedder's code too.
-            let _ = guard(|| waker.wake());
-        }
+        self.promise.keep(answer);
     }
 }
 
@@ -86,12 +74,11 @@ impl<T> Arrivals<T> {
             Wait::Registered => {}
             other => return Err(other),
         }
-        let (answer, waker) = (OnceLock::new(), Handover::new());
-        let waiter = Arc::new(Waiter { key, client, answer, waker, departed: AtomicBool::new(false) });
+        let waiter = Arc::new(Waiter { key, client, promise: Promise::new(), departed: AtomicBool::new(false) });
         self.queue.push(Arc::clone(&waiter));
         match word.wait(key.generation) {
             Wait::Registered => Ok(waiter),
-            _ if waiter.answer.get().is_some() => Ok(waiter),
+            _ if waiter.promise.get().is_some() => Ok(waiter),
             other => {
                 // It stays in the queue until somebody looks there, and is dropped then.
                 waiter.departed.store(true, Ordering::Relaxed);
@@ -115,7 +102,7 @@ impl<T> Arrivals<T> {
     /// [forget](WaitTable::end) them.
     pub(crate) fn depart(&self, waiter: &Waiter<T>) -> bool {
         waiter.departed.store(true, Ordering::Relaxed);
-        waiter.answer.get().is_none()
+        waiter.promise.get().is_none()
             && (self.departed.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(DEPARTED_MAX)
     }
 }

@@ -5,6 +5,7 @@ use super::connection::Bound;
 use super::draining::core_key;
 use super::home::{Link, Place, conn_token};
 use super::inspect::Inspection;
+use crate::callback::Flags;
 use crate::command::Command;
 use crate::hooks::Event;
 use crate::io::{ConnKey, Io};
@@ -103,6 +104,7 @@ impl<I: Io> Reactor<I> {
                     client.removed = true;
                     client.backchannel.set_client_state(now_ns, ClientState::Expired, host);
                 });
+                self.home.shared.forsake(Flags::RUNNING, |index| index == client.index);
             }
             Command::ClientState { client, state } => {
                 self.home.act_on(client, |client, host| {

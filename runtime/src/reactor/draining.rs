@@ -3,7 +3,7 @@
 use super::home::Home;
 use super::host::ClientHost;
 use super::{ENDED_PER_TURN, Reactor};
-use crate::callback::CallbackKey;
+use crate::callback::{CallbackKey, Flags};
 use crate::drain::{Cancelled, DrainJob};
 use crate::io::Io;
 use crate::keys::{ClientId, SessionKey};
@@ -111,6 +111,8 @@ impl<I: Io> Reactor<I> {
     /// where there are many in the next ones.
     pub(super) fn drain_all(&mut self, deadline_ns: u64) {
         self.home.drain_deadline_ns = Some(deadline_ns);
+        let (shared, here) = (&self.home.shared, self.home.reactor);
+        shared.forsake(Flags::RUNNING, |client| shared.home_of(client) == Some(here));
         self.undrained = 0..self.home.clients.len() as u32;
     }
 
@@ -132,6 +134,9 @@ impl Home {
         let (now_ns, deadline_ns) = (self.now_ns, job.deadline_ns);
         // A client that is not here has nothing in flight: `drain` is dropped, which reports.
         let drain = ClientDrain { session, deadline_ns, report: Draining::new(job) };
+        if session.is_none() {
+            self.shared.forsake(Flags::RUNNING, |index| index == client.index);
+        }
         self.act_on(client, |client, host| {
             host.drains.push(drain);
             match session {

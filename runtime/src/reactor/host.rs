@@ -4,6 +4,7 @@ use super::draining::{ClientDrain, Draining};
 use super::owed::Owed;
 use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
+use crate::completion::Ending;
 use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::registry::{ReactorPort, Shared};
@@ -94,8 +95,7 @@ impl ClientHost<'_> {
     fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         self.count_outcome(run, outcome);
         let Some(queue) = self.shared.queue_of(self.reactor).filter(|_| !run.own) else {
-            let keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
-            return self.end(token, run, keep_rearm, waited.then_some(outcome));
+            return self.end(token, run, outcome.into(), waited.then_some(outcome));
         };
         if waited {
             // Nobody else begins to wait before `finish`.
@@ -110,18 +110,18 @@ impl ClientHost<'_> {
     /// The embedder has given back a run that it took off a completion queue.
     pub fn finish_returned(&mut self, token: Token) {
         *self.with_embedder -= 1;
-        let (run, keep_rearm) = self.shared.run_of(token.0);
-        self.end(token, &run, keep_rearm, None);
+        let (run, ending) = self.shared.run_of(token.0);
+        self.end(token, &run, ending, None);
     }
 
     /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `told`: what those
     /// are told who wait for the run.
-    fn end(&mut self, token: Token, run: &Run, keep_rearm: bool, told: Option<&Outcome<'_>>) {
+    fn end(&mut self, token: Token, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
         self.call("Hooks::release", run, || self.shared.hooks_of(run.own).release(run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
         let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
-        let finished = self.entry(token).word().finish(keep_rearm);
+        let finished = self.entry(token).word().finish(ending.keeps_rearm());
         if let Some((waiters, ended)) = waiters {
             self.waits.answer(waiters, |waiter| ended.told_to(waiter, run.key));
         }
@@ -129,9 +129,9 @@ impl ClientHost<'_> {
             // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is awake, so
             // nobody needs to be woken.
             self.entry(token).set_started_us(turn_us(self.now_ns));
-            self.port.inbox.push_quietly(&self.shared.slab, token.0);
+            self.port.inbox.push(&self.shared.slab, token.0);
         } else {
-            self.shared.leave(token.0, run, finished);
+            self.shared.leave(run, ending, finished);
         }
     }
 }

@@ -8,9 +8,10 @@
 //! bears the same stamp.
 
 use super::home::Home;
-use crate::callback::{CallbackKey, Returned};
+use crate::callback::{CallbackKey, Flags, Returned, Settled};
 use crate::hooks::Event;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Records that are allocated together: 48 KiB, and the only allocation. One such block is kept for the next.
@@ -136,10 +137,17 @@ impl Home {
             {
                 continue;
             }
+            // Before the embedder is told, who may well remove the callback then.
+            let members = entry.word().take_members(record.generation, Flags::empty());
+            let shared = Arc::clone(&self.shared);
             // To a client that was removed nobody can be overdue.
-            if let Some(client) = self.client(client).filter(|client| !client.removed).map(|client| client.id) {
+            let known = self.client(client).filter(|client| !client.removed).map(|client| client.id);
+            if let Some(client) = known {
                 self.tell(&Event::ReturnOverdue { key: record.key(), cookie, client });
             }
+            // After it, so that who comes again finds what the embedder has done about it.
+            let how = if known.is_some() { Settled::Overdue } else { Settled::Failed };
+            shared.members.settle(members, how);
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Embedder {
     pub events: Mutex<Vec<Event>>,
     /// What `done` answers next; then it finishes.
     pub answers: Mutex<VecDeque<Done>>,
+    /// Cookies of which `prepare` says that there is nothing to send.
+    pub refused: Mutex<Vec<u64>>,
     /// By cookie: the fore-channel calls that it depends on.
     pub referring: Mutex<HashMap<u64, Vec<Named>>>,
     pub closed: Mutex<Vec<ConnectionId>>,
@@ -84,7 +86,7 @@ impl Hooks for Embedder {
     }
     fn prepare(&self, run: &Run) -> Prepare {
         self.enter(run.cookie, Stage::Prepare, |s| s.prepared += 1);
-        Prepare::Send
+        if self.refused.lock().unwrap().contains(&run.cookie) { Prepare::Refuse } else { Prepare::Send }
     }
     fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
         self.enter(run.cookie, Stage::Referring, |_| ());

@@ -8,6 +8,7 @@ mod bench;
 mod clients;
 mod control;
 mod drains;
+mod groups;
 mod many;
 mod panics;
 mod paths;

@@ -1,7 +1,7 @@
 //! Many clients at once.
 
 use crate::bench::*;
-use ringback::{Builder, CallbackOp, ClientLimits, Outbound, Transport, TryRun};
+use ringback::{Builder, CallbackOp, ClientLimits, Outbound, Remove, Transport, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::record::RecordReader;
 use std::sync::Arc;
@@ -99,16 +99,23 @@ fn t25_of_ten_thousand_readers_of_one_file_a_dead_one_delays_nobody() {
             }
         }
     });
-    // The writer's OPEN: one conflict, ten thousand recalls, the dead one's among the first half.
-    keys.iter().for_each(|key| assert_eq!(bench.runtime.try_run(*key), TryRun::Submitted));
+    // The writer's OPEN: one conflict, one call, ten thousand recalls, the dead one's among the first half.
+    let group = bench.runtime.try_run_many(&keys, |_, asked| assert_eq!(asked, TryRun::Submitted)).unwrap();
     bench.until("all but one have answered", |b| b.runtime.stats().in_flight == 1);
     assert_eq!(answered.load(SeqCst), READERS - 1);
     for reader in (0..READERS).filter(|reader| *reader != DEAD) {
         bench.assert_ended_once(reader, "Replied");
+        assert_eq!(bench.runtime.remove(keys[reader as usize]), Remove::Removed);
     }
+    assert_eq!(group.settled(), None, "the writer waits for the dead one, and nobody else does");
+    // 16 bytes for each callback that is waited for, in blocks, and the directory of these.
+    let memory = bench.runtime.memory().unwrap().groups;
+    assert!((READERS as usize * 16..READERS as usize * 16 + 150_000).contains(&memory), "{memory} bytes");
     let report = bench.runtime.drain(Duration::from_millis(50)).unwrap();
     assert_eq!((&report.abandoned[..], report.in_flight), (&[keys[DEAD as usize]][..], 0));
     bench.assert_ended_once(DEAD, "Cancelled { sent: true }");
+    let settled = group.settled().expect("a drain settles every group");
+    assert_eq!((settled.returned, settled.overdue, settled.failed), (READERS as u32 - 1, 0, 1));
     bench.runtime.shutdown(Duration::ZERO).unwrap();
     drop(sender);
     drop(bench);

@@ -18,7 +18,8 @@ fn one_callback_from_insert_to_the_stale_key() {
     assert!(parking.prepare_park(|| inbox.is_empty()), "nothing to do");
     assert_eq!(entry.try_run(key.generation), Claim::Submit);
     assert!(in_flight.enter());
-    assert!(inbox.push(&slab, key.index, &parking), "the reactor sleeps");
+    inbox.push(&slab, key.index);
+    assert!(parking.must_wake(), "the reactor sleeps");
     assert_eq!(entry.try_run(key.generation), Claim::Coalesced);
 
     parking.unpark();
@@ -45,17 +46,17 @@ fn one_callback_from_insert_to_the_stale_key() {
 #[test]
 fn a_long_queue_is_turned_round_a_slice_at_a_time() {
     let slab = CallbackSlab::new(100, 1);
-    let (inbox, parking) = (Inbox::new(), Parking::new());
+    let inbox = Inbox::new();
     let insert = |cookie| slab.insert(0, 7, OP_CB_RECALL, cookie).expect("there is room").index;
     let indices: Vec<_> = (0..50).map(insert).collect();
     for limit in [1, 7, 49, 50, 51] {
         for index in &indices {
-            let _ = inbox.push(&slab, *index, &parking);
+            inbox.push(&slab, *index);
         }
         let (mut chain, mut turns) = (inbox.take(), 0);
         // It comes after those, and waits for the next chain.
         let late = insert(0);
-        let _ = inbox.push(&slab, late, &parking);
+        inbox.push(&slab, late);
         while !chain.is_empty() && chain.pop(&slab).inspect(|first| assert_eq!(*first, indices[0])).is_none() {
             chain.turn(&slab, limit);
             turns += 1;

@@ -50,7 +50,8 @@ impl Scene {
     }
 
     fn push(&self, index: u32) {
-        if self.inbox.push(&self.slab, index, &self.parking) {
+        self.inbox.push(&self.slab, index);
+        if self.parking.must_wake() {
             self.doorbell.ring();
         }
     }
@@ -114,8 +115,8 @@ fn t10_the_end_of_a_batch_wakes_for_all_of_it() {
         let scene = Scene::new(2);
         let producer = Arc::clone(&scene);
         let producer = thread::spawn(move || {
-            producer.inbox.push_quietly(&producer.slab, 0);
-            producer.inbox.push_quietly(&producer.slab, 1);
+            producer.inbox.push(&producer.slab, 0);
+            producer.inbox.push(&producer.slab, 1);
             if producer.parking.must_wake() {
                 producer.doorbell.ring();
             }
@@ -174,7 +175,10 @@ fn one_park_is_woken_once() {
         assert!(scene.parking.prepare_park(|| scene.inbox.is_empty()));
         let wakers = [0, 1].map(|index| {
             let scene = Arc::clone(&scene);
-            thread::spawn(move || scene.inbox.push(&scene.slab, index, &scene.parking))
+            thread::spawn(move || {
+                scene.inbox.push(&scene.slab, index);
+                scene.parking.must_wake()
+            })
         });
         let woken = wakers.map(|waker| waker.join().expect("no panic"));
         assert_eq!(woken.iter().filter(|&&woken| woken).count(), 1);
@@ -188,8 +192,8 @@ fn entries_of_two_producers_arrive_once_and_in_order() {
         let producers = [0, 2].map(|first| {
             let scene = Arc::clone(&scene);
             thread::spawn(move || {
-                scene.inbox.push_quietly(&scene.slab, first);
-                scene.inbox.push_quietly(&scene.slab, first + 1);
+                scene.inbox.push(&scene.slab, first);
+                scene.inbox.push(&scene.slab, first + 1);
             })
         });
         let mut taken = Vec::new();

@@ -3,7 +3,11 @@
 //! A name that starts with `t4_` shows scenario T4 at the level of the word, one that starts with `r3_` rule R3.
 
 #[cfg(not(loom))]
+mod groups;
+#[cfg(not(loom))]
 mod life;
+#[cfg(loom)]
+mod loom_group;
 #[cfg(loom)]
 mod loom_queue;
 #[cfg(loom)]

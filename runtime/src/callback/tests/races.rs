@@ -180,7 +180,8 @@ fn t10_work_that_arrives_before_the_park_is_delivered() {
                 for number in 0..ROUNDS {
                     let key = slab.insert(0, producer, OP_CB_RECALL, number.into()).expect("there is room");
                     assert_eq!(slab[key.index].try_run(key.generation), Claim::Submit);
-                    if inbox.push(slab, key.index, parking) {
+                    inbox.push(slab, key.index);
+                    if parking.must_wake() {
                         wakes.fetch_add(1, Ordering::Relaxed);
                         reactor.unpark();
                     }

@@ -1,6 +1,7 @@
 //! Every state with every transition: the table in `transitions.txt`, and what must hold in all of it.
 
-use crate::callback::state::{Flags, Loss, Snapshot, StateWord};
+use crate::callback::members::Members;
+use crate::callback::state::{Claim, Flags, Loss, Snapshot, StateWord};
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fmt::Write;
@@ -122,6 +123,45 @@ fn reachable_states_keep_what_the_flags_exclude() {
     };
     let expected: Vec<Flags> = (0..=Flags::all().bits()).map(Flags::from_bits_retain).filter(|&f| legal(f)).collect();
     assert_eq!(reachable(), expected);
+}
+
+/// Group members that wait are no state of their own: every transition goes as it does without them, and keeps them. But an
+/// entry is not freed with them.
+#[test]
+fn members_are_carried_along() {
+    const WAITED: Option<u32> = Some(7);
+    for flags in reachable().into_iter().filter(|flags| flags.contains(Flags::LIVE)) {
+        for transition in all() {
+            let word = StateWord::with(Snapshot::new(GENERATION, flags).with_member(WAITED));
+            let with_member = catch_unwind(AssertUnwindSafe(|| transition.1(&word, GENERATION))).ok();
+            let without = take(transition, flags, GENERATION).filter(|_| transition.0 != "free");
+            assert_eq!(with_member.is_some(), without.is_some(), "{} from {flags:?}", transition.0);
+            let after = without.as_ref().map_or(Snapshot::new(GENERATION, flags), |(_, after)| *after);
+            assert_eq!(word.snapshot(), after.with_member(WAITED), "{} from {flags:?}", transition.0);
+            assert_eq!(with_member, without.map(|(duty, _)| duty));
+        }
+    }
+}
+
+#[test]
+fn a_member_joins_where_a_run_is_asked_for_and_nowhere_else() {
+    for flags in reachable() {
+        for loss in [Loss::MayCoalesce, Loss::MustNotLose] {
+            let [plain, joined] = [(); 2].map(|()| StateWord::with(Snapshot::new(GENERATION, flags)));
+            let answer = joined.join(GENERATION, loss, 3, |first| assert_eq!(first, None));
+            assert_eq!(answer, plain.try_run(GENERATION, loss));
+            let waits = !matches!(answer, Claim::Stale | Claim::Dying);
+            assert_eq!(joined.snapshot(), plain.snapshot().with_member(waits.then_some(3)), "{flags:?}");
+            if waits {
+                let _ = joined.join(GENERATION, loss, 9, |first| assert_eq!(first, Some(3)));
+                assert_eq!(joined.snapshot().member(), Some(9));
+                assert!(joined.take_members(GENERATION, Flags::RUNNING).is_empty(), "it waits for this run");
+                assert!(joined.take_members(GENERATION + 1, Flags::empty()).is_empty(), "a stale key");
+                assert!(joined.take_members(GENERATION, Flags::empty()) == Members::first(Some(9)));
+                assert!(joined.take_members(GENERATION, Flags::empty()).is_empty(), "taken once");
+            }
+        }
+    }
 }
 
 #[test]
