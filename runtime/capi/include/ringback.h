@@ -302,7 +302,7 @@ typedef enum rb_item_kind {
     RB_ITEM_RESUME = 7,
     // The runtime is done with an embedder's transport: `user`. What is under way on it must not be sent any more.
     RB_ITEM_CLOSE = 8,
-    // What rb_wait_notify() or rb_drain_start() asked for has come about: `user`.
+    // What rb_wait_notify(), rb_run_many() or rb_drain_start() asked for has come about: `user`.
     RB_ITEM_NOTICE = 9,
 } rb_item_kind;
 
@@ -340,6 +340,9 @@ typedef struct rb_call rb_call;
 
 // A drain under way, of a thread that must not be blocked by it: given up by rb_drain_free().
 typedef struct rb_drain rb_drain;
+
+// Callbacks that were asked for together: given up by rb_group_free() or rb_group_block().
+typedef struct rb_group rb_group;
 
 // Records on their way out through an embedder's transport.
 typedef struct rb_outbound rb_outbound;
@@ -658,6 +661,22 @@ typedef struct rb_drain_report {
     // For how many.
     size_t unsent_max;
 } rb_drain_report;
+
+// What became of the callbacks of a group, each counted once: by what came first. Set `size`.
+typedef struct rb_group_settled {
+    // sizeof(rb_group_settled).
+    size_t size;
+    // Nothing is in the way any more, as rb_returned(), rb_remove() or RB_PREPARE_REFUSE have said; or, where nothing is to be
+    // given back (not RB_OP_RECALL, not RB_OP_LAYOUTRECALL), the client has answered NFS4_OK.
+    uint32_t returned;
+    // Not given back by the return deadline: RB_EVENT_RETURN_OVERDUE was told.
+    uint32_t overdue;
+    // The run ended otherwise than with NFS4_OK, or was not accepted; or the client was removed or drained, or the runtime
+    // closed, before it was given back.
+    uint32_t failed;
+    // 0.
+    uint32_t reserved;
+} rb_group_settled;
 
 // Settings of a runtime. Set `size` and leave at 0 what is to have its default; the defaults and limits are in
 // docs/src/limits.md.
@@ -1010,6 +1029,8 @@ typedef struct rb_memory {
     uint64_t sessions;
     // The lists of returns that are awaited: 12 bytes for each recall since the oldest one of them.
     uint64_t returns;
+    // What groups (rb_run_many()) wait for: 16 bytes for each callback and group, as many as there ever were at once.
+    uint64_t groups;
 } rb_memory;
 
 // How a run ended, for who waited for it. Set `size`.
@@ -1288,6 +1309,34 @@ const char *rb_last_error(void);
 
 // The meaning of an error, in a few words. Never null.
 const char *rb_strerror(int error);
+
+// rb_try_run() of many callbacks, such as the recalls of all delegations of a file, to be told once when each of them is
+// settled, the return of what is recalled included: on `queue`, if it is not null, by one RB_ITEM_NOTICE with `user`;
+// rb_group_result() says how. What is running already is waited for like the rest; what is listed twice counts twice.
+// `answers`, if it is not null, has place for the rb_try_run_answer of each.
+//
+// Calls no hook but acquire, and is legal under the embedder's locks; but unlike rb_try_run() it allocates. Fails before
+// anything is started (RB_ERR_FULL, RB_ERR_NO_MEMORY). Each group is settled at some time, by the return deadline or
+// by a drain.
+int rb_run_many(const struct rb_runtime *runtime,
+                const rb_key *keys,
+                size_t keys_count,
+                const struct rb_queue *queue,
+                void *user,
+                int32_t *answers,
+                struct rb_group **group);
+
+// What became of the callbacks; RB_ERR_PENDING: they are not all settled yet.
+int rb_group_result(const struct rb_group *group, struct rb_group_settled *settled);
+
+// Waits on the caller's own thread, for `patience_ms` at most, and gives the group up. Not from a hook. What was not settled
+// by then (RB_ERR_TIMED_OUT) goes on. `settled` may be null.
+int rb_group_block(struct rb_group **group,
+                   uint64_t patience_ms,
+                   struct rb_group_settled *settled);
+
+// Stops to wait for a group; what it asked for goes on.
+int rb_group_free(struct rb_group **group);
 
 // The RFC's name of an rb_op, such as "CB_RECALL": for logs. "unknown" for any other number.
 const char *rb_op_name(int32_t op);

@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -192,8 +192,7 @@ pub extern "C" fn rb_drain_start(
         let drain = not_null(drain, "drain")?;
         drain.write(std::ptr::null_mut());
         let started = not_null(runtime, "runtime")?.runtime.start_drain(Duration::from_millis(patience_ms));
-        let notice = |queue: &rb_queue| Notice { mailbox: Arc::clone(&queue.mailbox), user: User(user) };
-        let waker = queue.map_or_else(|| Waker::noop().clone(), |queue| Waker::from(Arc::new(notice(queue))));
+        let waker = queue.map_or_else(|| Waker::noop().clone(), |queue| Notice::waker(queue, User(user)));
         let mut draining = Draining { drain: Box::pin(started), waker };
         if draining.drain.as_mut().poll(&mut Context::from_waker(&draining.waker)).is_ready() {
             draining.waker.wake_by_ref();

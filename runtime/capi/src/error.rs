@@ -1,6 +1,6 @@
 //! Errors: a number for the program, a text for the log, and the edge that no panic crosses.
 
-use runtime::{BuildError, Error, InsertError, WaitError};
+use runtime::{BuildError, Error, GroupError, InsertError, WaitError};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,6 +93,16 @@ impl From<InsertError> for Failure {
             InsertError::NoSuchSession => rb_error::RB_ERR_NO_SUCH_SESSION,
             InsertError::OutOfMemory => rb_error::RB_ERR_NO_MEMORY,
             _ => rb_error::RB_ERR_INVALID,
+        };
+        Failure::new(code, error.to_string())
+    }
+}
+
+impl From<GroupError> for Failure {
+    fn from(error: GroupError) -> Self {
+        let code = match error {
+            GroupError::Full { .. } => rb_error::RB_ERR_FULL,
+            _ => rb_error::RB_ERR_NO_MEMORY,
         };
         Failure::new(code, error.to_string())
     }

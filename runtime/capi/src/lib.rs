@@ -27,6 +27,7 @@ mod client;
 mod connection;
 mod drain;
 mod error;
+mod group;
 mod hooks;
 mod numbers;
 mod options;

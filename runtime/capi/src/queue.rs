@@ -94,7 +94,7 @@ pub enum rb_item_kind {
     RB_ITEM_RESUME = 7,
     /// The runtime is done with an embedder's transport: `user`. What is under way on it must not be sent any more.
     RB_ITEM_CLOSE = 8,
-    /// What rb_wait_notify() or rb_drain_start() asked for has come about: `user`.
+    /// What rb_wait_notify(), rb_run_many() or rb_drain_start() asked for has come about: `user`.
     RB_ITEM_NOTICE = 9,
 }
 
@@ -243,15 +243,25 @@ impl Mailbox {
     }
 }
 
-/// Posts a notice when it is woken.
+/// Posts one notice when it is woken, however often that is: who asks for it wakes it himself if there is nothing to wait
+/// for any more, and may not be the only one.
 pub struct Notice {
-    pub mailbox: Arc<Mailbox>,
-    pub user: User,
+    mailbox: Arc<Mailbox>,
+    user: User,
+    posted: AtomicBool,
+}
+
+impl Notice {
+    pub fn waker(queue: &rb_queue, user: User) -> Waker {
+        Waker::from(Arc::new(Notice { mailbox: Arc::clone(&queue.mailbox), user, posted: AtomicBool::new(false) }))
+    }
 }
 
 impl Wake for Notice {
     fn wake(self: Arc<Self>) {
-        self.mailbox.post(Message::About { kind: rb_item_kind::RB_ITEM_NOTICE, user: self.user });
+        if !self.posted.swap(true, Relaxed) {
+            self.mailbox.post(Message::About { kind: rb_item_kind::RB_ITEM_NOTICE, user: self.user });
+        }
     }
 }
 

@@ -121,6 +121,8 @@ pub struct rb_memory {
     pub sessions: u64,
     /// The lists of returns that are awaited: 12 bytes for each recall since the oldest one of them.
     pub returns: u64,
+    /// What groups (rb_run_many()) wait for: 16 bytes for each callback and group, as many as there ever were at once.
+    pub groups: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -213,6 +215,7 @@ pub unsafe extern "C" fn rb_get_memory(runtime: Option<&rb_runtime>, memory: *mu
                 clients: now.clients as u64,
                 sessions: now.sessions as u64,
                 returns: now.returns as u64,
+                groups: now.groups as u64,
             })
         };
         // SAFETY: P3

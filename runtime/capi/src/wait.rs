@@ -11,7 +11,7 @@ use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -119,8 +119,7 @@ pub extern "C" fn rb_run_and_wait(
 pub extern "C" fn rb_wait_notify(wait: Option<&rb_wait>, queue: Option<&rb_queue>, user: *mut c_void) -> c_int {
     guard("rb_wait_notify", String::new, || {
         let mut waiting = not_null(wait, "wait")?.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mailbox = Arc::clone(&not_null(queue, "queue")?.mailbox);
-        waiting.waker = Waker::from(Arc::new(Notice { mailbox, user: User(user) }));
+        waiting.waker = Notice::waker(not_null(queue, "queue")?, User(user));
         if waiting.poll().is_ready() {
             waiting.waker.wake_by_ref();
         }

@@ -8,6 +8,7 @@ use crate::client::*;
 use crate::connection::*;
 use crate::drain::*;
 use crate::error::*;
+use crate::group::*;
 use crate::numbers::*;
 use crate::queue::*;
 use crate::results::*;
@@ -123,6 +124,13 @@ fn null_is_an_error_of_every_function() {
         rb_wait_block(Some(&mut none()), 0, none()) => NULL;
         rb_wait_free(None) => NULL;
         rb_wait_free(Some(&mut none())) => NULL;
+        rb_run_many(None, none(), 0, None, none(), none(), None) => NULL;
+        rb_run_many(None, none(), 0, None, none(), none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_group_result(None, none()) => NULL;
+        rb_group_block(None, 0, none()) => NULL;
+        rb_group_block(Some(&mut none()), 0, none()) => NULL;
+        rb_group_free(None) => NULL;
+        rb_group_free(Some(&mut none())) => NULL;
         rb_drain_all(None, 0, none()) => NULL;
         rb_shutdown(None, 0, none()) => NULL;
         rb_drain_client(None, 1, 0, none()) => NULL;
@@ -270,6 +278,7 @@ fn wrong_sizes_are_errors() {
     refused!(rb_memory, p => rb_get_memory(rt, p));
     refused!(rb_attributes, p => rb_decode_getattr([0; 8].as_ptr(), 8, p));
     refused!(rb_ended, p => rb_wait_block(Some(&mut none()), 0, p));
+    refused!(rb_group_settled, p => rb_group_block(Some(&mut none()), 0, p));
     // None of them has drained anything.
     answers! { rb_add_client(rt, 0, Some(&mut MaybeUninit::uninit())) => 0; };
 

@@ -38,6 +38,8 @@ macro_rules! made {
     }};
 }
 
+mod groups;
+
 struct Bed {
     runtime: *mut rb_runtime,
     queue: *mut rb_queue,
