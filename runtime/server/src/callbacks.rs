@@ -14,9 +14,10 @@
 //! [`Hooks::drop_reference`] is the last that the runtime says about one. No counter of ours is needed; `acquire` stays
 //! empty.
 //!
-//! A recall is sent again for each conflict until the client has answered it. When its return is overdue the runtime says
-//! so ([`Event::ReturnOverdue`]), and the delegation is revoked; so it is if the client could not be reached at all for the
-//! whole deadline. Who asked for it comes again by himself (NFS4ERR_DELAY).
+//! A conflict recalls all that is in its way with one call, and is refused (NFS4ERR_DELAY) until all of it is settled
+//! ([`Group`]): what was not given back by then is recalled again, unless the client has answered. When a return is
+//! overdue the runtime says so ([`Event::ReturnOverdue`]), and the delegation is revoked; so it is if the client could
+//! not be reached at all for the whole deadline. Who asked comes again by himself.
 //!
 //! A fourth one, CB_RECALL_ANY, the runtime sends by itself when there are more delegations than there may be. All that it
 //! wants of us is which were used longest ago ([`Hooks::recall_least_recently_used`]): `reaper.rs`.
@@ -33,8 +34,8 @@ use crate::files::{HANDLE_BYTES, SPARE_BITS, global, shard_number};
 use crate::holder_attributes::ASKED;
 use crate::stateids::Kind;
 use ringback::{
-    CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Hooks, Outcome, Prepare, Remove, Run, Runtime,
-    Security, SessionConfig, SessionKey, TryRun,
+    CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Group, Hooks, Outcome, Prepare, Remove, Run,
+    Runtime, Security, SessionConfig, SessionKey, TryRun,
 };
 use ringback_rpc::nfs4::callback::{CbGetattrArgs, CbNotifyLockArgs, CbRecallArgs};
 use ringback_rpc::nfs4::{FileHandle, StateOwner4, Stateid4, Status};
@@ -169,6 +170,24 @@ impl Callbacks {
     pub(crate) fn want_room(&self) {
         // Without a runtime there is nobody to make room.
         let _ = self.runtime().map(|runtime| runtime.want_room());
+    }
+
+    /// Recalls delegations that are in the way of one who is to come again when all of them are settled. `None`: there is
+    /// no memory to wait for all; they are recalled one by one.
+    pub(crate) fn recall_all(&self, keys: &[CallbackKey]) -> Option<Group> {
+        let runtime = self.runtime()?;
+        let asked = |key, answer| {
+            if matches!(answer, TryRun::Submitted | TryRun::Rearmed) {
+                self.observer.accepted(key);
+            }
+        };
+        match runtime.try_run_many(keys, asked) {
+            Ok(group) => Some(group),
+            Err(_) => {
+                keys.iter().for_each(|key| asked(*key, runtime.try_run(*key)));
+                None
+            }
+        }
     }
 
     /// Ends a run that takes too long, if it has not ended by itself.

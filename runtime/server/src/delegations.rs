@@ -409,7 +409,8 @@ impl Files {
         }
     }
 
-    /// Recalls what other clients hold on the file and is in the way; whether anything is.
+    /// Recalls what other clients hold on the file and is in the way; whether anything is. Who comes again meanwhile, or for
+    /// the same reason, waits for the same returns; nothing more is sent, or walked through, until all of that is settled.
     pub(crate) fn recall_of_others(
         &self,
         shard: &mut Shard,
@@ -418,21 +419,22 @@ impl Files {
         about: Conflict,
         callbacks: &Callbacks,
     ) -> bool {
-        let mut conflict = false;
-        let mut index = shard.files.at(file).map_or(NONE, |f| f.delegations);
-        while let Some(delegation) = shard.delegations.at(index) {
-            index = delegation.in_file.next();
-            if delegation.client == caller.client.index || about == Conflict::Read && !delegation.write {
-                continue;
-            }
-            conflict = true;
-            if !delegation.answered {
-                callbacks.recall(delegation.callback);
+        let in_the_way = |d: &&Delegation| d.client != caller.client.index && (d.write || about == Conflict::Write);
+        let (Some(id), Some(_)) = (shard.files.id_at(file), shard.delegations_of(file).find(in_the_way)) else {
+            return false;
+        };
+        if shard.recalls.get(&id).is_none_or(|group| group.settled().is_some()) {
+            // Who has answered is not asked again: the return is awaited, or overdue some day.
+            let unanswered = shard.delegations_of(file).filter(in_the_way).filter(|d| !d.answered);
+            let keys: Vec<_> = unanswered.map(|d| d.callback).collect();
+            shard.recalls.retain(|_, group| group.settled().is_none());
+            if !keys.is_empty() {
+                shard.recalls.extend(callbacks.recall_all(&keys).map(|group| (id, group)));
             }
         }
-        if conflict && let Some(contended) = shard.files.at_mut(file) {
+        if let Some(contended) = shard.files.at_mut(file) {
             contended.contended_until_s = caller.now_s.saturating_add(self.contended_s);
         }
-        conflict
+        true
     }
 }

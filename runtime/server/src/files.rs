@@ -15,7 +15,9 @@ use crate::lock_waiters::LockWaiter;
 use crate::locks::LockOwner;
 use crate::opens::Open;
 use crate::quota::Quota;
+use ringback::Group;
 use ringback_rpc::nfs4::Status;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,6 +55,8 @@ pub(crate) struct Shard {
     pub(crate) waiters: Arena<LockWaiter>,
     /// By client index.
     pub(crate) holders: Vec<Holder>,
+    /// Files of which all that is in somebody's way is being recalled.
+    pub(crate) recalls: HashMap<Id, Group>,
 }
 
 /// What one client holds in a shard: the heads of three lists.
@@ -198,6 +202,7 @@ impl Shard {
             locks: Arena::new(OBJECTS_MAX),
             waiters: Arena::new(OBJECTS_MAX),
             holders: Vec::new(),
+            recalls: HashMap::new(),
         }
     }
 

@@ -75,6 +75,45 @@ fn a_conflicting_open_waits_for_the_return() {
     assert_eq!(world.server.delegations(), 0);
 }
 
+/// The writer comes again and again, and is not alone: each reader is recalled once, and the dead one is in nobody's way but
+/// the writers'. When its recall is given up it is recalled again, and nobody else is.
+#[test]
+fn t25_writers_wait_for_the_last_of_many_readers() {
+    let world = World::new();
+    let mut readers: Vec<_> = (0..20).map(|n| world.client(&format!("reader {n}"))).collect();
+    let held: Vec<_> = readers.iter_mut().map(|reader| reader.take_delegation("f")).collect();
+    let (mut a, mut b) = (world.client("a"), world.client("b"));
+    let refused = |peer: &mut Peer<'_>| {
+        assert_eq!(peer.open("f", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    };
+    let accepted = || world.counts.accepted.load(SeqCst);
+    for (reader, (stateid, handle)) in readers.iter_mut().zip(&held).skip(1) {
+        refused(&mut a);
+        refused(&mut b);
+        let recalled = reader.recalled();
+        reader.answer(&recalled, Status::NFS4_OK);
+        assert_eq!(reader.delegreturn(*stateid, handle), Status::NFS4_OK);
+    }
+    refused(&mut a);
+    assert_eq!((accepted(), world.server.delegations()), (20, 1), "whoever asks, and however often");
+    let dead = &mut readers[0];
+    dead.recalled();
+    let key = world.server.held().next().unwrap().key;
+    assert_eq!(world.server.runtime().cancel(key), ringback::Cancel::Asked);
+    let start = Instant::now();
+    while accepted() == 20 {
+        assert!(start.elapsed() < PATIENCE, "nobody asks again");
+        refused(&mut b);
+    }
+    let again = dead.recalled();
+    dead.answer(&again, Status::NFS4_OK);
+    refused(&mut a);
+    assert_eq!(dead.delegreturn(held[0].0, &held[0].1), Status::NFS4_OK);
+    assert_eq!(a.open("f", share_access::WRITE).status(), Status::NFS4_OK);
+    assert_eq!(b.open("f", share_access::WRITE).status(), Status::NFS4_OK);
+    assert_eq!(accepted(), 21);
+}
+
 #[test]
 fn no_new_delegation_while_somebody_waits() {
     let world = World::new();
