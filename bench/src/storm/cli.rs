@@ -19,6 +19,8 @@ const SECONDS_MAX: f64 = 2_000.0;
 pub const REACTORS_MAX: u32 = 256;
 /// Most cuts of a connection.
 pub const CUTS_MAX: u32 = 10_000;
+/// Most pairs of storms.
+pub const PAIRS_MAX: u32 = 1000;
 /// The lease when nothing is said, as Linux nfsd has it.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(90);
 
@@ -32,6 +34,7 @@ Examples:
   storm --delegations 100000 --backend epoll     smaller, on the other back end
   storm --rate 1000 --plot storm.svg             open loop: 1,000 recalls per second and client, with a picture
   storm --dead-clients 2 --deadline 5            two clients stop reading; the others must not notice
+  storm --rate 200 --dead-clients 8 --pairs 5    what eight dead clients cost the others, against none
   storm --delay-clients 8 --drain-after 5        ends what the delaying clients leave open, and counts it by key
   storm --listen 0.0.0.0:2049                    the server half only ...
   storm --connect server:2049                    ... and the swarm half only, also against other NFSv4.1 servers";
@@ -116,6 +119,10 @@ pub struct Args {
     /// Drain the runtime so long after the recalls began, instead of waiting for the deadlines of its callbacks
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub drain_after: Option<Duration>,
+    /// Run the storm so many times with the dead, slow and delaying clients, and as often with all clients well, in turn; print
+    /// what they cost the others
+    #[arg(long, value_name = "N", conflicts_with_all = ["json", "plot", "hdr", "report_keys", "listen", "connect"])]
+    pub pairs: Option<u32>,
     /// Seed of everything the swarm chooses at random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -197,6 +204,8 @@ pub struct Options {
     pub deadline: Duration,
     /// When to drain; `None`: when every callback has ended by itself.
     pub drain_after: Option<Duration>,
+    /// How many pairs of storms to compare; `None`: one storm.
+    pub pairs: Option<u32>,
     /// Seed of the swarm.
     pub seed: u64,
     /// Whether recalled delegations are returned.
@@ -274,6 +283,7 @@ impl Args {
             lease,
             deadline: self.deadline.unwrap_or(lease.max(for_size)),
             drain_after: self.drain_after,
+            pairs: self.pairs,
             seed: self.seed,
             return_all: self.returns == ReturnChoice::All,
             directory: components(self.directory.as_deref().unwrap_or_default()),
@@ -305,6 +315,14 @@ impl Args {
                  there are: raise --clients or lower them",
                 self.clients
             ));
+        }
+        if let Some(pairs) = self.pairs {
+            in_range("--pairs", pairs.into(), 1, PAIRS_MAX.into())?;
+            if dead + slow + delay == 0 || self.rate.is_none() {
+                return Err("--pairs compares storms at the same rate with and without clients that do not behave: give --rate \
+                            and --dead-clients, --slow-clients or --delay-clients"
+                    .to_owned());
+            }
         }
         Ok(())
     }
@@ -447,6 +465,9 @@ mod tests {
             (&["--cb-operations", "257"], "--cb-operations", "at most 256"),
             (&["--reactors", "0"], "--reactors", "at least 1"),
             (&["--rate", "0"], "--rate", "at least 1"),
+            (&["--pairs", "3", "--rate", "5"], "--pairs", "give --rate and --dead-clients"),
+            (&["--pairs", "3", "--dead-clients", "5"], "--pairs", "give --rate and --dead-clients"),
+            (&["--pairs", "0", "--dead-clients", "5", "--rate", "5"], "--pairs", "at least 1"),
             (&["--window", "0"], "--window", "at least 1"),
             (&["--clients", "2", "--dead-clients", "2", "--slow-clients", "1"], "--slow-clients", "raise --clients"),
             (&["--dead-clients", "4294967295", "--slow-clients", "4294967295"], "--dead-clients", "raise --clients"),

@@ -3,8 +3,9 @@
 use super::cli::{Args, Options};
 use super::interrupt::Interrupt;
 use super::output::Output;
+use super::pairs::Verdict;
 use super::results::Results;
-use super::{hdr, json, plot, report, resources, run, swarm_half, verdict};
+use super::{hdr, json, pairs, plot, report, resources, run, swarm_half, verdict};
 use clap::Parser;
 use clap::error::ErrorKind;
 use std::io::{Write, stderr, stdout};
@@ -56,6 +57,9 @@ fn storm(args: Args) -> Result<u8, String> {
     let files = Files::open(&options)?;
     resources::prepare(&options)?;
     let interrupt = Interrupt::catch().map_err(|e| format!("signals cannot be handled: {e}"))?;
+    if let Some(count) = options.pairs {
+        return compare(&options, count, &interrupt);
+    }
     let (mut results, recall_began) = run::run(&options, &interrupt)?;
     results.discrepancies = verdict::judge(&results);
     show(&results);
@@ -64,6 +68,20 @@ fn storm(args: Args) -> Result<u8, String> {
         (true, _) => EXIT_INTERRUPTED,
         (false, true) => 0,
         (false, false) => EXIT_WRONG,
+    })
+}
+
+fn compare(options: &Options, count: u32, interrupt: &Interrupt) -> Result<u8, String> {
+    Ok(match pairs::measure(options, count, interrupt)? {
+        Verdict::Measured(text, within) => {
+            let _ = stdout().write_all(text.as_bytes());
+            if within { 0 } else { EXIT_WRONG }
+        }
+        Verdict::Wrong(discrepancies) => {
+            let _ = writeln!(stderr(), "{}", discrepancies.join("\n"));
+            EXIT_WRONG
+        }
+        Verdict::Interrupted => EXIT_INTERRUPTED,
     })
 }
 

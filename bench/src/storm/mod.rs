@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod json;
 pub mod output;
 pub mod pace;
+pub mod pairs;
 pub mod plot;
 pub mod progress;
 pub mod recorder;

@@ -63,7 +63,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(Results, SystemT
 }
 
 /// One line on stderr.
-fn say(text: &str) {
+pub fn say(text: &str) {
     use std::io::Write;
     // A closed stderr must not end the run.
     let _ = writeln!(std::io::stderr(), "{text}");
