@@ -1,5 +1,6 @@
 //! The clients whose home a reactor is, and their backchannels.
 
+use super::deficit::Deficit;
 use super::draining::{ClientDrain, Draining, core_key};
 use super::host::ClientHost;
 use super::owed::Owed;
@@ -26,6 +27,7 @@ pub(super) struct Client {
     /// What [`Client::publish_counters`] has published.
     counted: Counters,
     pub in_ring: bool,
+    pub deficit: Deficit,
     pub touched: bool,
     /// Its core has something to do, and it is among those that are about to let it.
     pub due: bool,
@@ -205,6 +207,7 @@ impl Home {
             session_count: 0,
             counted: Counters::default(),
             in_ring: false,
+            deficit: Deficit::default(),
             touched: false,
             due: false,
             cancels: false,

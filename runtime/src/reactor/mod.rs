@@ -11,6 +11,7 @@
 
 mod commands;
 pub(crate) mod connection;
+mod deficit;
 mod draining;
 mod home;
 mod host;

@@ -8,7 +8,7 @@ use crate::command::Command;
 use crate::io::{ConnKey, Io, SendBuf};
 use crate::keys::ConnectionId;
 use crate::registry::Shared;
-use crate::settings::{STAGING_BYTES, TRANSMITS_PER_CLIENT, TRANSMITS_PER_TURN};
+use crate::settings::{STAGING_BYTES, TRANSMITS_PER_TURN};
 use crate::transport::Outbound;
 use ringback_rpc::backchannel::Transmit;
 use std::io;
@@ -32,25 +32,31 @@ enum Turn {
 }
 
 impl<I: Io> Reactor<I> {
-    /// Lets each client in the ring encode up to its share, until the turn's budget is spent.
+    /// Lets each client in the ring encode up to its [deficit](super::deficit), until the turn's budget is spent.
     pub(super) fn transmit(&mut self) {
         let mut budget = if self.memory.is_due(self.home.now_ns) { TRANSMITS_PER_TURN } else { 0 };
         // A client that has more goes to the end of the ring; it has its next turn when all others had theirs.
         while budget > 0 {
             let Some(index) = self.ring.pop_front() else { break };
-            let share = budget.min(TRANSMITS_PER_CLIENT);
             let shared = Arc::clone(&self.home.shared);
             let lines = &mut self.lines;
             let served = self.home.act(index, |client, host| {
+                let share = client.deficit.share().min(budget);
                 let (turn, written) = serve(client, host, lines, &shared, share);
                 client.in_ring = turn != Turn::Over;
-                (turn, written)
+                let has_some_left = client.deficit.spend(written);
+                if turn == Turn::Over {
+                    client.deficit.forfeit();
+                }
+                (turn, written, has_some_left)
             });
-            let Some((turn, written)) = served else { continue };
+            let Some((turn, written, has_some_left)) = served else { continue };
             if written > 0 {
                 self.memory.worked();
             }
             match turn {
+                // The budget is spent: it goes on with the next turn.
+                Turn::More if has_some_left => self.ring.push_front(index),
                 Turn::More => self.ring.push_back(index),
                 Turn::Over => {}
                 Turn::Starved => {
