@@ -68,7 +68,6 @@ impl Backchannel {
             higher_busy_count: 0,
             own: Queue::default(),
             own_hold_ns: 0,
-            own_level: 0,
             fault: None,
             refused: None,
             dead: false,

@@ -51,7 +51,6 @@ pub(super) struct Session {
     /// Runs that must not leave the session (CB_RECALL_SLOT), and until when the queue is held back.
     pub own: Queue,
     pub own_hold_ns: u64,
-    pub own_level: u8,
     /// The client breaks the protocol: reported for as long as the session lives.
     pub fault: Option<PathFault>,
     /// The client refuses what is sent with the current parameters.

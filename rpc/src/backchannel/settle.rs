@@ -111,7 +111,6 @@ impl Backchannel {
                 session.slots.cap(slot);
             }
         }
-        session.own_level = 0;
         let accepts_again = session.refused.is_some() && call.version == session.current;
         if accepts_again {
             session.refused = None;
@@ -221,8 +220,9 @@ impl Backchannel {
 
     fn send_again<H: Host>(&mut self, now_ns: u64, call: &Call, token: Token, why: Requeue, when: When, host: &mut H) {
         let session = usize::from(call.session);
+        let asked_ns = if let When::After(delay_ns) = when { Some(delay_ns) } else { None };
         match when {
-            _ if call.op == CallbackOp::RecallSlot => self.delay_own(now_ns, session, token, why, host),
+            _ if call.op == CallbackOp::RecallSlot => self.delay_own(now_ns, session, token, asked_ns, why, host),
             When::Now => self.requeue(now_ns, token, why, host),
             When::Backoff => self.delay(now_ns, token, None, why, host),
             When::After(delay_ns) => self.delay(now_ns, token, Some(delay_ns), why, host),

@@ -294,15 +294,20 @@ impl Backchannel {
         if !self.put_back(now_ns, token, why, host) {
             return;
         }
-        let delay_ns = delay_ns.unwrap_or_else(|| {
+        let delay_ns = self.wait_ns(token, delay_ns, host);
+        let due_ns = now_ns.saturating_add(delay_ns).min(self.deadline_ns(token, host));
+        self.wheel.insert(now_ns, due_ns, token, host);
+    }
+
+    /// How long a run waits: as it was asked for, or for its next backoff, after which the one after that is longer.
+    fn wait_ns<H: Host>(&mut self, token: Token, asked_ns: Option<u64>, host: &mut H) -> u64 {
+        let wait_ns = asked_ns.unwrap_or_else(|| {
             let note = host.note(token);
             let level = note & NOTE_LEVEL;
             host.set_note(token, (note & !NOTE_LEVEL) | (level + 1).min(NOTE_LEVEL));
             self.backoff_ns(level)
         });
-        let delay_ns = self.wheel.jitter(delay_ns.min(self.backoff_max_ns()));
-        let due_ns = now_ns.saturating_add(delay_ns).min(self.deadline_ns(token, host));
-        self.wheel.insert(now_ns, due_ns, token, host);
+        self.wheel.jitter(wait_ns.min(self.backoff_max_ns()))
     }
 
     /// What all requeues have in common. `false`: the run has ended instead.
@@ -328,8 +333,17 @@ impl Backchannel {
         true
     }
 
-    /// A run that must not leave its session goes back to the session's own queue, which is held for a backoff.
-    pub(super) fn delay_own<H: Host>(&mut self, now_ns: u64, session: usize, token: Token, why: Requeue, host: &mut H) {
+    /// A run that must not leave its session goes back to the session's own queue, which is held for as long as the run is
+    /// to wait.
+    pub(super) fn delay_own<H: Host>(
+        &mut self,
+        now_ns: u64,
+        session: usize,
+        token: Token,
+        delay_ns: Option<u64>,
+        why: Requeue,
+        host: &mut H,
+    ) {
         if let Some(key) = self.sessions[session].as_ref().filter(|s| s.draining).map(|s| s.key) {
             return self.end_with_session(key, token, true, host);
         }
@@ -337,11 +351,9 @@ impl Backchannel {
             return;
         }
         self.push_own(session, token, host);
-        let level = self.sessions[session].as_ref().map_or(0, |s| s.own_level);
-        let hold_ns = self.wheel.jitter(self.backoff_ns(level));
+        let until_ns = now_ns.saturating_add(self.wait_ns(token, delay_ns, host)).max(1);
         if let Some(session) = &mut self.sessions[session] {
-            session.own_level = (level + 1).min(NOTE_LEVEL);
-            session.own_hold_ns = now_ns.saturating_add(hold_ns).max(1);
+            session.own_hold_ns = session.own_hold_ns.max(until_ns);
         }
     }
 

@@ -153,21 +153,23 @@ fn what_does_not_fit_waits_or_ends() {
 
 #[test]
 fn done_may_ask_for_another_transmission() {
-    let mut w = World::new(2);
-    let token = w.recall();
-    w.entry(token).asks.push_back(300 * MS);
-    let sent = w.send();
-    w.answer(&sent, &sent.op_status(Status::NFS4ERR_BAD_STATEID, 2));
-    w.quiet();
-    w.pass(299 * MS);
-    w.quiet();
-    w.pass(101 * MS);
-    let again = w.send();
-    assert_eq!((again.token(), again.sequence), (token, 2));
-    assert_ne!(again.xid, sent.xid);
-    w.answer_ok(&again);
-    assert_eq!(w.ended(token), [Ended::Replied(Status::NFS4ERR_BAD_STATEID, vec![]), Ended::ok()]);
-    w.assert_clean();
+    for op in [CallbackOp::Recall, CallbackOp::RecallSlot] {
+        let mut w = World::new(2);
+        let token = w.start(op);
+        w.entry(token).asks.push_back(300 * MS);
+        let sent = w.send();
+        w.answer(&sent, &sent.op_status(Status::NFS4ERR_BAD_STATEID, 2));
+        w.quiet();
+        w.pass(299 * MS);
+        w.quiet();
+        w.pass(101 * MS);
+        let again = w.send();
+        assert_eq!((again.token(), again.sequence), (token, 2), "{op}");
+        assert_ne!(again.xid, sent.xid);
+        w.answer_ok(&again);
+        assert_eq!(w.ended(token), [Ended::Replied(Status::NFS4ERR_BAD_STATEID, vec![]), Ended::ok()]);
+        w.assert_clean();
+    }
 }
 
 #[test]

@@ -51,9 +51,10 @@ fn the_same_answer_for_ever_is_no_hot_loop() {
         |s| s.sequence_status(Status::NFS4ERR_SEQ_FALSE_RETRY),
         |s| s.statuses(&[], 2),
     ];
-    for (n, answer) in answers.iter().enumerate() {
+    let ops = [CallbackOp::Recall, CallbackOp::RecallSlot];
+    for (n, answer, op) in answers.iter().enumerate().flat_map(|(n, answer)| ops.map(|op| (n, answer, op))) {
         let mut w = World::new(2);
-        let token = w.recall();
+        let token = w.start(op);
         let mut sends = 0;
         for _ in 0..1000 {
             for sent in w.sends() {
@@ -62,8 +63,8 @@ fn the_same_answer_for_ever_is_no_hot_loop() {
             }
             w.pass(100 * MS);
         }
-        assert_eq!(w.ended(token), [Ended::Other(Outcome::TimedOut { sent: true })], "answer {n}");
-        assert!((15..40).contains(&sends), "answer {n}: {sends} calls");
+        assert_eq!(w.ended(token), [Ended::Other(Outcome::TimedOut { sent: true })], "answer {n} to {op}");
+        assert!((15..40).contains(&sends), "answer {n} to {op}: {sends} calls");
         w.assert_clean();
     }
 }
