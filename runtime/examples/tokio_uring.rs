@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn serve() -> Result<(), Box<dyn Error>> {
     let runtime = Builder::new().reactors(1).completion_queues(1).build(Arc::new(FileServer), Arc::new(FileServer))?;
     let queue = runtime.completion_queue(0).ok_or("one queue was asked for")?;
-    let completions = Completions::new(queue)?;
+    let completions = Completions::new(queue.clone())?;
     let listener = TcpListener::bind(SocketAddr::from(ANY_PORT))?;
     let answering = a_client(listener.local_addr()?);
 
@@ -75,6 +75,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     take(&runtime, &completions, 1).await?;
     println!("{} recalls were answered", RECALLS + 1);
 
+    // Nobody takes more, which would release the last one; a drain waits for that.
+    queue.release();
     // Not `shutdown`, which would block this thread, until all has ended.
     let report = runtime.start_drain(Duration::from_secs(1)).await;
     assert_eq!((report.in_flight, report.abandoned.len()), (0, 0));
