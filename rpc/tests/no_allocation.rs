@@ -148,5 +148,5 @@ fn play(operations_max: u32) -> u64 {
     let counters = core.counters();
     assert!(counters.delays > 0 && counters.resent > 0);
     assert_eq!(taken.count_total, 0, "allocations");
-    counters.sent
+    counters.calls_sent
 }

@@ -7,6 +7,7 @@ use crate::guard::guard;
 use crate::inspect::ClientReport;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::reactor::Described;
 use crate::stats::Census;
 use crate::transport::Transport;
 use ringback_rpc::backchannel::{ClientLimits, ClientState, Credential, SessionParams};
@@ -151,10 +152,16 @@ pub(crate) enum Command {
     Drain(Arc<DrainJob>),
     /// Count session slots.
     Census(Sender<Census>),
-    /// Describe the clients, with so many of the callbacks of each that are in flight.
+    /// Describe the reactor and its clients, with so many of the callbacks of each that are in flight.
     Inspect {
         callbacks_max: usize,
-        answer: Sender<Vec<ClientReport>>,
+        answer: Sender<Described>,
+    },
+    /// Describe one client.
+    InspectClient {
+        client: ClientId,
+        callbacks_max: usize,
+        answer: Sender<ClientReport>,
     },
     Stop,
     /// A mistake of ours.

@@ -14,7 +14,7 @@ use crate::hooks::{Outcome, Run};
 use crate::keys::ClientId;
 use crate::registry::Shared;
 use crate::runtime::Runtime;
-use ringback_rpc::backchannel::PathFaultKind;
+use ringback_rpc::backchannel::{OutcomeKind, PathFaultKind};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::CallbackOp;
 use rustix::event::{EventfdFlags, eventfd};
@@ -85,10 +85,13 @@ const OTHERS: [Ending; 16] = [
 ];
 
 /// An ending is kept in one byte of the entry.
-const _: () = assert!(Status::ALL.len() + OTHERS.len() <= u8::MAX as usize + 1);
+const _: () = assert!(Ending::CODES <= u8::MAX as usize + 1);
 
 impl Ending {
-    fn to_code(self) -> u8 {
+    /// How many codes there are.
+    pub(crate) const CODES: usize = Status::ALL.len() + OTHERS.len();
+
+    pub(crate) fn to_code(self) -> u8 {
         let code = match self {
             Ending::Replied(status) => {
                 Status::ALL.binary_search(&status).or_else(|_| Status::ALL.binary_search(&Status::NFS4ERR_SERVERFAULT))
@@ -101,12 +104,35 @@ impl Ending {
         }
     }
 
-    fn from_code(code: u8) -> Self {
+    pub(crate) fn from_code(code: u8) -> Self {
         let code = usize::from(code);
         match (Status::ALL.get(code), OTHERS.get(code.wrapping_sub(Status::ALL.len()))) {
             (Some(status), _) => Ending::Replied(*status),
             (_, Some(ending)) => *ending,
             _ => unreachable!("{code} is the code of no ending"),
+        }
+    }
+
+    /// A word for it: the RFC's name of a status, and what [`OutcomeKind`] says of the others, with the fault of one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Ending::Replied(status) => status.name().unwrap_or("NFS4ERR_SERVERFAULT"),
+            Ending::Refused => OutcomeKind::Refused.name(),
+            Ending::Unencodable => OutcomeKind::Unencodable.name(),
+            Ending::TimedOut { sent: true } => OutcomeKind::TimedOut.name(),
+            Ending::TimedOut { sent: false } => OutcomeKind::TimedOutUnsent.name(),
+            Ending::PathDown => OutcomeKind::PathDown.name(),
+            Ending::Courtesy => OutcomeKind::Courtesy.name(),
+            Ending::Cancelled { sent: true } => OutcomeKind::Cancelled.name(),
+            Ending::Cancelled { sent: false } => OutcomeKind::CancelledUnsent.name(),
+            Ending::DeliveredUnknown => OutcomeKind::DeliveredUnknown.name(),
+            Ending::Fault(PathFaultKind::Denied) => "fault_denied",
+            Ending::Fault(PathFaultKind::NotExecuted) => "fault_not_executed",
+            Ending::Fault(PathFaultKind::NoResults) => "fault_no_results",
+            Ending::Fault(PathFaultKind::WrongEcho) => "fault_wrong_echo",
+            Ending::Fault(PathFaultKind::Malformed) => "fault_malformed",
+            Ending::Fault(PathFaultKind::NoSlots) => "fault_no_slots",
+            Ending::Fault(PathFaultKind::NoAnswer) => "fault_no_answer",
         }
     }
 
@@ -438,10 +464,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_ending_has_a_code_of_its_own() {
+    fn each_ending_has_a_code_and_a_name_of_its_own() {
         let replied = Status::ALL.iter().map(|status| Ending::Replied(*status));
+        let mut names = std::collections::HashSet::new();
         for ending in replied.chain(OTHERS) {
             assert_eq!(Ending::from_code(ending.to_code()), ending);
+            assert!(names.insert(ending.name()), "{ending:?}");
         }
         let unknown = Ending::Replied(Status(4_000_000));
         assert_eq!(Ending::from_code(unknown.to_code()), Ending::Replied(Status::NFS4ERR_SERVERFAULT));

@@ -19,6 +19,8 @@ mod drain;
 #[cfg(not(loom))]
 mod entries;
 #[cfg(not(loom))]
+mod flight;
+#[cfg(not(loom))]
 mod fore;
 #[cfg(not(loom))]
 mod group;
@@ -31,6 +33,10 @@ mod inspect;
 mod io;
 #[cfg(not(loom))]
 mod keys;
+#[cfg(not(loom))]
+mod latency;
+#[cfg(not(loom))]
+mod prometheus;
 #[cfg(not(loom))]
 mod reactor;
 #[cfg(not(loom))]
@@ -61,14 +67,18 @@ pub use {
     builder::{BuildError, Builder},
     completion::{Completion, CompletionQueue, Ending},
     drain::{Drain, DrainReport},
+    flight::{FlightEntry, FlightRecord, FlightStep},
     fore::{Call, CallToken, ForeChannel},
     group::Group,
     hooks::{Done, Event, Hooks, Outcome, PathFault, PathState, Prepare, Run},
-    inspect::{CallbackReport, ClientReport, SessionReport},
+    inspect::{CallbackReport, ClientReport, ReactorReport, SessionReport, Snapshot},
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
+    latency::{Latency, LatencyStage},
     reaper::Budget,
-    ringback_rpc::backchannel::{AddError, ClientLimits, ClientState, PathFaultKind, ReferringCalls, Stage},
+    ringback_rpc::backchannel::{
+        AddError, ClientLimits, ClientState, Counters, OutcomeKind, PathFaultKind, ReferringCalls, Requeue, Stage,
+    },
     ringback_rpc::nfs4::callback::CallbackOp,
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},

@@ -5,6 +5,7 @@ use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, Memb
 use crate::command::Command;
 use crate::completion::QueueState;
 use crate::entries::EntryCount;
+use crate::flight::FlightRing;
 use crate::fore::ForeChannel;
 use crate::guard::guard;
 use crate::hooks::{Event, Hooks};
@@ -56,7 +57,7 @@ impl Shared {
             slab: CallbackSlab::new(settings.callbacks_max, reactors),
             members: MemberPool::new(),
             clients: ClientTable::new(settings.clients_max),
-            reactors: (0..reactors).map(|_| ReactorPort::new()).collect(),
+            reactors: (0..reactors).map(|_| ReactorPort::new(settings.flight_records)).collect(),
             reaper: ReaperPort::new(settings.budget),
             queues: Box::default(),
             closed: AtomicBool::new(false),
@@ -180,12 +181,14 @@ pub(crate) struct ReactorPort {
     pub turn_us: CachePadded<AtomicU32>,
     pub waker: OnceLock<Arc<dyn Wake>>,
     pub stats: ReactorStats,
+    /// What happened last, if that is recorded.
+    pub flight: Option<FlightRing>,
     /// The thread has ended: nobody takes commands any more.
     ended: AtomicBool,
 }
 
 impl ReactorPort {
-    pub fn new() -> Self {
+    pub fn new(flight_records: usize) -> Self {
         ReactorPort {
             inbox: Inbox::new(),
             parking: Parking::new(),
@@ -195,6 +198,7 @@ impl ReactorPort {
             turn_us: CachePadded::new(AtomicU32::new(0)),
             waker: OnceLock::new(),
             stats: ReactorStats::default(),
+            flight: FlightRing::new(flight_records),
             ended: AtomicBool::new(false),
         }
     }

@@ -411,7 +411,7 @@ impl Runtime {
     pub fn stats(&self) -> Stats {
         let mut total = Stats::default();
         for port in &self.shared().reactors {
-            port.stats.add_to(&mut total);
+            total.add(&port.stats.read());
         }
         self.shared().reaper.add_to(&mut total);
         total.delegations = self.shared().clients.delegations();

@@ -36,6 +36,10 @@ pub(crate) struct Settings {
     pub budget: Budget,
     /// The file in which the kernel tells of memory pressure.
     pub memory_pressure: Option<PathBuf>,
+    /// Whether latencies are measured.
+    pub latency: bool,
+    /// Steps that each reactor's flight recorder keeps; 0: there is none.
+    pub flight_records: usize,
     /// Begins the names of the threads.
     pub name: String,
     pub io: IoConfig,
@@ -73,6 +77,8 @@ impl Default for Settings {
             completion_queues: 0,
             budget: Budget::UNLIMITED,
             memory_pressure: None,
+            latency: false,
+            flight_records: 0,
             name: "ringback".to_owned(),
             io: IoConfig::default(),
             #[cfg(test)]

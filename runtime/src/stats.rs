@@ -1,83 +1,92 @@
 //! Counters, written by each reactor alone and read by anyone.
 
+use crate::completion::Ending;
+use crate::hooks::Outcome;
 use crate::io::IoCounters;
+use ringback_rpc::nfs4::Status;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// What a runtime has counted since it was built, all reactors together.
-///
-/// # Examples
-///
-/// ```
-/// use ringback::Runtime;
-///
-/// fn print(runtime: &Runtime) {
-///     let stats = runtime.stats();
-///     println!("{} in flight, {} answered, {} timed out", stats.in_flight, stats.replied, stats.timed_out);
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Runs taken up by a reactor, runs that were asked for again included.
-    pub started: u64,
-    /// Runs whose `done` said that they are finished, however they ended.
-    pub completed: u64,
-    /// Runs released; equals `completed` when nothing is in flight.
-    pub released: u64,
-    /// Runs answered by the client.
-    pub replied: u64,
-    /// Runs ended by the run deadline.
-    pub timed_out: u64,
-    /// Runs ended by a drain or with their client.
-    pub cancelled: u64,
-    /// Runs put back on their queue.
-    pub requeued: u64,
-    /// Calls sent again on another connection.
-    pub resent: u64,
-    /// Calls sent, those sent again on another connection apart.
-    pub calls_sent: u64,
-    /// Callbacks that these calls carried, one each or a batch. What goes in a further call counts again.
-    pub callbacks_sent: u64,
-    /// Lone CB_SEQUENCE calls that resynchronise a session slot.
-    pub resynchronised: u64,
-    /// Replies to nothing that is outstanding.
-    pub replies_unknown: u64,
-    /// Replies that could not be decoded.
-    pub replies_malformed: u64,
-    /// Streams that were not a sequence of records; their connections were closed.
-    pub records_malformed: u64,
-    /// Connections that ended in an error, not in an orderly close by the peer.
-    pub connections_failed: u64,
-    /// Connections closed because nothing came back on them.
-    pub connections_condemned: u64,
-    /// Fore-channel calls handed to the embedder.
-    pub fore_calls: u64,
-    /// Calls of the embedder's code that panicked: see [`Event::Panicked`](crate::Event::Panicked).
-    pub embedder_panics: u64,
-    /// Delegations: CB_RECALLs that are there, running or not.
-    pub delegations: u64,
-    /// CB_RECALL_ANY sent because of the [budget](crate::Budget), or for want of memory.
-    pub reaper_asked: u64,
-    /// Clients that gave up next to nothing then.
-    pub reaper_ignored: u64,
-    /// Delegations recalled from them.
-    pub reaper_recalled: u64,
-    /// Times that memory was said to be short.
-    pub memory_pressures: u64,
-    /// Runs accepted and not completed.
-    pub in_flight: u64,
-    /// Cross-thread wake-ups of parked reactors.
-    pub wakes: u64,
-    /// System calls made by the reactors.
-    pub syscalls: u64,
-    /// Send operations.
-    pub sends: u64,
-    /// Bytes sent.
-    pub sent_bytes: u64,
-    /// Receive completions.
-    pub receives: u64,
-    /// Bytes received.
-    pub received_bytes: u64,
+ringback_rpc::counters! {
+    /// What a runtime, or one reactor of it, has counted since it was built.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback::Runtime;
+    ///
+    /// fn print(runtime: &Runtime) {
+    ///     let stats = runtime.stats();
+    ///     println!("{} in flight, {} answered, {} timed out", stats.in_flight, stats.replied, stats.timed_out);
+    /// }
+    /// ```
+    pub struct Stats {
+        /// Runs taken up by a reactor, runs that were asked for again included.
+        started,
+        /// Runs whose `done` said that they are finished, however they ended.
+        completed,
+        /// Runs released; equals `completed` when nothing is in flight.
+        released,
+        /// Runs answered by the client.
+        replied,
+        /// Runs ended by the run deadline.
+        timed_out,
+        /// Runs ended by a drain or with their client.
+        cancelled,
+        /// Runs put back on their queue, for whatever reason.
+        requeued,
+        /// Calls sent again with the same bytes on another connection.
+        resent,
+        /// Calls sent, those sent again on another connection apart.
+        calls_sent,
+        /// Callbacks that these calls carried, one each or a batch. What goes in a further call counts again.
+        callbacks_sent,
+        /// Lone CB_SEQUENCE calls that resynchronise a session slot.
+        resynchronised,
+        /// Replies to nothing that is outstanding. Dropped.
+        replies_unknown,
+        /// Replies that could not be decoded.
+        replies_malformed,
+        /// Streams that were not a sequence of records; their connections were closed.
+        records_malformed,
+        /// Connections that ended in an error, not in an orderly close by the peer.
+        connections_failed,
+        /// Connections closed because nothing came back on them.
+        connections_condemned,
+        /// Fore-channel calls handed to the embedder.
+        fore_calls,
+        /// Calls of the embedder's code that panicked.
+        embedder_panics,
+        /// Delegations: CB_RECALLs that are there, running or not. Of the runtime, as the next four.
+        delegations,
+        /// CB_RECALL_ANY sent because of the budget, or for want of memory.
+        reaper_asked,
+        /// Clients that gave up next to nothing then.
+        reaper_ignored,
+        /// Delegations recalled from them.
+        reaper_recalled,
+        /// Times that memory was said to be short.
+        memory_pressures,
+        /// Runs accepted and not completed. This and the delegations may fall.
+        in_flight,
+        /// Cross-thread wake-ups of parked reactors.
+        wakes,
+        /// System calls made by the reactors.
+        syscalls,
+        /// Send operations.
+        sends,
+        /// Bytes sent.
+        sent_bytes,
+        /// Receive completions.
+        receives,
+        /// Bytes received.
+        received_bytes,
+    }
+}
+
+impl Stats {
+    pub(crate) fn add(&mut self, other: &Stats) {
+        self.add_fields(other);
+    }
 }
 
 /// Memory that a runtime holds for callbacks, in bytes; buffers and the embedder's own objects apart.
@@ -116,7 +125,7 @@ impl MemoryUse {
     }
 }
 
-/// Where the session slots of all backchannels are.
+/// Where the runs and the session slots of backchannels are.
 ///
 /// # Examples
 ///
@@ -132,6 +141,14 @@ impl MemoryUse {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Census {
+    /// Runs that wait for their turn, for a session slot or for a callback path.
+    pub queued: u64,
+    /// Runs that were put back and wait for a delay to pass.
+    pub delayed: u64,
+    /// Runs in calls that are not settled.
+    pub sent: u64,
+    /// Those of the queued and the delayed whose client has no session to send them on.
+    pub parked: u64,
     /// Sessions' slots, all together.
     pub slots: u64,
     /// Free.
@@ -151,6 +168,10 @@ pub struct Census {
 impl Census {
     pub(crate) fn plus(self, other: &Census) -> Census {
         Census {
+            queued: self.queued + other.queued,
+            delayed: self.delayed + other.delayed,
+            sent: self.sent + other.sent,
+            parked: self.parked + other.parked,
             slots: self.slots + other.slots,
             free: self.free + other.free,
             with_run: self.with_run + other.with_run,
@@ -168,20 +189,61 @@ macro_rules! reactor_stats {
         #[derive(Debug, Default)]
         pub(crate) struct ReactorStats {
             $(pub $name: AtomicU64,)*
+            pub endings: EndingCounts,
         }
 
         impl ReactorStats {
-            /// Adds this reactor's counters to `total`.
-            pub fn add_to(&self, total: &mut Stats) {
-                $(total.$name += self.$name.load(Relaxed);)*
+            /// What has been counted so far. What is in flight the clients know.
+            pub fn read(&self) -> Stats {
+                let mut stats = Stats { $($name: self.$name.load(Relaxed),)* ..Stats::default() };
+                for (ending, count) in self.endings.each() {
+                    stats.completed += count;
+                    match ending {
+                        Ending::Replied(_) => stats.replied += count,
+                        Ending::TimedOut { .. } => stats.timed_out += count,
+                        Ending::Cancelled { .. } => stats.cancelled += count,
+                        _ => {}
+                    }
+                }
+                stats
             }
         }
     };
 }
 
 reactor_stats! {
-    started, completed, released, replied, timed_out, cancelled, requeued, resent, callbacks_sent, calls_sent, resynchronised,
-    replies_unknown, replies_malformed, records_malformed, connections_condemned, connections_failed, fore_calls, embedder_panics, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
+    started, released, requeued, resent, callbacks_sent, calls_sent, resynchronised, replies_unknown, replies_malformed,
+    records_malformed, connections_condemned, connections_failed, fore_calls, embedder_panics, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
+}
+
+/// How often each ending came, by its code.
+#[derive(Debug)]
+pub(crate) struct EndingCounts([AtomicU64; Ending::CODES]);
+
+impl Default for EndingCounts {
+    fn default() -> Self {
+        EndingCounts(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl EndingCounts {
+    /// Counts how a run ended, and gives the code of that.
+    #[inline]
+    pub fn count(&self, outcome: &Outcome<'_>) -> u8 {
+        let code = match outcome {
+            // What nearly all of them are; its code is the first.
+            Outcome::Replied { status: Status::NFS4_OK, .. } => 0,
+            other => Ending::from(other).to_code(),
+        };
+        count(&self.0[usize::from(code)]);
+        code
+    }
+
+    /// Those that have come.
+    pub fn each(&self) -> impl Iterator<Item = (Ending, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Relaxed)).enumerate();
+        counts.filter(|(_, count)| *count > 0).map(|(code, count)| (Ending::from_code(code as u8), count))
+    }
 }
 
 /// Adds one to a counter that only the calling reactor writes: no locked instruction is needed.

@@ -151,46 +151,6 @@ pub enum AddError {
     MinorVersion(u32),
 }
 
-/// What the core counts. All only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Calls sent for the first time under their xid.
-    pub sent: u64,
-    /// Runs that these calls carried.
-    pub sent_runs: u64,
-    /// Calls whose runs were parted into smaller batches, because the client found them too large.
-    pub splits: u64,
-    /// Calls sent again with the same bytes on another connection.
-    pub resent: u64,
-    /// Lone CB_SEQUENCE calls that resynchronise a session slot.
-    pub resyncs: u64,
-    /// Replies that settled a call.
-    pub replies: u64,
-    /// Replies that came after the call was given up or settled.
-    pub late: u64,
-    /// Replies with an xid that was never sent.
-    pub unknown_xid: u64,
-    /// Replies that could not be decoded.
-    pub malformed: u64,
-    /// Replies that echoed another session, slot or sequence id.
-    pub wrong_echo: u64,
-    /// Runs that went back to a queue.
-    pub requeued: u64,
-    /// NFS4ERR_DELAY, from CB_SEQUENCE or from the operation.
-    pub delays: u64,
-    /// NFS4ERR_SEQ_FALSE_RETRY: a mistake of ours.
-    pub false_retries: u64,
-    /// NFS4ERR_SEQ_MISORDERED.
-    pub misordered: u64,
-    /// Calls without a reply within the RPC timeout.
-    pub rpc_timeouts: u64,
-    /// Connections that were judged dead.
-    pub dead_connections: u64,
-    /// RPC rejections and compounds without results.
-    pub rejected: u64,
-}
-
 /// Where the session slots and the runs of a client are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -211,4 +171,6 @@ pub struct Census {
     pub runs_queued: u64,
     /// Runs that wait for a delay to pass.
     pub runs_delayed: u64,
+    /// Those of the last two that wait while there is no session to send them on.
+    pub runs_parked: u64,
 }

@@ -141,6 +141,7 @@ impl Backchannel {
     #[inline]
     pub fn enqueue(&mut self, token: Token, host: &mut impl Host) {
         self.runs += 1;
+        self.counters.started += 1;
         if let Some(outcome) = self.ending(false) {
             return self.finish(token, &outcome, host);
         }
@@ -152,6 +153,7 @@ impl Backchannel {
     /// it ends as [`Outcome::Cancelled`].
     pub fn enqueue_on(&mut self, token: Token, session: SessionKey, host: &mut impl Host) {
         self.runs += 1;
+        self.counters.started += 1;
         let index = self.session_index(session).filter(|i| self.sessions[*i].as_ref().is_some_and(|s| !s.draining));
         match (index, self.ending(false)) {
             (Some(_), Some(outcome)) => self.finish(token, &outcome, host),
@@ -307,6 +309,9 @@ impl Backchannel {
                     _ => census.slots_quarantined += 1,
                 }
             }
+        }
+        if self.seq4_status(None) != 0 {
+            census.runs_parked = census.runs_queued + census.runs_delayed;
         }
         census
     }

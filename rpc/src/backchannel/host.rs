@@ -73,6 +73,47 @@ pub trait Host {
 
     /// Something happened to the client's callback path.
     fn event(&mut self, event: Event);
+
+    /// Whether [`step`](Host::step) is of any use.
+    fn watches(&self) -> bool {
+        false
+    }
+
+    /// A call was sent or answered: for who keeps a record of that. Of an answer it is told before anything comes of it.
+    fn step(&mut self, call: &CallView, step: CallStep) {
+        let _ = (call, step);
+    }
+}
+
+/// A call that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallView {
+    /// The session.
+    pub session: SessionKey,
+    /// The session slot.
+    pub slot: u32,
+    /// The xid.
+    pub xid: u32,
+    /// The run that it carries, the first one of a batch. `None`: all were given up.
+    pub token: Option<Token>,
+    /// How many runs it carries.
+    pub runs: u32,
+    /// When it was sent last.
+    pub sent_ns: u64,
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallStep {
+    /// It was written for a connection, and not with the same bytes before.
+    Sent,
+    /// It was written once more with the same bytes, for another connection.
+    Resent,
+    /// It was written as a lone CB_SEQUENCE, to learn where the session slot stands.
+    Resynchronising,
+    /// The client answered; with this status of CB_SEQUENCE if there is one.
+    Answered(Result<Status, PathFaultKind>),
 }
 
 /// How a run ended.
@@ -134,6 +175,24 @@ impl Outcome<'_> {
         matches!(self, Outcome::Replied { .. } | Outcome::DeliveredUnknown | Outcome::Fault(_))
     }
 
+    /// What kind of outcome it is.
+    pub const fn kind(&self) -> OutcomeKind {
+        match *self {
+            Outcome::Replied { status: Status::NFS4_OK, .. } => OutcomeKind::Ok,
+            Outcome::Replied { .. } => OutcomeKind::Failed,
+            Outcome::Refused => OutcomeKind::Refused,
+            Outcome::Unencodable(_) => OutcomeKind::Unencodable,
+            Outcome::TimedOut { sent: true } => OutcomeKind::TimedOut,
+            Outcome::TimedOut { sent: false } => OutcomeKind::TimedOutUnsent,
+            Outcome::PathDown => OutcomeKind::PathDown,
+            Outcome::Courtesy => OutcomeKind::Courtesy,
+            Outcome::Cancelled { sent: true } => OutcomeKind::Cancelled,
+            Outcome::Cancelled { sent: false } => OutcomeKind::CancelledUnsent,
+            Outcome::DeliveredUnknown => OutcomeKind::DeliveredUnknown,
+            Outcome::Fault(_) => OutcomeKind::Fault,
+        }
+    }
+
     /// The same, to be kept for longer than the bytes of a reply: without the result, which is empty in it.
     pub const fn without_results(&self) -> Outcome<'static> {
         match *self {
@@ -147,6 +206,60 @@ impl Outcome<'_> {
             Outcome::DeliveredUnknown => Outcome::DeliveredUnknown,
             Outcome::Fault(fault) => Outcome::Fault(fault),
         }
+    }
+}
+
+/// Defines an enum whose values have names and can be listed.
+macro_rules! named {
+    ($(#[$meta:meta])* pub enum $kind:ident { $($(#[$doc:meta])* $value:ident = $name:literal,)* }) => {
+        $(#[$meta])*
+        pub enum $kind {
+            $($(#[$doc])* $value,)*
+        }
+
+        impl $kind {
+            /// All of them.
+            pub const ALL: &'static [$kind] = &[$($kind::$value,)*];
+
+            /// A word for it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $($kind::$value => $name,)*
+                }
+            }
+        }
+    };
+}
+
+named! {
+    /// An [`Outcome`] without its details, to be counted.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum OutcomeKind {
+        /// [`Outcome::Replied`] with NFS4_OK.
+        Ok = "ok",
+        /// [`Outcome::Replied`] with any other status.
+        Failed = "failed",
+        /// [`Outcome::Refused`].
+        Refused = "refused",
+        /// [`Outcome::Unencodable`].
+        Unencodable = "unencodable",
+        /// [`Outcome::TimedOut`] after it was sent.
+        TimedOut = "timed_out",
+        /// [`Outcome::TimedOut`] before it was sent.
+        TimedOutUnsent = "timed_out_unsent",
+        /// [`Outcome::PathDown`].
+        PathDown = "path_down",
+        /// [`Outcome::Courtesy`].
+        Courtesy = "courtesy",
+        /// [`Outcome::Cancelled`] after it was sent.
+        Cancelled = "cancelled",
+        /// [`Outcome::Cancelled`] before it was sent.
+        CancelledUnsent = "cancelled_unsent",
+        /// [`Outcome::DeliveredUnknown`].
+        DeliveredUnknown = "delivered_unknown",
+        /// [`Outcome::Fault`].
+        Fault = "fault",
     }
 }
 
@@ -178,33 +291,35 @@ pub enum PathFault {
     NoAnswer,
 }
 
-/// A [`PathFault`] without its details.
-///
-/// # Examples
-///
-/// ```
-/// use ringback_rpc::backchannel::{PathFault, PathFaultKind};
-///
-/// fn is_about_credentials(fault: &PathFault) -> bool {
-///     fault.kind() == PathFaultKind::Denied
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathFaultKind {
-    /// [`PathFault::Denied`].
-    Denied,
-    /// [`PathFault::NotExecuted`].
-    NotExecuted,
-    /// [`PathFault::NoResults`].
-    NoResults,
-    /// [`PathFault::WrongEcho`].
-    WrongEcho,
-    /// [`PathFault::Malformed`].
-    Malformed,
-    /// [`PathFault::NoSlots`].
-    NoSlots,
-    /// [`PathFault::NoAnswer`].
-    NoAnswer,
+named! {
+    /// A [`PathFault`] without its details.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback_rpc::backchannel::{PathFault, PathFaultKind};
+    ///
+    /// fn is_about_credentials(fault: &PathFault) -> bool {
+    ///     fault.kind() == PathFaultKind::Denied
+    /// }
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum PathFaultKind {
+        /// [`PathFault::Denied`].
+        Denied = "denied",
+        /// [`PathFault::NotExecuted`].
+        NotExecuted = "not_executed",
+        /// [`PathFault::NoResults`].
+        NoResults = "no_results",
+        /// [`PathFault::WrongEcho`].
+        WrongEcho = "wrong_echo",
+        /// [`PathFault::Malformed`].
+        Malformed = "malformed",
+        /// [`PathFault::NoSlots`].
+        NoSlots = "no_slots",
+        /// [`PathFault::NoAnswer`].
+        NoAnswer = "no_answer",
+    }
 }
 
 impl PathFault {
@@ -222,37 +337,39 @@ impl PathFault {
     }
 }
 
-/// Why a run went back to a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Requeue {
-    /// `done` asked for it.
-    Asked,
-    /// The operation was answered with NFS4ERR_DELAY.
-    Delay,
-    /// The session is gone, or says so (NFS4ERR_BADSESSION).
-    SessionLost,
-    /// The connection is not bound to the session any more, and the request was not executed.
-    NotBound,
-    /// The session slot cannot be used any more (NFS4ERR_BADSLOT, NFS4ERR_SEQ_MISORDERED).
-    SlotLost,
-    /// The reply cannot be trusted (wrong echo, malformed).
-    BadReply,
-    /// The request was executed, its result is lost, and the operation may be repeated.
-    UncachedReply,
-    /// NFS4ERR_SEQ_FALSE_RETRY.
-    FalseRetry,
-    /// The parameters that it was sent with were refused; others are there.
-    Refused,
-    /// The buffer had no room for it. It was not sent.
-    NoSpace,
-    /// It was in a batch, and an operation before it failed. It was not executed.
-    NotReached,
-    /// It was in a batch that the client found too large. It was not executed.
-    BatchSplit,
-    /// It was in a batch, and another run of it has ended meanwhile, so that the request could not be repeated; this
-    /// operation may be.
-    BatchTorn,
+named! {
+    /// Why a run went back to a queue.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum Requeue {
+        /// `done` asked for it.
+        Asked = "asked",
+        /// The operation was answered with NFS4ERR_DELAY.
+        Delay = "delay",
+        /// The session is gone, or says so (NFS4ERR_BADSESSION).
+        SessionLost = "session_lost",
+        /// The connection is not bound to the session any more, and the request was not executed.
+        NotBound = "not_bound",
+        /// The session slot cannot be used any more (NFS4ERR_BADSLOT, NFS4ERR_SEQ_MISORDERED).
+        SlotLost = "slot_lost",
+        /// The reply cannot be trusted (wrong echo, malformed).
+        BadReply = "bad_reply",
+        /// The request was executed, its result is lost, and the operation may be repeated.
+        UncachedReply = "uncached_reply",
+        /// NFS4ERR_SEQ_FALSE_RETRY.
+        FalseRetry = "false_retry",
+        /// The parameters that it was sent with were refused; others are there.
+        Refused = "refused",
+        /// The buffer had no room for it. It was not sent.
+        NoSpace = "no_space",
+        /// It was in a batch, and an operation before it failed. It was not executed.
+        NotReached = "not_reached",
+        /// It was in a batch that the client found too large. It was not executed.
+        BatchSplit = "batch_split",
+        /// It was in a batch, and another run of it has ended meanwhile, so that the request could not be repeated; this
+        /// operation may be.
+        BatchTorn = "batch_torn",
+    }
 }
 
 /// What happened to a client's callback path.
@@ -286,44 +403,48 @@ pub enum Event {
     },
 }
 
-/// State of a client's callback path.
-///
-/// # Examples
-///
-/// ```
-/// use ringback_rpc::backchannel::PathState;
-///
-/// /// A delegation to a client that cannot be called back is not worth its recall.
-/// fn may_grant(path: PathState) -> bool {
-///     path == PathState::Up
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PathState {
-    /// No session was ever bound to a connection.
-    Unknown,
-    /// Callbacks can be sent.
-    Up,
-    /// No session has a connection.
-    Down,
-    /// There is a connection, and the client refuses what is sent on it.
-    Fault,
+named! {
+    /// State of a client's callback path.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback_rpc::backchannel::PathState;
+    ///
+    /// /// A delegation to a client that cannot be called back is not worth its recall.
+    /// fn may_grant(path: PathState) -> bool {
+    ///     path == PathState::Up
+    /// }
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum PathState {
+        /// No session was ever bound to a connection.
+        Unknown = "unknown",
+        /// Callbacks can be sent.
+        Up = "up",
+        /// No session has a connection.
+        Down = "down",
+        /// There is a connection, and the client refuses what is sent on it.
+        Fault = "fault",
+    }
 }
 
-/// Order in which callbacks are served, within one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Somebody waits for the answer: CB_GETATTR.
-    Waited = 0,
-    /// Recalls: CB_RECALL, CB_LAYOUTRECALL, CB_NOTIFY_LOCK.
-    Recall = 1,
-    /// Everything else.
-    Background = 2,
+named! {
+    /// Order in which callbacks are served, within one client.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Class {
+        /// Somebody waits for the answer: CB_GETATTR.
+        Waited = "waited",
+        /// Recalls: CB_RECALL, CB_LAYOUTRECALL, CB_NOTIFY_LOCK.
+        Recall = "recall",
+        /// Everything else.
+        Background = "background",
+    }
 }
 
 impl Class {
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = Class::ALL.len();
 
     /// The class of an operation.
     pub const fn of(op: CallbackOp) -> Class {

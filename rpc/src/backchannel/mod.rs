@@ -34,6 +34,7 @@ mod batch;
 mod calls;
 mod config;
 mod control;
+mod counters;
 mod decode;
 mod host;
 mod limits;
@@ -46,8 +47,11 @@ mod transmit;
 mod view;
 
 pub use calls::BATCH_MAX;
-pub use config::{AddError, Census, Config, Counters, Credential, SessionParams};
-pub use host::{Class, Event, Host, Outcome, PathFault, PathFaultKind, PathState, Requeue, Token};
+pub use config::{AddError, Census, Config, Credential, SessionParams};
+pub use counters::Counters;
+pub use host::{
+    CallStep, CallView, Class, Event, Host, Outcome, OutcomeKind, PathFault, PathFaultKind, PathState, Requeue, Token,
+};
 pub use limits::ClientLimits;
 pub use path::seq4_status;
 pub use queue::TIMER_GRAIN_NS;

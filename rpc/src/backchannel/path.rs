@@ -176,7 +176,7 @@ impl Backchannel {
     /// Has a connection closed that is taken for dead.
     pub(super) fn close_conn<H: Host>(&mut self, index: usize, host: &mut H) {
         let Some(conn) = self.conns[index] else { return };
-        self.counters.dead_connections += 1;
+        self.counters.connections_condemned += 1;
         host.event(Event::CloseConnection(conn.token));
         self.drop_conn(index);
     }

@@ -7,7 +7,7 @@
 use super::batch::is_too_large;
 use super::calls::{Call, Found, NO_CONN, Runs, State};
 use super::decode::{Answer, Echo, OpAnswer, Results, answer};
-use super::host::{Event, Host, Outcome, PathFault, Requeue, Token, is_repeatable};
+use super::host::{CallStep, Event, Host, Outcome, PathFault, PathFaultKind, Requeue, Token, is_repeatable};
 use super::timeout::NOTE_ALONE;
 use super::{Backchannel, ConnToken, Handled};
 use crate::message::{MessageType, peek};
@@ -29,7 +29,7 @@ impl Backchannel {
     pub fn handle_record(&mut self, now_ns: u64, conn: ConnToken, record: &[u8], host: &mut impl Host) -> Handled {
         let conn = self.conn_index(conn);
         let Some((conn_index, conn)) = conn.and_then(|i| self.conns[i].as_mut().map(|c| (i, c))) else {
-            self.counters.late += 1;
+            self.counters.replies_late += 1;
             return Handled::Late;
         };
         conn.heard_ns = now_ns;
@@ -41,15 +41,17 @@ impl Backchannel {
         let index = match self.calls.find(xid) {
             Found::Out(index) if usize::from(self.calls.get(index).conn) == conn_index => index,
             Found::Out(_) | Found::Late => {
-                self.counters.late += 1;
+                self.counters.replies_late += 1;
                 return Handled::Late;
             }
             Found::Unknown => {
-                self.counters.unknown_xid += 1;
+                self.counters.replies_unknown += 1;
                 return Handled::UnknownXid;
             }
         };
-        let handled = match answer(record) {
+        let answer = answer(record);
+        self.tell_step(index, || CallStep::Answered(sequence_status(&answer)), host);
+        let handled = match answer {
             Ok(answer) => {
                 self.counters.replies += 1;
                 self.settle(now_ns, index, answer, host);
@@ -67,7 +69,7 @@ impl Backchannel {
     }
 
     fn malformed(&mut self, e: XdrError) -> Handled {
-        self.counters.malformed += 1;
+        self.counters.replies_malformed += 1;
         Handled::Malformed(e)
     }
 
@@ -133,7 +135,7 @@ impl Backchannel {
 
     /// The results of these runs are missing, malformed or those of other operations.
     pub(super) fn garbled<H: Host>(&mut self, now_ns: u64, call: &Call, runs: Runs, host: &mut H) {
-        self.counters.malformed += 1;
+        self.counters.replies_malformed += 1;
         self.fault_session(usize::from(call.session), PathFault::Malformed, host);
         self.results_lost(now_ns, call, runs, When::Backoff, host);
     }
@@ -198,7 +200,10 @@ impl Backchannel {
             Some(delay_ns) if outcome.may_requeue() => {
                 self.send_again(now_ns, call, token, Requeue::Asked, When::After(delay_ns), host);
             }
-            _ => self.runs -= 1,
+            _ => {
+                self.runs -= 1;
+                self.counters.count_ending(outcome);
+            }
         }
     }
 
@@ -474,6 +479,16 @@ impl Backchannel {
         };
         self.wake_higher_busy(at);
         left
+    }
+}
+
+/// The status of CB_SEQUENCE, or what is wrong with the reply.
+fn sequence_status(answer: &Result<Answer<'_>, XdrError>) -> Result<Status, PathFaultKind> {
+    match answer {
+        Ok(Answer::Taken(..)) => Ok(Status::NFS4_OK),
+        Ok(Answer::Sequence(status)) => Ok(*status),
+        Ok(Answer::Refused(fault)) => Err(fault.kind()),
+        Err(_) => Err(PathFaultKind::Malformed),
     }
 }
 

@@ -261,10 +261,11 @@ impl Backchannel {
         }
     }
 
-    /// The run is over.
-    #[inline]
+    /// The run is over, and no reply has ended it. Not inlined, as that is rare and would make way for it everywhere.
+    #[inline(never)]
     pub(super) fn finish<H: Host>(&mut self, token: Token, outcome: &Outcome<'_>, host: &mut H) {
         self.runs -= 1;
+        self.counters.count_ending(outcome);
         // Only outcomes that may not be requeued come here, so that the answer does not matter.
         let _ = host.done(token, outcome);
     }
@@ -325,7 +326,7 @@ impl Backchannel {
             self.finish(token, &outcome, host);
             return false;
         }
-        self.counters.requeued += 1;
+        self.counters.count_requeue(why);
         if attempted {
             host.set_note(token, note | NOTE_SENT);
         }

@@ -2,7 +2,7 @@
 
 use super::calls::{Call, State};
 use super::config::Credential;
-use super::host::{Host, Outcome, Requeue, Token};
+use super::host::{CallStep, Host, Outcome, Requeue, Token};
 use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_ALONE, NOTE_SENT};
 use super::{Backchannel, ConnToken, ReferringCalls, Transmit};
 use crate::message::RPC_VERSION;
@@ -252,10 +252,11 @@ impl Backchannel {
                     len = self.fill_batch(now_ns, index, len, space, host);
                 }
                 let Call { count, deadline_ns, .. } = *self.calls.get(index);
-                self.counters.sent += 1;
-                self.counters.sent_runs += u64::from(count);
+                self.counters.calls_sent += 1;
+                self.counters.callbacks_sent += u64::from(count);
                 self.pace(now_ns, count.into());
                 self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
+                self.tell_step(index, || CallStep::Sent, host);
                 Transmit::Wrote(len)
             }
             Err(why) => {
@@ -280,7 +281,7 @@ impl Backchannel {
 
     /// A run that was prepared and found no room in the buffer goes back to the head of its queue.
     pub(super) fn put_back_unsent<H: Host>(&mut self, session: usize, token: Token, host: &mut H) {
-        self.counters.requeued += 1;
+        self.counters.count_requeue(Requeue::NoSpace);
         host.requeued(token, Requeue::NoSpace);
         let deadline_ns = self.deadline_ns(token, host);
         match &mut self.sessions[session] {
@@ -319,19 +320,27 @@ impl Backchannel {
         }
         match self.write_call(index, slot, space, host) {
             Ok(len) => {
-                match (resync, renew) {
-                    (true, _) => self.counters.resyncs += 1,
-                    (false, true) => {
-                        self.counters.sent += 1;
-                        self.counters.sent_runs += u64::from(call.count);
+                let step = match (resync, renew) {
+                    (true, _) => {
+                        self.counters.resynchronised += 1;
+                        CallStep::Resynchronising
                     }
-                    (false, false) => self.counters.resent += 1,
-                }
+                    (false, true) => {
+                        self.counters.calls_sent += 1;
+                        self.counters.callbacks_sent += u64::from(call.count);
+                        CallStep::Sent
+                    }
+                    (false, false) => {
+                        self.counters.resent += 1;
+                        CallStep::Resent
+                    }
+                };
                 let call = self.calls.get_mut(index);
                 (call.conn, call.sent_ns) = (conn as u8, now_ns);
                 let deadline_ns = call.deadline_ns;
                 self.set_state(index, State::Sent);
                 self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
+                self.tell_step(index, || step, host);
                 Transmit::Wrote(len)
             }
             Err(NotWritten::NoSpace) => {

@@ -1,7 +1,7 @@
 //! A look at a client's sessions and runs, for who operates the server.
 
 use super::calls::{Call, State};
-use super::host::{Host, PathFault, Token};
+use super::host::{CallStep, CallView, Host, PathFault, Token};
 use super::path::Session;
 use super::timeout::NOTE_SENT;
 use super::{Backchannel, SessionKey};
@@ -87,6 +87,25 @@ pub struct SessionView {
 }
 
 impl Backchannel {
+    /// Tells the driver what became of a call, if it wants to know.
+    #[inline]
+    pub(super) fn tell_step<H: Host>(&self, index: usize, step: impl FnOnce() -> CallStep, host: &mut H) {
+        if !host.watches() {
+            return;
+        }
+        let call = self.calls.get(index);
+        let Some(session) = &self.sessions[usize::from(call.session)] else { return };
+        let view = CallView {
+            session: session.key,
+            slot: index as u32 - session.base,
+            xid: call.xid,
+            token: call.token,
+            runs: call.members.count_ones(),
+            sent_ns: call.sent_ns,
+        };
+        host.step(&view, step());
+    }
+
     /// The sessions.
     pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
         self.live_sessions().map(|session| {

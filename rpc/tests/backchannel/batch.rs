@@ -34,7 +34,7 @@ fn what_is_ready_goes_together_within_the_clients_limits() {
     assert_eq!(sent.iter().flat_map(Sent::tokens).collect::<Vec<_>>(), tokens);
     let census = w.core.census();
     assert_eq!((census.slots_with_run, census.runs_sent), (3, 12));
-    assert_eq!((w.core.counters().sent, w.core.counters().sent_runs), (3, 12));
+    assert_eq!((w.core.counters().calls_sent, w.core.counters().callbacks_sent), (3, 12));
     sent.iter().for_each(|s| w.answer_ok(s));
     assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::ok()]));
     w.assert_clean();

@@ -209,7 +209,7 @@ fn f3_three_connections_two_of_them_dead() {
     assert_eq!((third.conn, &third.bytes), (C3, &first.bytes));
     w.answer_ok(&third);
     assert_eq!(w.ended(token), [Ended::ok()]);
-    assert_eq!(w.core.counters().dead_connections, 2);
+    assert_eq!(w.core.counters().connections_condemned, 2);
     assert_eq!(w.core.path_state(), PathState::Up);
     w.assert_clean();
 }
@@ -484,7 +484,7 @@ fn f3_the_connection_that_was_silent_for_longest_gives_way_to_a_new_one() {
     w.bind(S1, back);
     assert!(w.host.events.contains(&Event::CloseConnection(C2)), "C1 was heard after it");
     assert!(!w.core.is_bound(S1, C2) && w.core.is_bound(S1, back) && w.core.is_bound(S1, C1));
-    assert_eq!(w.core.counters().dead_connections, 1);
+    assert_eq!(w.core.counters().connections_condemned, 1);
     // One after the other goes; with the last one that is silent goes what was sent on it.
     for conn in 1..CONNECTIONS_MAX as u64 {
         w.bind(S1, ConnToken(1000 + conn));
@@ -507,7 +507,7 @@ fn a_client_that_was_heard_on_all_of_too_many_connections_gets_no_other() {
     w.now_ns += LEASE_NS - 1;
     let bound = w.core.bind(w.now_ns, S1, ConnToken(1000), &mut w.host);
     assert_eq!(bound, Err(AddError::TooManyConnections));
-    assert_eq!(w.core.counters().dead_connections, 0);
+    assert_eq!(w.core.counters().connections_condemned, 0);
     w.bind(S1, C1);
     w.answer_ok(&first);
     w.assert_clean();

@@ -209,7 +209,7 @@ fn t28_unknown_and_duplicate_replies_change_nothing() {
     assert_eq!(w.ended(next), []);
     w.answer_ok(&sent_next);
     assert_eq!(w.ended(token).len(), 1);
-    assert_eq!((w.core.counters().late, w.core.counters().unknown_xid), (3, 1));
+    assert_eq!((w.core.counters().replies_late, w.core.counters().replies_unknown), (3, 1));
     w.assert_clean();
     // What is to be sent again is not answered twice either.
     w.recall();

@@ -257,7 +257,7 @@ fn an_operation_that_the_client_does_not_know_ends_with_its_status() {
         reply.ops[0].0 = CallbackOp::Illegal as u32;
         w.answer(&sent, &reply.stopped(0, Status::NFS4ERR_OP_ILLEGAL, 1));
         assert_eq!(w.ended(tokens[0]), [Ended::Replied(Status::NFS4ERR_OP_ILLEGAL, vec![])]);
-        assert_eq!((w.core.seq4_status(Some(S1)), w.core.counters().malformed), (0, 0), "that is no fault");
+        assert_eq!((w.core.seq4_status(Some(S1)), w.core.counters().replies_malformed), (0, 0), "that is no fault");
         w.sends().iter().for_each(|s| w.answer_ok(s));
         w.assert_clean();
     }
@@ -274,8 +274,8 @@ fn each_answer_is_counted_as_what_it_is() {
         (|s| s.sequence_status(Status::NFS4ERR_SEQ_MISORDERED), &[|c| c.replies, |c| c.misordered, |c| c.requeued]),
         (|s| s.sequence_status(Status::NFS4ERR_SEQ_FALSE_RETRY), &[|c| c.replies, |c| c.false_retries, |c| c.requeued]),
         (|s| Sent { slot: s.slot ^ 1, ..s.clone() }.ok(), &[|c| c.replies, |c| c.wrong_echo, |c| c.requeued]),
-        (|s| s.ok()[..30].to_vec(), &[|c| c.malformed, |c| c.requeued]),
-        (|s| s.statuses(&[], 2), &[|c| c.replies, |c| c.malformed, |c| c.requeued]),
+        (|s| s.ok()[..30].to_vec(), &[|c| c.replies_malformed, |c| c.requeued]),
+        (|s| s.statuses(&[], 2), &[|c| c.replies, |c| c.replies_malformed, |c| c.requeued]),
         (|s| s.empty(Status::NFS4ERR_RESOURCE), &[|c| c.replies, |c| c.rejected]),
     ];
     for (n, (answer, counts)) in cases.iter().enumerate() {
@@ -292,9 +292,18 @@ fn each_answer_is_counted_as_what_it_is() {
             };
             w.deliver(C1, &answer(&sent));
             let Counters {
-                replies, delays, misordered, false_retries, wrong_echo, malformed, requeued, rejected, ..
+                replies,
+                delays,
+                misordered,
+                false_retries,
+                wrong_echo,
+                replies_malformed,
+                requeued,
+                rejected,
+                ..
             } = *w.core.counters();
-            let all = replies + delays + misordered + false_retries + wrong_echo + malformed + requeued + rejected;
+            let all =
+                replies + delays + misordered + false_retries + wrong_echo + replies_malformed + requeued + rejected;
             assert!(counts.iter().all(|count| count(w.core.counters()) == times), "{n}: {:?}", w.core.counters());
             assert_eq!(all, times * counts.len() as u64, "{n}: {:?}", w.core.counters());
         }

@@ -53,7 +53,7 @@ fn t9_a_probe_is_one_at_a_time_and_completes_no_run() {
     w.answer_ok(&probe);
     assert_eq!(w.deliver(C1, &probe.ok()), Handled::Late);
     assert_eq!((w.entry(token).prepared, w.ended(token).len()), (1, 1));
-    assert_eq!(w.core.counters().resyncs, 1);
+    assert_eq!(w.core.counters().resynchronised, 1);
     w.assert_clean();
 }
 
@@ -109,7 +109,7 @@ fn a_reply_after_the_run_ended_settles_the_slot() {
     w.quiet();
     w.answer_ok(&sent);
     w.assert_clean();
-    assert_eq!(w.core.counters().resyncs, 0);
+    assert_eq!(w.core.counters().resynchronised, 0);
 }
 
 /// What the slot's next call looks like after this answer to the resynchronisation; `None`: there is none.

@@ -7,6 +7,7 @@ use super::home::{Link, Place, conn_token};
 use super::inspect::Inspection;
 use crate::callback::Flags;
 use crate::command::Command;
+use crate::flight::FlightStep;
 use crate::hooks::Event;
 use crate::io::{ConnKey, Io};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -70,6 +71,11 @@ impl<I: Io> Reactor<I> {
             Command::Inspect { callbacks_max, answer } => {
                 self.inspections.push_back(Inspection::new(callbacks_max, answer));
             }
+            Command::InspectClient { client, callbacks_max, answer } => {
+                if let Some(report) = self.home.describe_client(client, callbacks_max) {
+                    let _ = answer.send(report);
+                }
+            }
             Command::Stop => self.stop(),
             #[cfg(test)]
             Command::Panic => panic!("a mistake of ours, on purpose"),
@@ -102,6 +108,7 @@ impl<I: Io> Reactor<I> {
             Command::RemoveClient(client) => {
                 self.home.act_on(client, |client, host| {
                     client.removed = true;
+                    host.note_path(FlightStep::Shutdown, 0, 0);
                     client.backchannel.set_client_state(now_ns, ClientState::Expired, host);
                 });
                 self.home.shared.forsake(Flags::RUNNING, |index| index == client.index);
@@ -212,7 +219,7 @@ impl<I: Io> Reactor<I> {
             client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host)
         });
         match bound {
-            Some(Ok(())) => {}
+            Some(Ok(())) => self.home.note(FlightStep::Bound, session.client, connection.to_bits()),
             Some(Err(error)) => self.home.tell(&Event::SessionRefused { session, error }),
             // It has been forgotten since the connection learnt about it.
             None => self.part(connection, session.client),
@@ -245,6 +252,7 @@ impl<I: Io> Reactor<I> {
 
     fn unbound(&mut self, connection: ConnectionId, client: ClientId) {
         self.home.act_on(client, |client, host| {
+            host.note_path(FlightStep::Lost, 0, connection.to_bits());
             client.links.retain(|l| l.connection != connection);
             client.backchannel.handle_disconnect(conn_token(connection), host);
         });
@@ -327,6 +335,7 @@ impl<I: Io> Reactor<I> {
         self.wheel.disarm(index);
         if let Some(client) = self.home.clients.get_mut(index as usize).and_then(Option::take) {
             self.ring.retain(|i| *i != index);
+            self.home.gone.add(client.backchannel.counters());
             for link in &client.links {
                 self.part(link.connection, client.id);
             }

@@ -5,6 +5,7 @@ use super::host::ClientHost;
 use super::{ENDED_PER_TURN, Reactor};
 use crate::callback::{CallbackKey, Flags};
 use crate::drain::{Cancelled, DrainJob};
+use crate::flight::FlightStep;
 use crate::io::Io;
 use crate::keys::{ClientId, SessionKey};
 use ringback_rpc::backchannel;
@@ -110,6 +111,7 @@ impl<I: Io> Reactor<I> {
     /// Ends all runs: what is not sent at once, what is sent when it is answered or at the deadline. In this turn, or
     /// where there are many in the next ones.
     pub(super) fn drain_all(&mut self, deadline_ns: u64) {
+        self.home.note(FlightStep::Draining, ClientId::from_bits(0), 0);
         self.home.drain_deadline_ns = Some(deadline_ns);
         let (shared, here) = (&self.home.shared, self.home.reactor);
         shared.forsake(Flags::RUNNING, |client| shared.home_of(client) == Some(here));

@@ -5,9 +5,11 @@ use super::draining::{ClientDrain, Draining, core_key};
 use super::host::ClientHost;
 use super::owed::Owed;
 use crate::callback::{CallbackEntry, CallbackKey, WaitTable};
+use crate::flight::{FlightStep, Raw, note};
 use crate::hooks::Event;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::latency::Latencies;
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::{Census, ReactorStats, count, count_by, set};
 use crate::wait::{Answer, WaitError};
@@ -92,13 +94,31 @@ impl Client {
         }
     }
 
+    /// Counts its runs and session slots.
+    pub fn census(&self) -> Census {
+        let census = self.backchannel.census();
+        Census {
+            queued: census.runs_queued,
+            delayed: census.runs_delayed,
+            sent: census.runs_sent,
+            parked: census.runs_parked,
+            slots: census.slots.into(),
+            free: census.slots_free.into(),
+            with_run: census.slots_with_run.into(),
+            quarantined: census.slots_quarantined.into(),
+            retired: census.slots_retired.into(),
+            bytes: (size_of::<Client>() + self.backchannel.memory_bytes()) as u64,
+            returns_bytes: 0,
+        }
+    }
+
     /// Adds what the core has counted since the last look to the reactor's counters.
     pub fn publish_counters(&mut self, stats: &ReactorStats) {
         let now = *self.backchannel.counters();
-        count_by(&stats.callbacks_sent, now.sent_runs - self.counted.sent_runs);
-        count_by(&stats.calls_sent, now.sent - self.counted.sent);
+        count_by(&stats.callbacks_sent, now.callbacks_sent - self.counted.callbacks_sent);
+        count_by(&stats.calls_sent, now.calls_sent - self.counted.calls_sent);
         count_by(&stats.resent, now.resent - self.counted.resent);
-        count_by(&stats.resynchronised, now.resyncs - self.counted.resyncs);
+        count_by(&stats.resynchronised, now.resynchronised - self.counted.resynchronised);
         self.counted = now;
     }
 
@@ -113,6 +133,12 @@ impl Client {
             set(&session.status, self.backchannel.seq4_status(Some(key)));
         }
     }
+}
+
+/// What is kept of the steps of callbacks beside the flight recorder, which is where others can read it.
+pub(super) struct Watch {
+    /// How long callbacks take, if that is measured.
+    pub latencies: Option<Latencies>,
 }
 
 /// The backchannel core's name for a connection.
@@ -132,6 +158,10 @@ pub(super) struct Home {
     /// Connections that the core has given up.
     pub condemned: Vec<(ClientId, ConnectionId)>,
     pub drain: Option<Draining>,
+    /// If steps are recorded, traced, or measured.
+    pub watch: Option<Watch>,
+    /// What the cores of clients that are gone had counted.
+    pub gone: Counters,
     /// Callbacks that are about a session, by index: their generation, and the session, which may be gone.
     pub of_session: HashMap<u32, (u32, SessionKey)>,
     /// Who waits for the end of a run.
@@ -147,14 +177,19 @@ pub(super) struct Home {
 impl Home {
     pub fn new(reactor: usize, shared: Arc<Shared>, now_ns: u64) -> Self {
         let owed = Owed::new(shared.settings.return_deadline);
+        let latencies = shared.settings.latency.then(Latencies::new).flatten();
+        let watched = cfg!(feature = "tracing") || latencies.is_some() || shared.settings.flight_records > 0;
+        let watch = watched.then_some(Watch { latencies });
         Home {
             reactor,
+            watch,
             shared,
             now_ns,
             clients: Vec::new(),
             touched: Vec::new(),
             condemned: Vec::new(),
             drain: None,
+            gone: Counters::default(),
             of_session: HashMap::new(),
             owed,
             waits: WaitTable::new(Err(WaitError::Closed)),
@@ -165,6 +200,13 @@ impl Home {
 
     pub fn port(&self) -> &ReactorPort {
         &self.shared.reactors[self.reactor]
+    }
+
+    /// Records what happened to a client.
+    pub fn note(&self, step: FlightStep, client: ClientId, session: u64) {
+        if self.watch.is_some() {
+            note(self.port().flight.as_ref(), self.now_ns, || Raw { session, ..Raw::new(step, client) });
+        }
     }
 
     /// Calls the embedder's code.
@@ -257,6 +299,7 @@ impl Home {
             drain: self.drain.as_mut(),
             waits: &mut self.waits,
             owed: &mut self.owed,
+            watch: self.watch.as_mut(),
             condemned: &mut self.condemned,
             with_embedder: &mut self.with_embedder,
             drains: std::mem::take(&mut client.drains),
@@ -272,9 +315,16 @@ impl Home {
         let token = Token(index);
         let session = match self.session_of(index, entry) {
             Some(session) => session,
-            None => return self.act(entry.client(), |client, host| client.backchannel.enqueue(token, host)).is_some(),
+            None => {
+                let enqueue = |client: &mut Client, host: &mut ClientHost<'_>| {
+                    host.taken_up(token);
+                    client.backchannel.enqueue(token, host);
+                };
+                return self.act(entry.client(), enqueue).is_some();
+            }
         };
         let enqueue = |client: &mut Client, host: &mut ClientHost<'_>| {
+            host.taken_up(token);
             client.backchannel.enqueue_on(token, core_key(session), host);
         };
         self.act(entry.client(), enqueue).is_some()
@@ -326,23 +376,11 @@ impl Home {
         self.waits.end(&port.waits, over);
     }
 
-    /// Counts session slots.
+    /// Counts runs and session slots.
     pub fn census(&self) -> Census {
-        let mut total = Census::default();
-        for client in self.clients.iter().flatten() {
-            let census = client.backchannel.census();
-            total = total.plus(&Census {
-                slots: census.slots.into(),
-                free: census.slots_free.into(),
-                with_run: census.slots_with_run.into(),
-                quarantined: census.slots_quarantined.into(),
-                retired: census.slots_retired.into(),
-                bytes: (size_of::<Client>() + client.backchannel.memory_bytes()) as u64,
-                returns_bytes: 0,
-            });
-        }
-        total.returns_bytes = self.owed.memory_bytes() as u64;
-        total
+        let clients = self.clients.iter().flatten();
+        let total = clients.fold(Census::default(), |total, client| total.plus(&client.census()));
+        Census { returns_bytes: self.owed.memory_bytes() as u64, ..total }
     }
 
     /// Whether a run of a client of this reactor is not completed.

@@ -1,16 +1,19 @@
 //! What the backchannel core asks of its driver: the entries of the slab that are running for a client, and the hooks.
 
 use super::draining::{ClientDrain, Draining};
+use super::home::Watch;
 use super::owed::Owed;
 use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
 use crate::completion::Ending;
+use crate::flight::{FlightStep, Raw, answer_code, note};
 use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
+use crate::latency::LatencyStage;
 use crate::registry::{ReactorPort, Shared};
 use crate::stats::count;
 use crate::wait::{Answer, Ended};
-use ringback_rpc::backchannel::{self, Host, ReferringCalls, Requeue, Token};
+use ringback_rpc::backchannel::{self, CallStep, CallView, Class, Host, ReferringCalls, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer, XdrError, XdrErrorKind};
 
@@ -28,6 +31,8 @@ pub(super) struct ClientHost<'a> {
     pub drain: Option<&'a mut Draining>,
     pub waits: &'a mut WaitTable<Answer>,
     pub owed: &'a mut Owed,
+    /// If steps are recorded, traced, or measured.
+    pub watch: Option<&'a mut Watch>,
     /// Connections that the core has given up.
     pub condemned: &'a mut Vec<(ClientId, ConnectionId)>,
     /// Drains of the client, which get them back.
@@ -67,27 +72,57 @@ impl ClientHost<'_> {
         }
     }
 
+    /// Records a step of a run.
+    #[inline]
+    fn note(&self, raw: impl FnOnce() -> Raw) {
+        if self.watch.is_some() {
+            note(self.port.flight.as_ref(), self.now_ns, raw);
+        }
+    }
+
+    /// Records a step of a path.
+    pub fn note_path(&self, step: FlightStep, code: u8, session: u64) {
+        self.note(|| Raw { code, session, ..Raw::new(step, self.client) });
+    }
+
+    /// A run was taken up.
+    #[inline(always)]
+    pub fn taken_up(&mut self, token: Token) {
+        if self.watch.is_some() {
+            self.watch_run(FlightStep::Queued, 0, LatencyStage::Queued, &self.run(token));
+        }
+    }
+
+    /// Records a step of a run, and how long it took so far.
+    #[cold]
+    fn watch_run(&mut self, step: FlightStep, code: u8, stage: LatencyStage, run: &Run) {
+        self.note(|| Raw { code, ..Raw::of_run(step, run) });
+        self.measure(stage, run.op, run.age_ns, 1);
+    }
+
+    #[cold]
+    fn measure(&mut self, stage: LatencyStage, op: CallbackOp, took_ns: u64, count: u64) {
+        if let Some(Watch { latencies: Some(latencies) }) = &mut self.watch {
+            latencies.record(Class::of(op), stage, took_ns / 1000, count);
+        }
+    }
+
     /// Calls a hook.
     fn call<R>(&self, what: &'static str, run: &Run, call: impl FnOnce() -> R) -> Option<R> {
         self.shared.call(self.port, what, Some(run.key), call)
     }
 
     fn count_outcome(&mut self, run: &Run, outcome: &Outcome<'_>) {
-        let stats = &self.port.stats;
-        count(&stats.completed);
-        match outcome {
-            Outcome::Replied { .. } => count(&stats.replied),
-            Outcome::TimedOut { .. } => count(&stats.timed_out),
-            Outcome::Cancelled { .. } if run.own => count(&stats.cancelled),
-            Outcome::Cancelled { sent } => {
-                count(&stats.cancelled);
-                let ending = self.ending.take();
-                let of_client = self.drains.iter_mut().filter(|d| d.covers(ending)).map(|d| &mut d.report);
-                for drain in self.drain.as_deref_mut().into_iter().chain(of_client) {
-                    drain.count(run.key, *sent);
-                }
+        let code = self.port.stats.endings.count(outcome);
+        if self.watch.is_some() {
+            self.watch_run(FlightStep::Done, code, LatencyStage::Done, run);
+        }
+        if let (Outcome::Cancelled { sent }, false) = (outcome, run.own) {
+            let ending = self.ending.take();
+            let of_client = self.drains.iter_mut().filter(|d| d.covers(ending)).map(|d| &mut d.report);
+            for drain in self.drain.as_deref_mut().into_iter().chain(of_client) {
+                drain.count(run.key, *sent);
             }
-            _ => {}
         }
     }
 
@@ -118,6 +153,7 @@ impl ClientHost<'_> {
     /// are told who wait for the run.
     fn end(&mut self, token: Token, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
         self.call("Hooks::release", run, || self.shared.hooks_of(run.own).release(run));
+        self.note(|| Raw::of_run(FlightStep::Released, run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
         let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
@@ -171,6 +207,9 @@ impl Host for ClientHost<'_> {
 
     fn prepare(&mut self, token: Token) -> bool {
         let run = self.run(token);
+        if self.watch.is_some() {
+            self.measure(LatencyStage::Unsent, run.op, run.age_ns, 1);
+        }
         self.call("Hooks::prepare", &run, || self.shared.hooks_of(run.own).prepare(&run)) == Some(Prepare::Send)
     }
 
@@ -228,6 +267,7 @@ impl Host for ClientHost<'_> {
 
     fn requeued(&mut self, token: Token, why: Requeue) {
         count(&self.port.stats.requeued);
+        self.note(|| Raw { code: why as u8, ..Raw::of_run(FlightStep::Requeued, &self.run(token)) });
         if why != Requeue::Asked {
             self.entry(token).word().requeue();
         }
@@ -237,22 +277,54 @@ impl Host for ClientHost<'_> {
         let client = self.client;
         let session = |key: backchannel::SessionKey| SessionKey { client, serial: key.0 };
         let told = match event {
-            backchannel::Event::Path(state) => Event::PathState { client, state },
+            backchannel::Event::Path(state) => {
+                self.note_path(FlightStep::Path, state as u8, 0);
+                Event::PathState { client, state }
+            }
             backchannel::Event::CloseConnection(conn) => {
+                self.note_path(FlightStep::Condemned, 0, conn.0);
                 self.condemned.push((client, ConnectionId::from_bits(conn.0)));
                 return;
             }
             backchannel::Event::Unbound { session: key, conn } => {
+                self.note_path(FlightStep::Unbound, 0, conn.0);
                 Event::Unbound { session: session(key), connection: ConnectionId::from_bits(conn.0) }
             }
-            backchannel::Event::SessionLost(key) => Event::SessionLost { session: session(key) },
+            backchannel::Event::SessionLost(key) => {
+                self.note_path(FlightStep::SessionLost, 0, key.0);
+                Event::SessionLost { session: session(key) }
+            }
             backchannel::Event::SessionFault { session: key, fault } => {
+                self.note_path(FlightStep::SessionFault, fault.kind() as u8, key.0);
                 Event::BackchannelFault { session: session(key), fault }
             }
             // The core may learn to tell more; nothing of that is for the embedder yet.
             _ => return,
         };
         self.shared.tell(self.port, &told);
+    }
+
+    #[inline]
+    fn watches(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    fn step(&mut self, call: &CallView, step: CallStep) {
+        let (step, code) = match step {
+            CallStep::Sent => (FlightStep::Sent, 0),
+            CallStep::Resent => (FlightStep::Resent, 0),
+            CallStep::Resynchronising => (FlightStep::Resynchronising, 0),
+            CallStep::Answered(status) => (FlightStep::Answered, answer_code(status)),
+        };
+        let run = call.token.map(|token| self.run(token));
+        self.note(|| {
+            let raw = run.map_or(Raw::new(step, self.client), |run| Raw::of_run(step, &run));
+            Raw { code, session: call.session.0, slot: call.slot, xid: call.xid, ..raw }
+        });
+        if let (FlightStep::Answered, Some(run)) = (step, run) {
+            let took_ns = self.now_ns.saturating_sub(call.sent_ns);
+            self.measure(LatencyStage::Wire, run.op, took_ns, call.runs.into());
+        }
     }
 }
 

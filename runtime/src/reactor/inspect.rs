@@ -1,11 +1,14 @@
-//! Describing the clients of a reactor, some in each turn.
+//! Describing a reactor and its clients, some in each turn.
 
 use super::Reactor;
 use super::home::Client;
+use super::home::Home;
 use super::host::ClientHost;
-use crate::inspect::{CallbackReport, ClientReport, SessionReport};
+use crate::inspect::{CallbackReport, ClientReport, ReactorReport, SessionReport};
 use crate::io::Io;
-use crate::keys::SessionKey;
+use crate::keys::{ClientId, SessionKey};
+use crate::latency::Latencies;
+use crate::stats::Stats;
 use ringback_rpc::backchannel::{self, RunView};
 use std::cmp::Reverse;
 use std::sync::mpsc::Sender;
@@ -13,17 +16,20 @@ use std::sync::mpsc::Sender;
 /// Runs that are looked at in one turn, by whole clients.
 const SHOWN_PER_TURN: u64 = 16_384;
 
+/// Some clients; with the last of them the reactor itself.
+pub(crate) type Described = (Option<ReactorReport>, Vec<ClientReport>);
+
 /// A description under way.
 pub(super) struct Inspection {
     callbacks_max: usize,
     /// Closed when all clients were described.
-    answer: Sender<Vec<ClientReport>>,
+    answer: Sender<Described>,
     /// The client that is next.
     next: u32,
 }
 
 impl Inspection {
-    pub fn new(callbacks_max: usize, answer: Sender<Vec<ClientReport>>) -> Self {
+    pub fn new(callbacks_max: usize, answer: Sender<Described>) -> Self {
         Inspection { callbacks_max, answer, next: 0 }
     }
 }
@@ -47,11 +53,44 @@ impl<I: Io> Reactor<I> {
                 reports.extend(report.map(|(report, _)| report));
             }
             let over = inspection.next as usize >= self.home.clients.len();
+            let reactor = over.then(|| {
+                self.home.shared.reactors[reactor].stats.publish_io(self.io.counters());
+                self.home.describe()
+            });
             // Nobody waits any more if the receiver is gone.
-            if inspection.answer.send(reports).is_err() || over {
+            if inspection.answer.send((reactor, reports)).is_err() || over {
                 self.inspections.pop_front();
             }
         }
+    }
+}
+
+impl Home {
+    /// Describes the reactor itself. What the cores have counted since their clients were looked at last belongs to it.
+    fn describe(&mut self) -> ReactorReport {
+        let shared = &self.shared;
+        let stats = &shared.reactors[self.reactor].stats;
+        let (mut counters, mut in_flight) = (self.gone, 0);
+        for client in self.clients.iter_mut().flatten() {
+            client.publish_counters(stats);
+            counters.add(client.backchannel.counters());
+            in_flight += shared.clients.get(client.id.index).map_or(0, |known| known.in_flight.count());
+        }
+        ReactorReport {
+            reactor: self.reactor,
+            stats: Stats { in_flight, ..stats.read() },
+            counters,
+            endings: stats.endings.each().collect(),
+            census: self.census(),
+            latencies: self.watch.as_mut().and_then(|w| w.latencies.as_mut()).map(Latencies::read).unwrap_or_default(),
+        }
+    }
+
+    /// Describes one client, if it is here.
+    pub fn describe_client(&mut self, id: ClientId, callbacks_max: usize) -> Option<ClientReport> {
+        let home = self.reactor;
+        let is_here = self.client(id.index)?.id == id;
+        is_here.then(|| self.look(id.index, |client, host| describe(client, host, home, callbacks_max)))?
     }
 }
 
@@ -91,6 +130,8 @@ fn describe(client: &Client, host: &ClientHost<'_>, home: usize, callbacks_max: 
         client: client.id,
         home,
         path: client.backchannel.path_state(),
+        counters: *client.backchannel.counters(),
+        census: client.census(),
         sessions: sessions.collect(),
         in_flight: host.shared.clients.get(client.id.index).map_or(0, |known| known.in_flight.count()),
         callbacks,

@@ -33,6 +33,7 @@ use crate::stats::{count, count_by};
 use connection::Lines;
 use home::{Client, Home};
 use host::ClientHost;
+pub(crate) use inspect::Described;
 use inspect::Inspection;
 use retry::Retry;
 use ringback_rpc::backchannel::Token;

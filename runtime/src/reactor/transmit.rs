@@ -197,7 +197,7 @@ fn serve_local(
     share: usize,
 ) -> (Turn, usize) {
     let Some((connection, pool)) = lines.get(key) else { return (Turn::Over, 0) };
-    let (mut turn, mut written, mut sent) = (Turn::Over, 0, client.backchannel.counters().sent_runs);
+    let (mut turn, mut written, mut sent) = (Turn::Over, 0, client.backchannel.counters().callbacks_sent);
     if !client.backchannel.wants_transmit(conn_token(id)) {
         return (turn, written); // asked first, so that no buffer is taken for nothing
     }
@@ -226,7 +226,7 @@ fn serve_local(
 
 /// What a record counts against a client's share: the callbacks that it carries; one, if it is sent again.
 fn sent_by(client: &Client, sent_before: &mut u64) -> usize {
-    let sent = client.backchannel.counters().sent_runs;
+    let sent = client.backchannel.counters().callbacks_sent;
     (sent - std::mem::replace(sent_before, sent)).max(1) as usize
 }
 
@@ -244,7 +244,7 @@ fn serve_remote(
         return (Turn::Over, 0);
     }
     let Some(mut records) = lines.pool.take() else { return (Turn::Starved, 0) };
-    let (mut filled, mut calls, mut written, mut sent) = (0, 0, 0, client.backchannel.counters().sent_runs);
+    let (mut filled, mut calls, mut written, mut sent) = (0, 0, 0, client.backchannel.counters().callbacks_sent);
     while written < share {
         let space = &mut records[filled..];
         match client.backchannel.poll_transmit(host.now_ns, conn_token(connection), space, host) {

@@ -1,0 +1,120 @@
+//! What the core counts.
+
+use super::host::{Outcome, OutcomeKind, Requeue};
+use crate::nfs4::Status;
+
+/// Defines a struct of counters, which can list them by name with what they count.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! counters {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $(#[doc = $help:literal] $field:ident,)*
+            $(; $($extra:tt)*)?
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct $name {
+            $(#[doc = $help] pub $field: u64,)*
+            $($($extra)*)?
+        }
+
+        impl $name {
+            /// Every counter that is a field: its name, what it counts, and its value.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($field), $help.trim_ascii(), self.$field),)*].into_iter()
+            }
+
+            /// Adds another one's counters that are fields to these.
+            fn add_fields(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What the core counts for one client. All only grow.
+    pub struct Counters {
+        /// Runs that came in, runs that were asked for again included.
+        started,
+        /// Runs that have ended, however they did.
+        completed,
+        /// Calls sent, those sent again on another connection apart.
+        calls_sent,
+        /// Callbacks that these calls carried, one each or a batch. What goes in a further call counts again.
+        callbacks_sent,
+        /// Calls whose runs were parted into smaller batches, because the client found them too large.
+        splits,
+        /// Calls sent again with the same bytes on another connection.
+        resent,
+        /// Lone CB_SEQUENCE calls that resynchronise a session slot.
+        resynchronised,
+        /// Replies that settled a call.
+        replies,
+        /// Replies that came after their call was given up or settled. Dropped.
+        replies_late,
+        /// Replies to nothing that is outstanding. Dropped.
+        replies_unknown,
+        /// Replies that could not be decoded.
+        replies_malformed,
+        /// Replies that echoed another session, session slot or sequence id.
+        wrong_echo,
+        /// Runs put back on their queue, for whatever reason.
+        requeued,
+        /// NFS4ERR_DELAY, from CB_SEQUENCE or from the operation.
+        delays,
+        /// NFS4ERR_SEQ_FALSE_RETRY: a mistake of ours.
+        false_retries,
+        /// NFS4ERR_SEQ_MISORDERED: a session slot is lost.
+        misordered,
+        /// Calls without a reply within the RPC timeout.
+        rpc_timeouts,
+        /// Connections closed because nothing came back on them.
+        connections_condemned,
+        /// RPC rejections, and compounds without results.
+        rejected,
+        ;
+        endings: [u64; OutcomeKind::ALL.len()],
+        requeues: [u64; Requeue::ALL.len()],
+    }
+}
+
+impl Counters {
+    /// How many of the completed runs ended like this.
+    pub fn ended(&self, kind: OutcomeKind) -> u64 {
+        self.endings[kind as usize]
+    }
+
+    /// How often a run was put back for this reason.
+    pub fn requeued_for(&self, why: Requeue) -> u64 {
+        self.requeues[why as usize]
+    }
+
+    /// Adds another client's counters to these.
+    pub fn add(&mut self, other: &Counters) {
+        self.add_fields(other);
+        let arrays = self.endings.iter_mut().chain(&mut self.requeues);
+        arrays.zip(other.endings.iter().chain(&other.requeues)).for_each(|(to, from)| *to += from);
+    }
+
+    #[inline]
+    pub(super) fn count_ending(&mut self, outcome: &Outcome<'_>) {
+        self.completed += 1;
+        // The first is what nearly all of them are.
+        let kind = if matches!(outcome, Outcome::Replied { status: Status::NFS4_OK, .. }) {
+            OutcomeKind::Ok
+        } else {
+            outcome.kind()
+        };
+        self.endings[kind as usize] += 1;
+    }
+
+    pub(super) fn count_requeue(&mut self, why: Requeue) {
+        self.requeued += 1;
+        self.requeues[why as usize] += 1;
+    }
+}
