@@ -32,6 +32,8 @@ pub enum Request {
         /// Callbacks of one client.
         callbacks_max: usize,
     },
+    /// Tell what happened last.
+    Flight,
     /// Send CB_RECALL for all delegations of a file.
     RecallFile(String),
     /// Send CB_RECALL for all delegations of a client, by its name or id as `inspect` shows them.
@@ -54,6 +56,8 @@ pub enum Request {
 pub enum Reply {
     /// The clients.
     Inspection(Inspection),
+    /// What happened last: the lines of a flight record.
+    Flight(String),
     /// So many callbacks were started, or were on their way.
     Started(u64),
     /// It is done.
@@ -183,6 +187,7 @@ impl Server {
             Request::Inspect { callbacks_max } => {
                 self.inspect(*callbacks_max).map(Reply::Inspection).map_err(|error| error.to_string())
             }
+            Request::Flight => Ok(Reply::Flight(self.runtime().flight_record().to_json_lines())),
             Request::RecallAll => Ok(self.recall_where(|_| true)),
             Request::RecallClient(name) => {
                 let clients = inner.clients();

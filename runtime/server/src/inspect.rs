@@ -6,15 +6,22 @@ use crate::callbacks::Subject;
 use crate::clients::Client;
 use crate::delegations::Delegation;
 use crate::files::{global, shard_number};
-use ringback::{CallbackReport, ClientReport, Error, SessionReport};
+use ringback::{
+    CallbackReport, Census, ClientReport, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue, SessionReport,
+};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::time::Duration;
 
 /// The server at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspection {
+    /// The reactors of its runtime.
+    pub reactors: Vec<InspectedReactor>,
+    /// How long callbacks took, all reactors together: the classes and stages of which there are any.
+    pub latencies: Vec<InspectedLatency>,
     /// Confirmed clients, the one with the oldest callback first.
     pub clients: Vec<InspectedClient>,
     /// Delegations that clients hold.
@@ -23,6 +30,50 @@ pub struct Inspection {
     pub delegations_max: u64,
     /// Files.
     pub files: u64,
+}
+
+/// What has been counted since the server was started, or since the client came, by the names of the operations page.
+pub type InspectedCounters = BTreeMap<String, u64>;
+
+/// A reactor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedReactor {
+    /// Its number.
+    pub reactor: usize,
+    /// What it has counted, and by `ending_` and the status, how runs ended.
+    pub counters: InspectedCounters,
+    /// Where the runs of its clients are.
+    pub runs: InspectedRuns,
+}
+
+/// How long callbacks of one class took in one stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedLatency {
+    /// The class: waited, recall, background.
+    pub class: String,
+    /// The stage: queued, unsent, wire, done.
+    pub stage: String,
+    /// How many callbacks.
+    pub count: u64,
+    /// Microseconds that half of them did not exceed.
+    pub p50_us: u64,
+    /// Microseconds that 99 of 100 did not exceed.
+    pub p99_us: u64,
+    /// Microseconds of the longest.
+    pub max_us: u64,
+}
+
+/// Where runs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedRuns {
+    /// They wait for their turn, for a session slot or for a callback path.
+    pub queued: u64,
+    /// They wait for a delay to pass.
+    pub delayed: u64,
+    /// They are on the wire, or keep their session slot to be sent again.
+    pub sent: u64,
+    /// Those of the queued and the delayed whose client has no callback path.
+    pub parked: u64,
 }
 
 /// A client.
@@ -44,6 +95,10 @@ pub struct InspectedClient {
     pub delegations: u32,
     /// Its sessions that have a backchannel.
     pub sessions: Vec<InspectedSession>,
+    /// What has been counted for it.
+    pub counters: InspectedCounters,
+    /// Where its runs are.
+    pub runs: InspectedRuns,
     /// Callbacks in flight.
     pub in_flight: u64,
     /// The oldest of them, the oldest first.
@@ -93,8 +148,9 @@ impl Server {
     /// reactors; an error from a hook.
     pub fn inspect(&self, callbacks_max: usize) -> Result<Inspection, Error> {
         let inner = &self.inner;
-        let reports = self.runtime().inspect(callbacks_max)?;
-        let mut reports: HashMap<_, _> = reports.into_iter().map(|report| (report.client, report)).collect();
+        let snapshot = self.runtime().snapshot(callbacks_max)?;
+        let latencies = snapshot.latencies().iter().filter(|l| l.count() > 0).map(InspectedLatency::from).collect();
+        let mut reports: HashMap<_, _> = snapshot.clients.into_iter().map(|report| (report.client, report)).collect();
         let sessions = inner.sessions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let names: HashMap<_, _> = sessions.values().map(|s| (s.key, hex(&s.id.0))).collect();
         drop(sessions);
@@ -111,6 +167,8 @@ impl Server {
         clients.sort_by_key(|client| Reverse(client.callbacks.first().map(|callback| callback.age_ms)));
         let quota = &inner.files.delegations;
         Ok(Inspection {
+            reactors: snapshot.reactors.iter().map(InspectedReactor::from).collect(),
+            latencies,
             clients,
             delegations: quota.used(),
             delegations_max: quota.max(),
@@ -157,6 +215,8 @@ impl Server {
             reactor: report.home,
             delegations,
             sessions: report.sessions.iter().map(session).collect(),
+            counters: counters(report.counters.each(), &report.counters),
+            runs: InspectedRuns::from(&report.census),
             in_flight: report.in_flight,
             callbacks: report.callbacks.iter().map(callback).collect(),
         }
@@ -180,6 +240,43 @@ impl Server {
     }
 }
 
+/// All counters that are not 0; what is counted by kind, by a prefix and the kind.
+fn counters(each: impl Iterator<Item = (&'static str, &'static str, u64)>, by_kind: &Counters) -> InspectedCounters {
+    let plain = each.map(|(name, _, count)| (name.to_owned(), count));
+    let ended = OutcomeKind::ALL.iter().map(|kind| (format!("ended_{}", kind.name()), by_kind.ended(*kind)));
+    let requeued = Requeue::ALL.iter().map(|why| (format!("requeued_{}", why.name()), by_kind.requeued_for(*why)));
+    plain.chain(ended).chain(requeued).filter(|(_, count)| *count > 0).collect()
+}
+
+impl From<&Census> for InspectedRuns {
+    fn from(census: &Census) -> Self {
+        InspectedRuns { queued: census.queued, delayed: census.delayed, sent: census.sent, parked: census.parked }
+    }
+}
+
+impl From<&Latency> for InspectedLatency {
+    fn from(latency: &Latency) -> Self {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        InspectedLatency {
+            class: latency.class().to_owned(),
+            stage: latency.stage().name().to_owned(),
+            count: latency.count(),
+            p50_us: us(latency.quantile(0.5)),
+            p99_us: us(latency.quantile(0.99)),
+            max_us: us(latency.max()),
+        }
+    }
+}
+
+impl From<&ReactorReport> for InspectedReactor {
+    fn from(report: &ReactorReport) -> Self {
+        let mut counters = counters(report.counters.each().chain(report.stats.each()), &report.counters);
+        let endings = report.endings.iter().map(|(ending, count)| (format!("ending_{}", ending.name()), *count));
+        counters.extend(endings);
+        InspectedReactor { reactor: report.reactor, counters, runs: InspectedRuns::from(&report.census) }
+    }
+}
+
 /// The number of a file, its attribute fileid.
 pub(crate) fn fileid(id: Id) -> u64 {
     u64::from(id.generation) << 32 | u64::from(id.index)
@@ -189,11 +286,25 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn write_counters(f: &mut fmt::Formatter<'_>, runs: &InspectedRuns, counters: &InspectedCounters) -> fmt::Result {
+    let InspectedRuns { queued, delayed, sent, parked } = runs;
+    writeln!(f, "  {queued} queued, {delayed} delayed, {sent} sent, {parked} parked")?;
+    let counted: Vec<_> = counters.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if counted.is_empty() { Ok(()) } else { writeln!(f, "  {}", counted.join(", ")) }
+}
+
 /// A table for a terminal: clients, their sessions, and their callbacks, the stuck ones marked.
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inspection { clients, delegations, delegations_max, files } = self;
+        let Inspection { reactors, latencies, clients, delegations, delegations_max, files } = self;
         writeln!(f, "{} clients, {delegations} of {delegations_max} delegations, {files} files", clients.len())?;
+        for reactor in reactors {
+            writeln!(f, "reactor {}:", reactor.reactor)?;
+            write_counters(f, &reactor.runs, &reactor.counters)?;
+        }
+        for InspectedLatency { class, stage, count, p50_us, p99_us, max_us } in latencies {
+            writeln!(f, "  {class} {stage}: {count} times, p50 {p50_us} us, p99 {p99_us} us, max {max_us} us")?;
+        }
         for client in clients {
             let courtesy = if client.courtesy { ", in courtesy" } else { "" };
             writeln!(
@@ -206,6 +317,7 @@ impl fmt::Display for Inspection {
                 client.in_flight,
                 client.silent_ms as f64 / 1000.0
             )?;
+            write_counters(f, &client.runs, &client.counters)?;
             for s in &client.sessions {
                 let fault = s.fault.as_ref().map_or(String::new(), |fault| format!(", fault {fault}"));
                 writeln!(

@@ -20,6 +20,7 @@ mod directory;
 mod file;
 mod file_ops;
 mod files;
+pub mod flight;
 mod fore;
 mod holder_attributes;
 mod import;
@@ -30,6 +31,7 @@ mod listen;
 mod lock_ops;
 mod lock_waiters;
 mod locks;
+pub mod metrics;
 mod name;
 mod name_ops;
 mod open_op;
@@ -43,12 +45,16 @@ mod set_attributes;
 mod stateids;
 #[cfg(test)]
 mod tests;
+pub mod top;
 mod tree;
 
 pub use callbacks::Observer;
 pub use config::Config;
 pub use import::{ImportError, Imported};
-pub use inspect::{InspectedCallback, InspectedClient, InspectedSession, Inspection};
+pub use inspect::{
+    InspectedCallback, InspectedClient, InspectedCounters, InspectedLatency, InspectedReactor, InspectedRuns,
+    InspectedSession, Inspection,
+};
 pub use recall::{Delegations, HeldDelegation, KnownClient};
 
 use callbacks::Callbacks;

@@ -1,6 +1,7 @@
 //! The command as an operator uses it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -92,7 +93,9 @@ fn a_server_is_inspected_operated_and_ended() {
     let json = stdout(&run(&["inspect", "--admin", &socket, "--json"]));
     let seen: ringback_server::Inspection = serde_json::from_str(&json).unwrap();
     assert_eq!((seen.clients.len(), seen.delegations, seen.files), (0, 0, 1));
-    assert_eq!(stdout(&run(&["inspect", "--admin", &socket])), "0 clients, 0 of 1048576 delegations, 1 files\n");
+    let text = stdout(&run(&["inspect", "--admin", &socket]));
+    assert!(text.starts_with("0 clients, 0 of 1048576 delegations, 1 files\nreactor 0:\n  0 queued, "), "{text}");
+    assert!(seen.reactors[0].counters["syscalls"] > 0 && text.contains("syscalls "), "{text}");
     assert_eq!(stdout(&run(&["recall", "--admin", &socket, "--all"])), "0 callbacks are on their way\n");
     assert_eq!(stdout(&run(&["recall", "--admin", &socket, "--file", "greeting"])), "0 callbacks are on their way\n");
     assert_eq!(stdout(&run(&["trigger", "--admin", &socket, "--max-delegations", "7"])), "done\n");
@@ -119,12 +122,68 @@ fn a_socket_that_was_left_over_is_replaced() {
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "not a socket", "what is no socket is left alone");
 }
 
+/// Sends bytes, and gives what comes back.
+fn http(address: &str, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request).unwrap();
+    let mut reply = String::new();
+    // A request that was not read to its end is answered all the same, and reset.
+    let _ = stream.read_to_string(&mut reply);
+    reply
+}
+
+#[test]
+fn metrics_are_served_to_who_asks_for_them() {
+    let mut server = Serving::start(&["--metrics", "127.0.0.1:0"]);
+    server.line();
+    let line = server.line();
+    let address = line.trim().strip_prefix("serving metrics on http://").unwrap().strip_suffix("/metrics").unwrap();
+    // Says nothing, and is in nobody's way for long.
+    let silent = TcpStream::connect(address).unwrap();
+    let reply = http(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4"), "{head}");
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+    assert!(
+        body.starts_with("# HELP ringback_started_total ")
+            && body.contains("\nringback_syscalls_total{reactor=\"0\"} ")
+    );
+    assert!(body.contains("\nringback_latency_seconds_count{class=\"recall\",stage=\"done\"} 0\n"), "{body}");
+    let head_only = http(address, b"HEAD /metrics HTTP/1.0\r\n\r\n");
+    assert!(head_only.starts_with("HTTP/1.1 200 OK") && head_only.ends_with("\r\n\r\n"));
+    assert!(http(address, b"GET / HTTP/1.1\r\n\r\n").contains("404 Not Found"));
+    assert!(http(address, b"DELETE /metrics HTTP/1.1\r\n\r\n").contains("\r\nAllow: GET, HEAD\r\n"));
+    assert!(http(address, b"\x80\0\r\n\r\n").contains("400 Bad Request"));
+    assert!(http(address, &[b'x'; 8 << 10]).contains("431 "));
+    drop(silent);
+    assert!(complaint(&["serve", "--listen", "127.0.0.1:0", "--metrics", address]).contains("already in use"));
+    server.end();
+}
+
+#[test]
+fn what_happened_last_is_told_in_words() {
+    let folder = Folder::new("flight");
+    let (socket, file) = (folder.file("admin"), folder.file("record"));
+    let mut server = Serving::start(&["--admin", &socket]);
+    server.line();
+    let lines = stdout(&run(&["flight", "--admin", &socket, "--json"]));
+    assert!(lines.starts_with("{\"ringback_flight\":1,"), "{lines}");
+    std::fs::write(&file, lines).unwrap();
+    assert_eq!(stdout(&run(&["flight", &file])), "", "nothing has happened yet");
+    let top = stdout(&run(&["top", "--admin", &socket, "--once"]));
+    assert!(top.starts_with("0 clients, 0 of ") && top.contains("\nREACTOR ") && top.contains("\nTROUBLE "), "{top}");
+    server.end();
+    std::fs::write(&file, "something else\n").unwrap();
+    assert!(complaint(&["flight", &file]).contains("line 1: not a flight record"));
+    assert!(complaint(&["top", "--admin", &socket, "--once"]).contains("no server listens there"));
+}
+
 #[test]
 fn the_command_explains_itself() {
     let version = stdout(&run(&["--version"]));
     assert_eq!(version, format!("ringback {}\n", env!("CARGO_PKG_VERSION")));
     let help = stdout(&run(&["--help"]));
-    for command in ["serve", "inspect", "recall", "trigger"] {
+    for command in ["serve", "inspect", "top", "flight", "recall", "trigger"] {
         assert!(help.contains(command));
         stdout(&run(&[command, "--help"]));
     }

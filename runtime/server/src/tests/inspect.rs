@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admin::{Reply as Answer, Request};
+use crate::top::View;
 use crate::{Inspection, inspect::fileid};
 
 fn inspect(world: &World) -> Inspection {
@@ -28,6 +29,7 @@ fn clients_are_shown_with_their_callbacks_the_stuck_ones_first() {
     let [session] = &first.sessions[..] else { panic!("{first:?}") };
     assert_eq!((session.connections, session.slots, session.slots_in_use, &session.fault), (1, 16, 1, &None));
     assert_eq!(callback.at, Some((session.id.clone(), 0)));
+    assert_eq!((first.counters["started"], first.runs.sent, first.runs.parked), (1, 1, 0));
     assert!(seen.to_string().contains("CB_RECALL of file"));
     assert!(world.server.inspect(0).unwrap().clients.iter().all(|client| client.callbacks.is_empty()));
     b.answer(&recalled, Status::NFS4_OK);
@@ -75,4 +77,35 @@ fn callbacks_are_started_by_hand() {
     let stages = || inspect(&world).clients.iter().map(|client| client.in_flight).collect::<Vec<_>>();
     // Three recalls, and a CB_RECALL_ANY to the client that holds most: it is to keep none, which is enough.
     world.until("all are seen", || stages() == [3, 1]);
+}
+
+#[test]
+fn clients_in_trouble_come_first() {
+    let world = World::new();
+    let (mut a, mut b) = (world.client("well"), world.client("parked"));
+    a.take_delegation("f");
+    b.take_delegation("g");
+    world.server.runtime().close_connection(b.connection);
+    world.until("the path is down", || inspect(&world).clients.iter().any(|client| client.path == "down"));
+    let before = inspect(&world);
+    assert_eq!(a.open("g", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    world.until("the recall is parked", || inspect(&world).clients.iter().any(|client| client.runs.parked == 1));
+    let now = inspect(&world);
+    let view = View { now: &now, before: Some((&before, 0.5)), clients_max: 1 }.render();
+    let lines: Vec<_> = view.lines().collect();
+    let at = lines.iter().position(|line| line.starts_with("TROUBLE ")).unwrap();
+    assert!(lines[at + 1].starts_with("parked  down ") && lines[at + 1].ends_with(" \"parked\""), "{view}");
+    assert!(lines[at + 1].contains(" 2/s ") && lines[at + 2] == "and 1 more", "{view}");
+    let all = View { now: &now, before: None, clients_max: 9 }.render();
+    assert!(all.lines().last().unwrap().starts_with("-       up "), "{all}");
+}
+
+#[test]
+fn metrics_name_clients_as_inspect_does() {
+    let world = World::new();
+    let mut client = world.client("some");
+    client.take_delegation("f");
+    let id = &inspect(&world).clients[0].id;
+    let text = world.server.metrics(5).unwrap();
+    assert!(text.contains(&format!("ringback_client_path_up{{client=\"{id}\"}} 1\n")), "{text}");
 }

@@ -1,12 +1,19 @@
-//! `ringback inspect`, `recall` and `trigger`: what is asked of a running server.
+//! `ringback inspect`, `top`, `flight`, `recall` and `trigger`: what is asked of a running server.
 
-use crate::cli::{InspectOptions, RecallOptions, RecallWhat, Socket, TriggerOptions, TriggerWhat};
+use crate::cli::{
+    FlightOptions, InspectOptions, RecallOptions, RecallWhat, Socket, TopOptions, TriggerOptions, TriggerWhat,
+};
 use ringback_server::admin::{self, Reply, Request};
-use std::io::ErrorKind;
+use ringback_server::flight::in_words;
+use ringback_server::top::View;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Shows what the server knows.
 pub fn inspect(options: &InspectOptions) -> Result<(), String> {
-    match ask(&options.socket, &Request::Inspect { callbacks_max: options.callbacks.into() })? {
+    match ask(&options.socket.admin, &Request::Inspect { callbacks_max: options.callbacks.into() })? {
         Reply::Inspection(inspection) if options.json => {
             println!("{}", serde_json::to_string(&inspection).map_err(|e| e.to_string())?);
         }
@@ -14,6 +21,52 @@ pub fn inspect(options: &InspectOptions) -> Result<(), String> {
         other => return Err(unexpected(&other)),
     }
     Ok(())
+}
+
+/// Shows it again and again, until it is ended.
+pub fn top(options: &TopOptions) -> Result<(), String> {
+    let look = || match ask(&options.socket.admin, &Request::Inspect { callbacks_max: 1 })? {
+        Reply::Inspection(inspection) => Ok((inspection, Instant::now())),
+        other => Err(unexpected(&other)),
+    };
+    let (mut now, mut at) = look()?;
+    let clients_max = options.clients;
+    let first = View { now: &now, before: None, clients_max }.render();
+    if options.once {
+        return put(&first);
+    }
+    put(&format!("{CLEAR}{first}"))?;
+    loop {
+        thread::sleep(Duration::from_secs_f64(options.interval));
+        let (next, looked) = look()?;
+        let seconds = looked.duration_since(at).as_secs_f64();
+        put(&format!("{CLEAR}{}", View { now: &next, before: Some((&now, seconds)), clients_max }.render()))?;
+        (now, at) = (next, looked);
+    }
+}
+
+/// Clears the terminal, and begins at its top.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Prints; that nobody listens any more, as `head` does, is no panic.
+fn put(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| format!("stdout: {e}"))
+}
+
+/// Tells what happened last.
+pub fn flight(options: &FlightOptions) -> Result<(), String> {
+    let lines = match (&options.admin, &options.file) {
+        (Some(socket), _) => match ask(socket, &Request::Flight)? {
+            Reply::Flight(lines) => lines,
+            other => return Err(unexpected(&other)),
+        },
+        (_, Some(file)) => std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?,
+        // The parser wants one of them.
+        _ => return Err("no record: see --help".to_owned()),
+    };
+    let words = if options.json { lines } else { in_words(&lines)? };
+    put(&words)
 }
 
 /// Recalls delegations.
@@ -40,7 +93,7 @@ pub fn trigger(options: TriggerOptions) -> Result<(), String> {
 }
 
 fn order(socket: &Socket, request: &Request) -> Result<(), String> {
-    match ask(socket, request)? {
+    match ask(&socket.admin, request)? {
         Reply::Started(count) => println!("{count} callbacks are on their way"),
         Reply::Done => println!("done"),
         other => return Err(unexpected(&other)),
@@ -48,9 +101,9 @@ fn order(socket: &Socket, request: &Request) -> Result<(), String> {
     Ok(())
 }
 
-fn ask(socket: &Socket, request: &Request) -> Result<Reply, String> {
-    let path = socket.admin.display();
-    let reply = admin::ask(&socket.admin, request).map_err(|error| match error.kind() {
+fn ask(socket: &Path, request: &Request) -> Result<Reply, String> {
+    let path = socket.display();
+    let reply = admin::ask(socket, request).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             format!("--admin {path}: no server listens there; start one with `ringback serve --admin {path}`")
         }

@@ -28,6 +28,10 @@ pub enum Command {
     /// Show the clients of a running server, their callback paths and sessions, and the callbacks in flight, stuck ones
     /// first.
     Inspect(InspectOptions),
+    /// Show the clients of a running server again and again, those in trouble first, and what is done per second.
+    Top(TopOptions),
+    /// Tell in words what happened last to callbacks and their paths, of a running server or from a file.
+    Flight(FlightOptions),
     /// Recall delegations.
     Recall(RecallOptions),
     /// Start callbacks that a server sends by itself when there is reason to.
@@ -54,6 +58,42 @@ pub struct InspectOptions {
     /// Show at most so many callbacks of each client: the oldest.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(0..=1000))]
     pub callbacks: u16,
+}
+
+/// Options of `top`.
+#[derive(Debug, Args)]
+pub struct TopOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Look again after so many seconds.
+    #[arg(long, short = 'd', value_name = "SECONDS", default_value_t = 2.0, value_parser = interval)]
+    pub interval: f64,
+    /// Look once, and print what is counted since the start.
+    #[arg(long)]
+    pub once: bool,
+    /// Show at most so many clients.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub clients: usize,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("not in 0.1..=3600".to_owned()) }
+}
+
+/// Options of `flight`.
+#[derive(Debug, Args)]
+pub struct FlightOptions {
+    /// The flight record of the server that was given this socket with --admin.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "file", required_unless_present = "file")]
+    pub admin: Option<PathBuf>,
+    /// A file with a flight record.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print the lines of JSON as they are, to be kept in a file.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `recall`.
@@ -147,7 +187,13 @@ pub struct ServeOptions {
     /// How long callbacks that are on their way are waited for at the end.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=3600))]
     pub drain_timeout: u32,
-    /// Make a socket (mode 0600) for `inspect`, `recall` and `trigger`.
+    /// Serve metrics for Prometheus over HTTP at this address, under /metrics, to whoever reaches it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// If callbacks are given up at the end, write here what happened last: for `ringback flight FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub flight_file: Option<PathBuf>,
+    /// Make a socket (mode 0600) for the other commands.
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
 }
@@ -190,5 +236,8 @@ mod tests {
         assert!(!parse("ringback recall --admin s"));
         assert!(!parse("ringback recall --admin s --all --file f"));
         assert!(!parse("ringback recall --all"));
+        assert!(parse("ringback flight record") && parse("ringback flight --admin s --json"));
+        assert!(!parse("ringback flight") && !parse("ringback flight --admin s record"));
+        assert!(parse("ringback top --admin s -d 0.5") && !parse("ringback top --admin s --interval 0"));
     }
 }

@@ -12,6 +12,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::serve(&options),
         Command::Inspect(options) => ask::inspect(&options),
+        Command::Top(options) => ask::top(&options),
+        Command::Flight(options) => ask::flight(&options),
         Command::Recall(options) => ask::recall(options),
         Command::Trigger(options) => ask::trigger(options),
     };

@@ -3,6 +3,7 @@
 use crate::cli::{BackendChoice, ServeOptions};
 use ringback::{Backend, Builder, DrainReport};
 use ringback_server::admin::{self, Admin};
+use ringback_server::metrics::Metrics;
 use ringback_server::{Config, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 const TRANSFER_BYTES: u32 = 1 << 20;
 /// What a request or reply has besides.
 const OVERHEAD_BYTES: u32 = 4096;
+/// Steps that the flight recorder of each reactor keeps: those of some eight hundred callbacks.
+const FLIGHT_RECORDS: usize = 4096;
 
 /// Serves until a signal says that it is enough.
 pub fn serve(options: &ServeOptions) -> Result<(), String> {
@@ -34,16 +37,38 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
     let address = server.listen(options.listen).map_err(|e| cannot_listen(options.listen, &e))?;
     let start = |(path, socket)| Admin::start(&server, socket, path).map_err(|e| format!("--admin: {e}"));
     let admin = socket.map(start).transpose()?;
+    let metrics = options.metrics.map(|address| start_metrics(&server, address)).transpose()?;
     let backend = server.runtime().backend();
     println!("serving NFSv4.1 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
+    if let Some(metrics) = &metrics {
+        println!("serving metrics on http://{}/metrics", metrics.address());
+    }
     let signal = signals.forever().next();
     let name = if signal == Some(SIGINT) { "SIGINT" } else { "SIGTERM" };
     println!("{name}: draining for at most {} s", options.drain_timeout);
-    drop(admin);
+    drop((admin, metrics));
     let start = Instant::now();
     let (delegations, clients) = (server.delegations(), server.clients().len());
     let report = server.shutdown(Duration::from_secs(options.drain_timeout.into())).map_err(|e| e.to_string())?;
     println!("{}", drained(&report, start.elapsed(), delegations, clients));
+    keep_flight_record(&server, &report, options.flight_file.as_deref())
+}
+
+fn start_metrics(server: &Arc<Server>, address: SocketAddr) -> Result<Metrics, String> {
+    Metrics::start(server, address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("--metrics {address} is already in use: stop what serves there or choose another port")
+        }
+        _ => format!("--metrics {address}: {error}"),
+    })
+}
+
+/// Writes what happened last, if a drain did not end well.
+fn keep_flight_record(server: &Server, report: &DrainReport, file: Option<&Path>) -> Result<(), String> {
+    let (Some(file), false) = (file, report.abandoned.is_empty() && report.in_flight == 0) else { return Ok(()) };
+    let lines = server.runtime().flight_record().to_json_lines();
+    std::fs::write(file, lines).map_err(|e| format!("--flight-file {}: {e}", file.display()))?;
+    println!("what happened last is in {0}: ringback flight {0}", file.display());
     Ok(())
 }
 
@@ -76,6 +101,7 @@ fn builder(options: &ServeOptions) -> Builder {
         BackendChoice::Epoll => Backend::Epoll,
     };
     let builder = Builder::new().name("ringback").backend(backend).reactors(options.reactors.into());
+    let builder = builder.latency(true).flight_records(FLIGHT_RECORDS);
     match &options.memory_pressure {
         Some(file) => builder.memory_pressure(file),
         None => builder,
