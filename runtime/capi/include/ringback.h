@@ -678,6 +678,193 @@ typedef struct rb_group_settled {
     uint32_t reserved;
 } rb_group_settled;
 
+// What was counted for one client since it was added, and where its runs and session slots are. All of it belongs together:
+// `started` is `completed`, `queued`, `delayed` and `sent`. Set `size`.
+typedef struct rb_client_stats {
+    // sizeof(rb_client_stats).
+    size_t size;
+    // Runs that came in, runs that were asked for again included.
+    uint64_t started;
+    // Runs that have ended, however they did.
+    uint64_t completed;
+    // Calls sent, those sent again on another connection apart.
+    uint64_t calls_sent;
+    // Callbacks that these calls carried, one each or a batch.
+    uint64_t callbacks_sent;
+    // Calls whose runs were parted into smaller batches.
+    uint64_t splits;
+    // Calls sent again with the same bytes on another connection.
+    uint64_t resent;
+    // Lone CB_SEQUENCE calls that resynchronise a session slot.
+    uint64_t resynchronised;
+    // Replies that settled a call.
+    uint64_t replies;
+    // Replies that came after their call was given up or settled.
+    uint64_t replies_late;
+    // Replies to nothing that is outstanding.
+    uint64_t replies_unknown;
+    // Replies that could not be decoded.
+    uint64_t replies_malformed;
+    // Replies that echoed another session, session slot or sequence id.
+    uint64_t wrong_echo;
+    // Runs put back on their queue, for whatever reason.
+    uint64_t requeued;
+    // NFS4ERR_DELAY, from CB_SEQUENCE or from the operation.
+    uint64_t delays;
+    // NFS4ERR_SEQ_FALSE_RETRY.
+    uint64_t false_retries;
+    // NFS4ERR_SEQ_MISORDERED.
+    uint64_t misordered;
+    // Calls without a reply within the RPC timeout.
+    uint64_t rpc_timeouts;
+    // Connections closed because nothing came back on them.
+    uint64_t connections_condemned;
+    // RPC rejections, and compounds without results.
+    uint64_t rejected;
+    // Runs that the client answered with NFS4_OK.
+    uint64_t ended_ok;
+    // Runs that it answered with another status.
+    uint64_t ended_failed;
+    // Runs that the prepare hook refused.
+    uint64_t ended_refused;
+    // Runs whose arguments could not be written.
+    uint64_t ended_unencodable;
+    // Runs ended by the run deadline after they were sent.
+    uint64_t ended_timed_out;
+    // Runs ended by it before.
+    uint64_t ended_timed_out_unsent;
+    // Runs ended because there was no callback path for a lease.
+    uint64_t ended_path_down;
+    // Runs ended because the client is in courtesy.
+    uint64_t ended_courtesy;
+    // Runs cancelled after they were sent.
+    uint64_t ended_cancelled;
+    // Runs cancelled before.
+    uint64_t ended_cancelled_unsent;
+    // Runs that the client took, and whose answer is lost.
+    uint64_t ended_delivered_unknown;
+    // Runs that ended because the client refuses what its backchannel sends.
+    uint64_t ended_fault;
+    // Runs put back: the done hook asked for it.
+    uint64_t requeued_asked;
+    // Runs put back: NFS4ERR_DELAY.
+    uint64_t requeued_delay;
+    // Runs put back: the session is gone.
+    uint64_t requeued_session_lost;
+    // Runs put back: the connection is not bound to the session.
+    uint64_t requeued_not_bound;
+    // Runs put back: the session slot is lost.
+    uint64_t requeued_slot_lost;
+    // Runs put back: a reply that cannot be trusted.
+    uint64_t requeued_bad_reply;
+    // Runs put back: executed, and the result is lost.
+    uint64_t requeued_uncached_reply;
+    // Runs put back: NFS4ERR_SEQ_FALSE_RETRY.
+    uint64_t requeued_false_retry;
+    // Runs put back: its parameters were refused.
+    uint64_t requeued_refused;
+    // Runs put back: the buffer had no room.
+    uint64_t requeued_no_space;
+    // Runs put back: an operation before it in its batch failed.
+    uint64_t requeued_not_reached;
+    // Runs put back: its batch was too large.
+    uint64_t requeued_batch_split;
+    // Runs put back: its batch could not be sent again.
+    uint64_t requeued_batch_torn;
+    // Runs accepted and not completed.
+    uint64_t in_flight;
+    // Those that wait for their turn, for a session slot or for a callback path.
+    uint64_t queued;
+    // Those that wait for a delay to pass.
+    uint64_t delayed;
+    // Those in calls that are not settled.
+    uint64_t sent;
+    // Those queued or delayed while there is no session to send them on.
+    uint64_t parked;
+    // Age of the oldest.
+    uint64_t oldest_ns;
+    // Session slots.
+    uint64_t slots;
+    // Free ones.
+    uint64_t slots_free;
+    // Ones with a run, or a batch of them.
+    uint64_t slots_with_run;
+    // Ones that were given up, and not resynchronised yet.
+    uint64_t slots_quarantined;
+    // Ones of no use any more in their session.
+    uint64_t slots_retired;
+    // The state of the callback path, an rb_path_state.
+    int32_t path;
+    // The reactor that is its home.
+    uint32_t reactor;
+} rb_client_stats;
+
+// What a runtime has counted since it was made, all reactors together. Set `size`.
+typedef struct rb_stats {
+    // sizeof(rb_stats).
+    size_t size;
+    // Runs taken up by a reactor, runs that were asked for again included.
+    uint64_t started;
+    // Runs whose the done hook said that they are finished, however they ended.
+    uint64_t completed;
+    // Runs released; equals `completed` when nothing is in flight.
+    uint64_t released;
+    // Runs answered by the client.
+    uint64_t replied;
+    // Runs ended by the run deadline.
+    uint64_t timed_out;
+    // Runs ended by a drain or with their client.
+    uint64_t cancelled;
+    // Runs put back on their queue.
+    uint64_t requeued;
+    // Calls sent again on another connection.
+    uint64_t resent;
+    // Calls sent, those sent again on another connection apart.
+    uint64_t calls_sent;
+    // Callbacks that these calls carried, one each or a batch. What goes in a further call counts again.
+    uint64_t callbacks_sent;
+    // Lone CB_SEQUENCE calls that resynchronise a session slot.
+    uint64_t resynchronised;
+    // Replies to nothing that is outstanding.
+    uint64_t replies_unknown;
+    // Replies that could not be decoded.
+    uint64_t replies_malformed;
+    // Streams that were not a sequence of records; their connections were closed.
+    uint64_t records_malformed;
+    // Connections that ended in an error, not in an orderly close by the peer.
+    uint64_t connections_failed;
+    // Connections closed because nothing came back on them.
+    uint64_t connections_condemned;
+    // Fore-channel calls handed to the embedder.
+    uint64_t fore_calls;
+    // Calls of the embedder's code that panicked: see RB_EVENT_PANICKED.
+    uint64_t embedder_panics;
+    // Runs accepted and not completed.
+    uint64_t in_flight;
+    // Cross-thread wake-ups of parked reactors.
+    uint64_t wakes;
+    // System calls made by the reactors.
+    uint64_t syscalls;
+    // Send operations.
+    uint64_t sends;
+    // Bytes sent.
+    uint64_t sent_bytes;
+    // Receive completions.
+    uint64_t receives;
+    // Bytes received.
+    uint64_t received_bytes;
+    // Callbacks of RB_CB_RECALL that are there, running or not.
+    uint64_t delegations;
+    // CB_RECALL_ANY sent because of rb_set_budget(), or for want of memory.
+    uint64_t reaper_asked;
+    // Clients that gave up next to nothing then.
+    uint64_t reaper_ignored;
+    // Delegations recalled from them.
+    uint64_t reaper_recalled;
+    // Times that memory was said to be short.
+    uint64_t memory_pressures;
+} rb_stats;
+
 // Settings of a runtime. Set `size` and leave at 0 what is to have its default; the defaults and limits are in
 // docs/src/limits.md.
 typedef struct rb_options {
@@ -719,6 +906,10 @@ typedef struct rb_options {
     uint32_t client_calls_max;
     // Callbacks sent to each client per second; 0: any number.
     uint32_t client_rate_max;
+    // Not 0: measure how long callbacks take, for rb_metrics_text().
+    uint32_t latency;
+    // Steps that each reactor's flight recorder keeps, for rb_flight_text(); 0: there is none.
+    uint32_t flight_records;
     // Begins the names of the reactor threads; null: "ringback". Is copied.
     const char *name;
     // Delegations before clients are asked to keep fewer; 0: any number. See rb_set_budget().
@@ -929,76 +1120,18 @@ typedef struct rb_attributes {
     struct rb_time time_deleg_modify;
 } rb_attributes;
 
-// What a runtime has counted since it was made, all reactors together. Set `size`.
-typedef struct rb_stats {
-    // sizeof(rb_stats).
-    size_t size;
-    // Runs taken up by a reactor, runs that were asked for again included.
-    uint64_t started;
-    // Runs whose the done hook said that they are finished, however they ended.
-    uint64_t completed;
-    // Runs released; equals `completed` when nothing is in flight.
-    uint64_t released;
-    // Runs answered by the client.
-    uint64_t replied;
-    // Runs ended by the run deadline.
-    uint64_t timed_out;
-    // Runs ended by a drain or with their client.
-    uint64_t cancelled;
-    // Runs put back on their queue.
-    uint64_t requeued;
-    // Calls sent again on another connection.
-    uint64_t resent;
-    // Calls sent, those sent again on another connection apart.
-    uint64_t calls_sent;
-    // Callbacks that these calls carried, one each or a batch. What goes in a further call counts again.
-    uint64_t callbacks_sent;
-    // Lone CB_SEQUENCE calls that resynchronise a session slot.
-    uint64_t resynchronised;
-    // Replies to nothing that is outstanding.
-    uint64_t replies_unknown;
-    // Replies that could not be decoded.
-    uint64_t replies_malformed;
-    // Streams that were not a sequence of records; their connections were closed.
-    uint64_t records_malformed;
-    // Connections that ended in an error, not in an orderly close by the peer.
-    uint64_t connections_failed;
-    // Connections closed because nothing came back on them.
-    uint64_t connections_condemned;
-    // Fore-channel calls handed to the embedder.
-    uint64_t fore_calls;
-    // Calls of the embedder's code that panicked: see RB_EVENT_PANICKED.
-    uint64_t embedder_panics;
-    // Runs accepted and not completed.
-    uint64_t in_flight;
-    // Cross-thread wake-ups of parked reactors.
-    uint64_t wakes;
-    // System calls made by the reactors.
-    uint64_t syscalls;
-    // Send operations.
-    uint64_t sends;
-    // Bytes sent.
-    uint64_t sent_bytes;
-    // Receive completions.
-    uint64_t receives;
-    // Bytes received.
-    uint64_t received_bytes;
-    // Callbacks of RB_CB_RECALL that are there, running or not.
-    uint64_t delegations;
-    // CB_RECALL_ANY sent because of rb_set_budget(), or for want of memory.
-    uint64_t reaper_asked;
-    // Clients that gave up next to nothing then.
-    uint64_t reaper_ignored;
-    // Delegations recalled from them.
-    uint64_t reaper_recalled;
-    // Times that memory was said to be short.
-    uint64_t memory_pressures;
-} rb_stats;
-
-// Where the session slots of all backchannels are. Set `size`.
+// Where the runs and the session slots of all backchannels are. Set `size`.
 typedef struct rb_census {
     // sizeof(rb_census).
     size_t size;
+    // Runs that wait for their turn, for a session slot or for a callback path.
+    uint64_t queued;
+    // Runs that were put back and wait for a delay to pass.
+    uint64_t delayed;
+    // Runs in calls that are not settled.
+    uint64_t sent;
+    // Those of the queued and the delayed whose client has no session to send them on.
+    uint64_t parked;
     // Sessions' slots, all together.
     uint64_t slots;
     // Free.
@@ -1340,6 +1473,32 @@ int rb_group_free(struct rb_group **group);
 
 // The RFC's name of an rb_op, such as "CB_RECALL": for logs. "unknown" for any other number.
 const char *rb_op_name(int32_t op);
+
+// What was counted for one client. Asks its reactor and waits for the answer: not to be done often, and not from a hook.
+int rb_get_client_stats(const struct rb_runtime *runtime,
+                        rb_client client,
+                        struct rb_client_stats *stats);
+
+// What one reactor has counted. Cheap, from any thread.
+int rb_get_reactor_stats(const struct rb_runtime *runtime, uint32_t reactor, struct rb_stats *stats);
+
+// All numbers of all reactors, and of the `clients_max` clients that are most in trouble, in Prometheus' text format (version
+// 0.0.4, text/plain; version=0.0.4), with a zero at the end. `needed`, which may be null, is told how many bytes that takes;
+// with fewer at `text` (none: null and 0) the answer is RB_ERR_NO_SPACE, and nothing is written. It may be longer the next
+// time. Asks the reactors and waits for the answers: not to be done often, and not from a hook.
+int rb_metrics_text(const struct rb_runtime *runtime,
+                    uint32_t clients_max,
+                    char *text,
+                    size_t text_bytes,
+                    size_t *needed);
+
+// What happened last on each reactor, step by step, as lines of JSON with a zero at the end, for a file that `ringback flight
+// FILE` tells in words. Only of a runtime made with `flight_records`. Waits for nobody: also for when a drain does not end, and
+// from hooks. `text` and `needed` as for rb_metrics_text().
+int rb_flight_text(const struct rb_runtime *runtime,
+                   char *text,
+                   size_t text_bytes,
+                   size_t *needed);
 
 // Makes a runtime and starts its reactors: hooks are called from now on. `options` may be null: all defaults. On an error
 // `*runtime` is null.

@@ -30,6 +30,7 @@ mod error;
 mod group;
 mod hooks;
 mod numbers;
+mod observe;
 mod options;
 mod pointer;
 mod queue;

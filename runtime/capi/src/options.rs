@@ -55,6 +55,10 @@ pub struct rb_options {
     pub client_calls_max: u32,
     /// Callbacks sent to each client per second; 0: any number.
     pub client_rate_max: u32,
+    /// Not 0: measure how long callbacks take, for rb_metrics_text().
+    pub latency: u32,
+    /// Steps that each reactor's flight recorder keeps, for rb_flight_text(); 0: there is none.
+    pub flight_records: u32,
     /// Begins the names of the reactor threads; null: "ringback". Is copied.
     pub name: *const c_char,
     /// Delegations before clients are asked to keep fewer; 0: any number. See rb_set_budget().
@@ -86,6 +90,7 @@ impl rb_options {
         };
         let limits = ClientLimits::default().calls_max(self.client_calls_max).rate_max(self.client_rate_max);
         let mut builder = Builder::new().backend(backend).completion_queues(queues).client_limits(limits);
+        builder = builder.latency(self.latency != 0).flight_records(self.flight_records as usize);
         if self.reactors > 0 {
             builder = builder.reactors(self.reactors as usize);
         }

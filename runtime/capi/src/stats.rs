@@ -3,6 +3,7 @@
 use crate::error::guard;
 use crate::pointer::{self, Versioned, not_null};
 use crate::rb_runtime;
+use runtime::Stats;
 use std::ffi::c_int;
 
 /// What a runtime has counted since it was made, all reactors together. Set `size`.
@@ -78,12 +79,20 @@ unsafe impl Versioned for rb_stats {
     const NAME: &'static str = "rb_stats";
 }
 
-/// Where the session slots of all backchannels are. Set `size`.
+/// Where the runs and the session slots of all backchannels are. Set `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct rb_census {
     /// sizeof(rb_census).
     pub size: usize,
+    /// Runs that wait for their turn, for a session slot or for a callback path.
+    pub queued: u64,
+    /// Runs that were put back and wait for a delay to pass.
+    pub delayed: u64,
+    /// Runs in calls that are not settled.
+    pub sent: u64,
+    /// Those of the queued and the delayed whose client has no session to send them on.
+    pub parked: u64,
     /// Sessions' slots, all together.
     pub slots: u64,
     /// Free.
@@ -130,6 +139,43 @@ unsafe impl Versioned for rb_memory {
     const NAME: &'static str = "rb_memory";
 }
 
+/// The numbers as C has them.
+pub fn stats_of(size: usize, now: &Stats) -> rb_stats {
+    rb_stats {
+        size,
+        started: now.started,
+        completed: now.completed,
+        released: now.released,
+        replied: now.replied,
+        timed_out: now.timed_out,
+        cancelled: now.cancelled,
+        requeued: now.requeued,
+        resent: now.resent,
+        calls_sent: now.calls_sent,
+        callbacks_sent: now.callbacks_sent,
+        resynchronised: now.resynchronised,
+        replies_unknown: now.replies_unknown,
+        replies_malformed: now.replies_malformed,
+        records_malformed: now.records_malformed,
+        connections_failed: now.connections_failed,
+        connections_condemned: now.connections_condemned,
+        fore_calls: now.fore_calls,
+        embedder_panics: now.embedder_panics,
+        in_flight: now.in_flight,
+        wakes: now.wakes,
+        syscalls: now.syscalls,
+        sends: now.sends,
+        sent_bytes: now.sent_bytes,
+        receives: now.receives,
+        received_bytes: now.received_bytes,
+        delegations: now.delegations,
+        reaper_asked: now.reaper_asked,
+        reaper_ignored: now.reaper_ignored,
+        reaper_recalled: now.reaper_recalled,
+        memory_pressures: now.memory_pressures,
+    }
+}
+
 /// What has been counted so far. Cheap, from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rb_get_stats(runtime: Option<&rb_runtime>, stats: *mut rb_stats) -> c_int {
@@ -137,39 +183,7 @@ pub unsafe extern "C" fn rb_get_stats(runtime: Option<&rb_runtime>, stats: *mut 
         let runtime = not_null(runtime, "runtime")?;
         let fill = |old: rb_stats| {
             let now = runtime.runtime.stats();
-            Ok(rb_stats {
-                size: old.size,
-                started: now.started,
-                completed: now.completed,
-                released: now.released,
-                replied: now.replied,
-                timed_out: now.timed_out,
-                cancelled: now.cancelled,
-                requeued: now.requeued,
-                resent: now.resent,
-                calls_sent: now.calls_sent,
-                callbacks_sent: now.callbacks_sent,
-                resynchronised: now.resynchronised,
-                replies_unknown: now.replies_unknown,
-                replies_malformed: now.replies_malformed,
-                records_malformed: now.records_malformed,
-                connections_failed: now.connections_failed,
-                connections_condemned: now.connections_condemned,
-                fore_calls: now.fore_calls,
-                embedder_panics: now.embedder_panics,
-                in_flight: now.in_flight,
-                wakes: now.wakes,
-                syscalls: now.syscalls,
-                sends: now.sends,
-                sent_bytes: now.sent_bytes,
-                receives: now.receives,
-                received_bytes: now.received_bytes,
-                delegations: now.delegations,
-                reaper_asked: now.reaper_asked,
-                reaper_ignored: now.reaper_ignored,
-                reaper_recalled: now.reaper_recalled,
-                memory_pressures: now.memory_pressures,
-            })
+            Ok(stats_of(old.size, &now))
         };
         // SAFETY: P3
         unsafe { pointer::fill(stats, "stats", fill) }?;
@@ -186,6 +200,10 @@ pub unsafe extern "C" fn rb_get_census(runtime: Option<&rb_runtime>, census: *mu
             let now = runtime.runtime.census()?;
             Ok(rb_census {
                 size: old.size,
+                queued: now.queued,
+                delayed: now.delayed,
+                sent: now.sent,
+                parked: now.parked,
                 slots: now.slots,
                 free: now.free,
                 with_run: now.with_run,

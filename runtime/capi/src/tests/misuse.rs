@@ -10,6 +10,7 @@ use crate::drain::*;
 use crate::error::*;
 use crate::group::*;
 use crate::numbers::*;
+use crate::observe::*;
 use crate::queue::*;
 use crate::results::*;
 use crate::stats::*;
@@ -148,6 +149,10 @@ fn null_is_an_error_of_every_function() {
         rb_get_stats(None, none()) => NULL;
         rb_get_census(None, none()) => NULL;
         rb_get_memory(None, none()) => NULL;
+        rb_get_client_stats(None, 1, none()) => NULL;
+        rb_get_reactor_stats(None, 0, none()) => NULL;
+        rb_metrics_text(None, 1, none(), 0, None) => NULL;
+        rb_flight_text(None, none(), 0, None) => NULL;
     };
     called.extend(answers! {
         rb_encode_raw(None, NO_BYTES) => NULL;
@@ -224,6 +229,15 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_returned(rt, junk) => rb_returned_answer::RB_RETURNED_STALE as c_int;
         rb_recall_slots(rt, NO_SESSION, 0) => nobody;
         rb_drain_client(rt, junk, 0, none()) => nobody;
+        rb_get_client_stats(rt, junk, &mut sized()) => nobody;
+        rb_get_client_stats(rt, junk, none()) => NULL;
+        rb_get_reactor_stats(rt, 1_000_000, &mut sized()) => INVALID;
+        rb_get_reactor_stats(rt, 0, none()) => NULL;
+        rb_metrics_text(rt, 1, none(), 1, None) => NULL;
+        rb_metrics_text(rt, 1, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_flight_text(rt, none(), 1, None) => NULL;
+        rb_flight_text(rt, none(), 0, Some(&mut MaybeUninit::uninit())) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_flight_text(rt, std::ptr::without_provenance_mut(8), usize::MAX, None) => INVALID;
         rb_drain_session(rt, NO_SESSION, 0, none()) => nobody;
         rb_reader_new(0, Some(&mut MaybeUninit::uninit())) => INVALID;
         rb_call_reply(rt, Some(&mut none()), none(), 0) => NULL;
@@ -276,6 +290,8 @@ fn wrong_sizes_are_errors() {
     refused!(rb_stats, p => rb_get_stats(rt, p));
     refused!(rb_census, p => rb_get_census(rt, p));
     refused!(rb_memory, p => rb_get_memory(rt, p));
+    refused!(rb_client_stats, p => rb_get_client_stats(rt, 1, p));
+    refused!(rb_stats, p => rb_get_reactor_stats(rt, 0, p));
     refused!(rb_attributes, p => rb_decode_getattr([0; 8].as_ptr(), 8, p));
     refused!(rb_ended, p => rb_wait_block(Some(&mut none()), 0, p));
     refused!(rb_group_settled, p => rb_group_block(Some(&mut none()), 0, p));

@@ -11,6 +11,7 @@ use crate::client::*;
 use crate::connection::*;
 use crate::drain::*;
 use crate::numbers::*;
+use crate::observe::*;
 use crate::queue::*;
 use crate::results::*;
 use crate::stats::*;
@@ -132,9 +133,19 @@ fn completion(body: rb_item_body) -> rb_completion {
     unsafe { body.completion }
 }
 
+/// What a function writes that has to be told how much room there is.
+fn text(mut write: impl FnMut(*mut c_char, usize, Option<&mut MaybeUninit<usize>>) -> c_int) -> String {
+    let mut needed = MaybeUninit::new(0);
+    assert_eq!(write(none(), 0, Some(&mut needed)), rb_error::RB_ERR_NO_SPACE as c_int);
+    // SAFETY: initialised above. The numbers in the text may have grown meanwhile.
+    let mut bytes = vec![0xffu8; unsafe { needed.assume_init() } + 100];
+    assert_eq!(write(bytes.as_mut_ptr().cast(), bytes.len(), None), 0, "{}", last_error());
+    CStr::from_bytes_until_nul(&bytes).unwrap().to_str().unwrap().to_owned()
+}
+
 #[test]
 fn a_recall_ends_on_the_queue() {
-    let bed = Bed::new(&hooks());
+    let bed = Bed::with(&hooks(), |options| (options.latency, options.flight_records) = (1, 64));
     let (_, theirs) = bed.connect();
     let client = answer_all(theirs);
     let key = bed.insert(7);
@@ -155,6 +166,23 @@ fn a_recall_ends_on_the_queue() {
     assert_eq!(unsafe { rb_get_memory(bed.rt(), &mut memory) }, 0);
     assert_eq!((stats.completed, stats.released, stats.in_flight, census.slots), (1, 1, 0, 8));
     assert!(stats.size == size_of::<rb_stats>() && memory.slab > 0);
+    let mut own = sized::<rb_client_stats>();
+    // SAFETY: P3
+    assert_eq!(unsafe { rb_get_client_stats(bed.rt(), bed.client, &mut own) }, 0);
+    assert_eq!((own.started, own.completed, own.ended_ok, own.in_flight, own.slots_free), (1, 1, 1, 0, 8));
+    assert_eq!((own.path, own.size), (rb_path_state::RB_PATH_UP as i32, size_of::<rb_client_stats>()));
+    // SAFETY: P3
+    assert_eq!(unsafe { rb_get_reactor_stats(bed.rt(), 0, &mut stats) }, 0);
+    assert_eq!((stats.completed, stats.in_flight), (1, 0));
+    // SAFETY: P2
+    let metrics = text(|place, bytes, needed| unsafe { rb_metrics_text(bed.rt(), 1, place, bytes, needed) });
+    assert!(metrics.contains("ringback_latency_seconds_count{class=\"recall\",stage=\"done\"} 1\n"), "{metrics}");
+    assert!(metrics.contains(&format!("ringback_client_completed_total{{client=\"{:#x}\"}} 1\n", bed.client)));
+    // SAFETY: P2
+    let flight = text(|place, bytes, needed| unsafe { rb_flight_text(bed.rt(), place, bytes, needed) });
+    assert!(
+        flight.lines().any(|line| line.contains(&format!("\"step\":\"released\",\"client\":\"{:x}\"", bed.client)))
+    );
     bed.end();
     assert_eq!(client.join().unwrap(), [7]);
 }
