@@ -33,7 +33,13 @@ const SKIPPED: u8 = 77;
 type Work = fn(u64);
 
 /// What is counted, and how often a test does it.
-const WORKS: [(&str, Work); 3] = [("callback", callback), ("batched", batched), ("insert_remove", insert_remove)];
+const WORKS: [(&str, Work); 5] = [
+    ("callback", callback),
+    ("callback_measured", callback_measured),
+    ("callback_recorded", callback_recorded),
+    ("batched", batched),
+    ("insert_remove", insert_remove),
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -44,7 +50,7 @@ fn main() -> ExitCode {
                 work(count);
                 ExitCode::SUCCESS
             }
-            _ => fail("--run needs one of callback, batched, insert_remove, and a count"),
+            _ => fail(&format!("--run needs one of {}, and a count", WORKS.map(|work| work.0).join(", "))),
         },
         args if args.contains(&"--bench") => check(args.contains(&"--write")),
         // As a test: that the work is done.
@@ -75,10 +81,11 @@ fn check(write: bool) -> ExitCode {
             (Err(why), _) | (_, Err(why)) => return fail(&why),
         };
         text += &format!("{name} {each:.0}\n");
-        let before = committed.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        let before =
+            committed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<f64>().ok());
         let change = before.map(|before| each / before - 1.0);
         let shown = change.map_or("not counted before".to_owned(), |c| format!("{:+.1} %", 100.0 * c));
-        println!("{name:<16}{each:>8.0} instructions  {shown}");
+        println!("{name:<20}{each:>8.0} instructions  {shown}");
         grown |= change.is_none_or(|change| change > TOLERANCE);
     }
     if write {
@@ -119,17 +126,27 @@ fn instructions(name: &str, count: u64) -> Result<u64, String> {
 
 /// One CB_RECALL in each call.
 fn callback(count: u64) {
-    recall(count, 2);
+    recall(Builder::new(), count, 2);
+}
+
+/// The same, and it is measured how long each stage takes.
+fn callback_measured(count: u64) {
+    recall(Builder::new().latency(true), count, 2);
+}
+
+/// The same, with a flight recorder.
+fn callback_recorded(count: u64) {
+    recall(Builder::new().flight_records(4096), count, 2);
 }
 
 /// Fifteen in each call.
 fn batched(count: u64) {
-    recall(count, 16);
+    recall(Builder::new(), count, 16);
 }
 
 /// An entry comes and goes.
 fn insert_remove(count: u64) {
-    let (simulation, _) = simulation(2, count);
+    let (simulation, _) = simulation(Builder::new(), 2, count);
     let client = simulation.runtime.add_client(None).expect("there is room");
     for cookie in 0..count {
         let key = simulation.runtime.insert(client, CallbackOp::Recall, cookie).expect("there is room");
@@ -181,7 +198,7 @@ impl ForeChannel for Embedder {
     fn call(&self, _: Call<'_>) {}
 }
 
-fn simulation(operations: u32, count: u64) -> (Simulation<Mirror>, Arc<Embedder>) {
+fn simulation(builder: Builder, operations: u32, count: u64) -> (Simulation<Mirror>, Arc<Embedder>) {
     let each = 2 * (SLOTS * (operations - 1)) as usize;
     let embedder = Arc::new(Embedder {
         templates: (0..CONNECTIONS as u32).map(Template::new).collect(),
@@ -195,12 +212,12 @@ fn simulation(operations: u32, count: u64) -> (Simulation<Mirror>, Arc<Embedder>
     });
     let hooks = Arc::clone(&embedder);
     let simulation =
-        Simulation::new(Builder::new(), Box::new(|_| true), hooks.clone() as _, hooks as _, vec![Mirror::default()]);
+        Simulation::new(builder, Box::new(|_| true), hooks.clone() as _, hooks as _, vec![Mirror::default()]);
     (simulation.expect("the defaults are in range"), embedder)
 }
 
-fn recall(count: u64, operations: u32) {
-    let (mut simulation, embedder) = simulation(operations, count);
+fn recall(builder: Builder, count: u64, operations: u32) {
+    let (mut simulation, embedder) = simulation(builder, operations, count);
     let runtime = simulation.runtime.clone();
     // The mirror takes any descriptor for a connection, and uses none.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
