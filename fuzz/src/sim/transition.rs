@@ -138,6 +138,34 @@ impl World {
                 let bits = self.choices.next() >> self.choices.pick(&[0, 20, 40]);
                 self.embedder.try_stranger(bits);
             }
+            Action::Renew => self.renew(client),
+            Action::Wait => self.wait_some(client),
+            Action::Cancel => {
+                let embedder = Arc::clone(&self.embedder);
+                self.for_some(client, 16, |cookie| embedder.cancel(cookie));
+            }
+            Action::Return => {
+                let embedder = Arc::clone(&self.embedder);
+                self.for_some(client, 64, |cookie| embedder.returned(cookie));
+            }
+            Action::Ask => self.ask_some(client),
+            Action::Answer => self.fore.answer_deferred(&mut self.choices, false),
+            Action::DrainClient => self.drain_one(client, None),
+            Action::DrainSession => {
+                if let Some(session) = self.some_session(client) {
+                    self.drain_one(client, Some(session));
+                }
+            }
+            Action::Replace => self.replace(client),
+            Action::Connect | Action::Bind | Action::Close | Action::Reset => self.act_on_line(action, client),
+            Action::Shut | Action::ServerClose | Action::Freeze => self.act_on_line(action, client),
+            _ => self.act_on_client(action, client),
+        }
+    }
+
+    /// Something happens to a line of a client.
+    fn act_on_line(&mut self, action: Action, client: usize) {
+        match action {
             Action::Connect => {
                 let quality = self.scenario.quality(&mut self.choices);
                 let line = self.connect(client, quality);
@@ -172,6 +200,13 @@ impl World {
                     self.journal.note(|| format!("line {line}: frozen: {frozen}"), 42);
                 }
             }
+            _ => {}
+        }
+    }
+
+    /// A client or a session of it changes.
+    fn act_on_client(&mut self, action: Action, client: usize) {
+        match action {
             Action::Create => {
                 self.create_session(client);
                 let line = self.some_line(client);
@@ -194,25 +229,7 @@ impl World {
                 let state = if back { Active } else { self.choices.pick(&[Courtesy, Courtesy, Expired]) };
                 self.announce(client, state);
             }
-            Action::Renew => self.renew(client),
-            Action::Wait => self.wait_some(client),
-            Action::Cancel => {
-                let embedder = Arc::clone(&self.embedder);
-                self.for_some(client, 16, |cookie| embedder.cancel(cookie));
-            }
-            Action::Return => {
-                let embedder = Arc::clone(&self.embedder);
-                self.for_some(client, 64, |cookie| embedder.returned(cookie));
-            }
-            Action::Ask => self.ask_some(client),
-            Action::Answer => self.fore.answer_deferred(&mut self.choices, false),
-            Action::DrainClient => self.drain_one(client, None),
-            Action::DrainSession => {
-                if let Some(session) = self.some_session(client) {
-                    self.drain_one(client, Some(session));
-                }
-            }
-            Action::Replace => self.replace(client),
+            _ => {}
         }
     }
 

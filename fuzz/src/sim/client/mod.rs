@@ -14,8 +14,8 @@ use behaviour::{Behaviour, Lie, OP_ERRORS, Refusal};
 use reply::{Answer, OpAnswer};
 use ringback::{ClientId, ClientState};
 use ringback_rpc::message::{self, MessageType, flavor};
-use ringback_rpc::nfs4::callback::{CallbackOp, CbSequenceRes};
-use ringback_rpc::nfs4::{SessionId, Status};
+use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::record::RecordReader;
 use session::ForeSlot;
 pub(crate) use session::{Limits, Principal, Session};
@@ -377,15 +377,8 @@ impl Client {
             });
             return (Answer::Sequence(Status::NFS4ERR_BADSLOT), None);
         }
-        let (highest, target) = (session.highest, session.target);
+        let echo = session.echo(id, slot_id);
         let slot = &mut session.slots[slot_id as usize];
-        let echo = CbSequenceRes {
-            session_id: SessionId(session.id),
-            sequence_id: id,
-            slot_id,
-            highest_slot_id: highest,
-            target_highest_slot_id: target,
-        };
         if id == slot.last {
             // The Linux client's rules for a repeated call, which was not to be cached.
             if slot.executing {
@@ -410,7 +403,7 @@ impl Client {
         }
         session.learn(slot_id, call.sequence.highest_slot_id);
         let slot = &mut session.slots[slot_id as usize];
-        (slot.last, slot.told) = (id, Some(highest));
+        (slot.last, slot.told) = (id, Some(echo.highest_slot_id));
         if session.youngest.is_some_and(|youngest| call::is_older(call.header.xid, youngest)) {
             self.journal.reach(Kind::CallsReordered);
         } else {

@@ -3,6 +3,8 @@
 use crate::sim::fore::FORE_SLOTS;
 use crate::sim::net::LineId;
 use ringback::SessionKey;
+use ringback_rpc::nfs4::SessionId;
+use ringback_rpc::nfs4::callback::CbSequenceRes;
 
 /// Program and credential that a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,17 @@ impl Session {
 
     pub(crate) fn slot_count(&self) -> u32 {
         self.slots.len() as u32
+    }
+
+    /// The answer to a CB_SEQUENCE that is fine.
+    pub(super) fn echo(&self, sequence_id: u32, slot_id: u32) -> CbSequenceRes {
+        CbSequenceRes {
+            session_id: SessionId(self.id),
+            sequence_id,
+            slot_id,
+            highest_slot_id: self.highest,
+            target_highest_slot_id: self.target,
+        }
     }
 
     /// A call has come whose sequence id shows that the server has the answer to the one before on its slot: if that said
