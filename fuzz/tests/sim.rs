@@ -57,7 +57,7 @@ fn every_kind_of_fault_answer_and_outcome_is_reached() {
 }
 
 /// Each planted fault, and what its checker calls it.
-const PLANTED: [(Plant, Rule); 26] = [
+const PLANTED: [(Plant, Rule); 27] = [
     (Plant::SwallowRelease, Rule::OneCompletion),
     (Plant::SwallowDone, Rule::OneCompletion),
     (Plant::SkipSequenceId, Rule::SequenceIds),
@@ -81,6 +81,7 @@ const PLANTED: [(Plant, Rule); 26] = [
     (Plant::RepeatOverdue, Rule::Overdue),
     (Plant::SwallowOverdue, Rule::Overdue),
     (Plant::SwallowReferring, Rule::Wire),
+    (Plant::RepeatCompletion, Rule::OneCompletion),
     (Plant::SlotGivenUp, Rule::SequenceIds),
     (Plant::PanicInHook, Rule::Panic),
     (Plant::PanicInReactor, Rule::Panic),
@@ -100,7 +101,8 @@ const PLANTED_INPUTS_MAX: u64 = 5000;
 
 #[test]
 fn each_planted_fault_is_found_from_bytes_too() {
-    for (plant, rule) in PLANTED {
+    // Small simulations have no completion queues, each of which is a descriptor to be opened.
+    for (plant, rule) in PLANTED.into_iter().filter(|(plant, _)| *plant != Plant::RepeatCompletion) {
         let options = Options { plant, ..Options::default() };
         let finds = |number| sim::run_input(&noise(number), &options).failures.iter().any(|f| f.rule == rule);
         let found = (0..PLANTED_INPUTS_MAX).any(finds);

@@ -128,6 +128,7 @@ kinds! {
     InsertFull: "insert Full",
     InsertOutOfMemory: "insert OutOfMemory",
     InsertNoClient: "insert NoSuchClient",
+    CompletionTaken: "completion taken",
     WaiterTold: "waiter told",
     WaiterRefused: "waiter refused",
     WaiterLeft: "waiter left",

@@ -8,11 +8,12 @@ use super::plant::{Plant, Planted};
 use super::reference::Reference;
 use super::waiters::Waiters;
 use ringback::{
-    CallbackKey, CallbackOp, Cancel, ClientId, Done, Event, Hooks, InsertError, Outcome, Prepare, ReferringCalls,
-    Returned, Run, Runtime, SessionKey, TryRun, WaitError,
+    CallbackKey, CallbackOp, Cancel, ClientId, Completion, Done, Ending, Event, Hooks, InsertError, Outcome, Prepare,
+    ReferringCalls, Returned, Run, Runtime, SessionKey, TryRun, WaitError,
 };
-use ringback_rpc::nfs4::SessionId;
+use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::xdr::{Result, Writer, XdrError, XdrErrorKind};
+use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +52,8 @@ pub(crate) struct Embedder {
     told: AtomicU64,
     /// A run whose `release` has panicked: it is over when that was told.
     unreleased: Mutex<Option<Run>>,
+    /// Completions that are to come off a queue, by cookie.
+    completions: Mutex<HashMap<u64, (CallbackKey, Ending)>>,
     fore: Arc<Fore>,
 }
 
@@ -65,6 +68,7 @@ enum Wish {
 impl Embedder {
     pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, plant: Plant, fore: Arc<Fore>) -> Self {
         let (runtime, refused, starved, stumbled, told, unreleased) = Default::default();
+        let completions = Mutex::default();
         let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
         let waiters = Mutex::new(Waiters::new(journal.clone(), plant == Plant::MuffleWaiter));
         let planted = Planted::new(plant);
@@ -80,6 +84,7 @@ impl Embedder {
             stumbled,
             told,
             unreleased,
+            completions,
             fore,
         }
     }
@@ -235,6 +240,50 @@ impl Embedder {
         Some(cookie)
     }
 
+    /// Whether a completion is to come off a queue.
+    pub(crate) fn has_completions(&self) -> bool {
+        !self.completions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// A run is over for the runtime: where there are completion queues, it comes off one of them.
+    fn settled(&self, run: &Run, outcome: &Outcome<'_>) {
+        if self.reference().queued {
+            let ending = match Ending::from(outcome) {
+                Ending::Replied(status) if !Status::ALL.contains(&status) => {
+                    Ending::Replied(Status::NFS4ERR_SERVERFAULT)
+                }
+                ending => ending,
+            };
+            let mut completions = self.completions.lock().unwrap_or_else(PoisonError::into_inner);
+            completions.insert(run.cookie, (run.key, ending));
+        }
+    }
+
+    /// Takes what has come off the queues, and gives back what was taken before. Whether anything came.
+    pub(crate) fn look_into_queues(&self, limit: usize) -> bool {
+        let Some(runtime) = self.runtime() else { return false };
+        let (mut batch, mut any) = (Vec::new(), false);
+        for queue in (0..runtime.completion_queues()).filter_map(|number| runtime.completion_queue(number)) {
+            queue.poll(&mut batch, limit);
+            any |= !batch.is_empty();
+            for completion in &batch {
+                self.complete(completion);
+                if self.planted.strikes(Plant::RepeatCompletion) {
+                    self.complete(completion);
+                }
+            }
+        }
+        any
+    }
+
+    fn complete(&self, completion: &Completion) {
+        self.journal.note(|| format!("  {completion:?}"), completion.cookie);
+        self.journal.reach(Kind::CompletionTaken);
+        let expected = self.completions.lock().unwrap_or_else(PoisonError::into_inner).remove(&completion.cookie);
+        let right = expected == Some((completion.key, completion.ending));
+        self.journal.check(Rule::OneCompletion, right, || format!("{completion:?}, expected was {expected:?}"));
+    }
+
     /// Hooks that have panicked on purpose.
     pub(crate) fn stumbled(&self) -> u64 {
         self.stumbled.load(Relaxed)
@@ -349,6 +398,7 @@ impl Hooks for Embedder {
         self.meddle(Some(run));
         if self.stumbles() {
             self.reference().done_returns(run, false);
+            self.settled(run, outcome);
             self.stumble();
         }
         let again_ns = {
@@ -361,6 +411,9 @@ impl Hooks for Embedder {
             self.journal.reach(Kind::DoneRequeues);
         }
         self.reference().done_returns(run, again);
+        if !again {
+            self.settled(run, outcome);
+        }
         again_ns.map_or(Done::Finish, Done::RequeueAfter)
     }
 

@@ -98,6 +98,7 @@ impl Report {
 pub fn run(seed: u64, options: &Options) -> Report {
     let mut choices = Choices::of_seed(seed);
     let mut scenario = Scenario::draw(&mut choices);
+    scenario.draw_queues(&mut choices);
     if options.callbacks > 0 {
         scenario.prolong(options.callbacks);
     }

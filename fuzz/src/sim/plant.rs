@@ -56,6 +56,8 @@ pub enum Plant {
     SwallowOverdue,
     /// What a callback depends on gets lost on the way to the runtime.
     SwallowReferring,
+    /// A completion is taken off its queue twice.
+    RepeatCompletion,
     /// A call goes out on a slot that the client has given up.
     SlotGivenUp,
     /// A hook panics, which the runtime contains.

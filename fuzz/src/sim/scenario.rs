@@ -21,6 +21,8 @@ pub(crate) struct Scenario {
     pub burst_max: u64,
     pub callbacks_max: u32,
     pub batch_max: u32,
+    /// The embedder has completion queues, and looks into them so long after something has come, at most.
+    pub queue_delay_ns: Option<u64>,
     pub lease_ns: u64,
     pub run_deadline_ns: u64,
     pub return_deadline_ns: u64,
@@ -69,6 +71,11 @@ impl Scenario {
         }
     }
 
+    /// The same with completion queues, perhaps.
+    pub(crate) fn draw_queues(&mut self, choices: &mut Choices) {
+        self.queue_delay_ns = choices.pick(&[None, None, Some(0), Some(MS / 10), Some(10 * MS)]);
+    }
+
     /// The same with clients most of which lie.
     pub(crate) fn turn_hostile(&mut self) {
         (self.may_lie, self.liars, self.odd) = (true, 800, 800);
@@ -110,6 +117,7 @@ impl Scenario {
             burst_max: u64::MAX,
             callbacks_max,
             batch_max: choices.pick(&[1, 2, 16, 16, 64]),
+            queue_delay_ns: None,
             lease_ns,
             run_deadline_ns,
             return_deadline_ns: choices.pick(&[lease_ns / 4, lease_ns, 3 * lease_ns]),

@@ -54,6 +54,8 @@ enum Actor {
     Client(usize),
     Carrier(usize),
     Action,
+    /// The embedder's thread that looks into the completion queues.
+    Queues,
 }
 
 /// See the [module](self).
@@ -81,6 +83,8 @@ pub(crate) struct World {
     /// When the next action is due; `None`: nothing happens any more.
     action_ns: Option<u64>,
     actions: u64,
+    /// When the embedder looks into its completion queues.
+    queues_ns: Option<u64>,
     /// Allocations do not fail any more.
     fed: Arc<AtomicBool>,
     deeds: Deeds,
@@ -138,6 +142,7 @@ impl World {
             steps,
             plant,
             actions,
+            queues_ns: None,
             fed,
             deeds,
         })
@@ -191,6 +196,14 @@ impl World {
                 self.carriers.retain(|c| !c.is_over());
             }
             Some(Actor::Action) => self.action(),
+            Some(Actor::Queues) => {
+                let limit = self.choices.log_between(1, 64) as usize;
+                self.queues_ns = None;
+                // Once more, to give back what was taken.
+                if self.embedder.look_into_queues(limit) {
+                    self.look_later();
+                }
+            }
             None => {
                 let next_ns = self.next_due_ns().filter(|at| *at <= until_ns);
                 let limit_ns = || (until_ns < u64::MAX).then(|| until_ns + 1);
@@ -226,7 +239,16 @@ impl World {
         if self.action_ns.is_some_and(|at| at <= now_ns) {
             ready.push(Actor::Action);
         }
+        if self.queues_ns.is_some_and(|at| at <= now_ns) {
+            ready.push(Actor::Queues);
+        }
         ready
+    }
+
+    /// The embedder's thread wakes, sooner or later.
+    fn look_later(&mut self) {
+        let delay_ns = self.choices.below(self.scenario.queue_delay_ns.unwrap_or(0) + 1);
+        self.queues_ns = Some(self.journal.now_ns() + delay_ns);
     }
 
     fn next_due_ns(&mut self) -> Option<u64> {
@@ -235,7 +257,12 @@ impl World {
             _ => None,
         });
         let clients = self.clients.iter().filter_map(Client::next_due_ns);
-        asleep.chain(clients).chain(self.action_ns).chain(self.net.borrow_mut().next_due_ns()).min()
+        asleep
+            .chain(clients)
+            .chain(self.action_ns)
+            .chain(self.queues_ns)
+            .chain(self.net.borrow_mut().next_due_ns())
+            .min()
     }
 
     /// A reactor goes to sleep, or wakes and turns.
@@ -266,6 +293,9 @@ impl World {
         self.journal.check(Rule::Seam, result.is_ok(), || format!("reactor {at}: {result:?}"));
         self.listen();
         self.embedder.look_at_waiters();
+        if self.queues_ns.is_none() && self.embedder.has_completions() {
+            self.look_later();
+        }
         self.work.ends(at);
         let spent_ns = self.choices.below(self.scenario.turn_cost_ns + 1);
         self.journal.set_now_ns(self.journal.now_ns() + spent_ns);
@@ -532,6 +562,7 @@ fn builder(scenario: &Scenario, plant: Plant) -> Builder {
         .callbacks_max(scenario.callbacks_max)
         .clients_max(1 << 16)
         .batch_max(scenario.batch_max)
+        .completion_queues(if scenario.queue_delay_ns.is_some() { scenario.reactors } else { 0 })
         .lease(Duration::from_nanos(scenario.lease_ns))
         .calls_unanswered_max(scenario.calls_unanswered_max)
         .unsent_bytes_max(scenario.unsent_bytes_max)

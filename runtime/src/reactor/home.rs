@@ -68,7 +68,12 @@ pub(super) enum Place {
 impl Client {
     /// Whether a connection of the client has something to send and is not waiting for room.
     pub fn wants_transmit(&self) -> bool {
-        !self.awaits_close() && self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
+        self.may_transmit() && self.links.iter().any(|l| self.backchannel.wants_transmit(conn_token(l.connection)))
+    }
+
+    /// A client that was removed is told nothing any more, though it stays until the embedder has given back its completions.
+    pub fn may_transmit(&self) -> bool {
+        !self.removed && !self.awaits_close()
     }
 
     /// Whether a connection that was given up is perhaps still open: what was sent on it must not be sent on another one

@@ -162,7 +162,7 @@ fn serve(
     share: usize,
 ) -> (Turn, usize) {
     let mut written = 0;
-    if client.awaits_close() {
+    if !client.may_transmit() {
         return (Turn::Over, written);
     }
     for at in 0..client.links.len() {

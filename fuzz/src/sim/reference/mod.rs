@@ -137,6 +137,8 @@ pub(crate) struct Reference {
     drains_begun: u64,
     /// The runtime accepts no more runs.
     pub draining: bool,
+    /// Runs end in two steps: `done`, and `release` once the embedder has taken the completion off its queue.
+    pub queued: bool,
     /// Runs that ended as cancelled after they were sent, since the drain began; and whether something else than the
     /// drain may have cancelled them.
     abandoned: Vec<(CallbackKey, bool)>,
@@ -168,6 +170,7 @@ impl Reference {
             drains: Vec::new(),
             drains_begun: 0,
             draining,
+            queued: scenario.queue_delay_ns.is_some(),
             abandoned,
             turning,
             turn,

@@ -249,6 +249,32 @@ fn f3_a_connection_is_excused_while_the_embedder_is_slow_and_no_longer() {
     assert!(far.closed.load(SeqCst));
 }
 
+/// A completion that waits for the embedder keeps the client that was removed, whose slots are asked about no more.
+#[test]
+fn t29_a_removed_client_is_sent_nothing_while_its_completions_wait() {
+    let mut stepped = Stepped::new(1, |settings| settings.completion_queues = 1);
+    let (first, _) = stepped.transport();
+    let (client, session) = stepped.client(first);
+    stepped.runtime.bind(first, session).unwrap();
+    stepped.settle();
+    stepped.try_run(client);
+    stepped.settle();
+    let (second, far) = stepped.transport();
+    stepped.runtime.bind(second, session).unwrap();
+    stepped.settle();
+    stepped.runtime.remove_client(client).unwrap();
+    stepped.settle();
+    stepped.runtime.close_connection(first);
+    stepped.settle();
+    assert_eq!(far.sent.lock().unwrap().len(), 0);
+    let queue = stepped.runtime.completion_queue(0).unwrap();
+    assert_eq!(queue.poll(&mut Vec::new(), 1), 1);
+    assert_eq!(stepped.runtime.stats().in_flight, 1);
+    queue.release();
+    stepped.settle();
+    assert_eq!((stepped.runtime.stats().in_flight, far.sent.lock().unwrap().len()), (0, 0));
+}
+
 /// What a command causes to be posted is for the next turn.
 #[test]
 fn a_turn_ends_however_many_commands_come() {
