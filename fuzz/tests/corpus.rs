@@ -1,7 +1,5 @@
 //! Replays the committed corpora: every file of every target, so that what a fuzzer once found stays fixed.
 
-use ringback_fuzz::seeds::simulator::{STORIES, noise};
-use ringback_fuzz::sim::{self, Kind, Options};
 use ringback_fuzz::{seeds, targets};
 use ringback_rpc::nfs4::callback::{CallbackOp, CbArgs, CbCompoundArgs, CbCompoundRes, CbRes};
 use ringback_rpc::nfs4::fore::{CompoundArgs, CompoundRes, Op, OpArgs, OpRes};
@@ -45,23 +43,6 @@ fn every_seed_reaches_its_decoders() {
         let (_, target) = targets::ALL.iter().find(|(name, _)| *name == seed.target).expect("a target of that name");
         assert!(target(&seed.bytes) > 0, "{}/{} decodes to nothing", seed.target, seed.name);
     }
-}
-
-/// Inputs of noise in which a seed's story is looked for, if the simulator has changed.
-const NOISE_MAX: u64 = 2000;
-
-#[test]
-fn every_seed_of_the_simulator_comes_across_what_it_is_named_after() {
-    let tells = |kind: Kind, number| {
-        let report = sim::run_input(&noise(number), &Options::default());
-        report.failures.is_empty() && report.runs > 0 && report.coverage.count(kind) > 0
-    };
-    let wrong: Vec<(Kind, Option<u64>)> = STORIES
-        .into_iter()
-        .filter(|(kind, number)| !tells(*kind, *number))
-        .map(|(kind, _)| (kind, (0..NOISE_MAX).find(|number| tells(kind, *number))))
-        .collect();
-    assert!(wrong.is_empty(), "now these numbers do: {wrong:?}");
 }
 
 /// What `decode` finds in the seeds of a target, operation by operation.

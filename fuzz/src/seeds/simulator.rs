@@ -1,10 +1,11 @@
-//! Seeds of the simulator: inputs of noise, each named after what its simulation comes across.
+//! Seeds of the simulator: inputs of noise, each named after what its simulation came across when it was chosen. What it
+//! comes across later may be something else, whenever the runtime takes its steps in another order.
 
 use super::{Seed, seed};
 use crate::sim::Kind;
 
-/// What is to be come across, and the number of an input in which it is.
-pub const STORIES: [(Kind, u64); 24] = [
+/// What is come across, and the number of an input in which it is.
+const STORIES: [(Kind, u64); 24] = [
     (Kind::AllocationFailed, 24),
     (Kind::BackchannelCtl, 2),
     (Kind::BadHighSlot, 324),
