@@ -27,6 +27,14 @@ const VERSION: u32 = 1;
 macro_rules! steps {
     ($($(#[$doc:meta])* $step:ident = $code:literal, $name:literal, $event:literal;)*) => {
         /// What happened.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// use ringback::FlightStep;
+        ///
+        /// assert_eq!((FlightStep::Queued.name(), FlightStep::Queued.event()), ("queued", "nfsd_cb_queue"));
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum FlightStep {
@@ -195,6 +203,17 @@ impl FlightRing {
 }
 
 /// One step of a [`FlightRecord`].
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CallbackKey, FlightEntry, Runtime};
+///
+/// /// What happened last to one callback.
+/// fn last(runtime: &Runtime, key: CallbackKey) -> Option<FlightEntry> {
+///     runtime.flight_record().entries.into_iter().rfind(|entry| entry.key() == Some(key))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlightEntry {
     at_ns: u64,

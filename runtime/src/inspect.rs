@@ -42,6 +42,21 @@ pub struct Snapshot {
 }
 
 /// A reactor.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{Error, Runtime};
+///
+/// fn print(runtime: &Runtime) -> Result<(), Error> {
+///     for reactor in runtime.snapshot(0)?.reactors {
+///         for (ending, count) in &reactor.endings {
+///             println!("reactor {}: {count} times {}", reactor.reactor, ending.name());
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReactorReport {

@@ -11,6 +11,14 @@ const TRACKED_US_MAX: u64 = 1 << 32;
 const DIGITS: u8 = 2;
 
 /// Which part of a callback's life was measured.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::LatencyStage;
+///
+/// assert_eq!(LatencyStage::ALL.iter().map(|stage| stage.name()).collect::<Vec<_>>(), ["queued", "unsent", "wire", "done"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LatencyStage {

@@ -38,6 +38,17 @@ macro_rules! counters {
 
 counters! {
     /// What the core counts for one client. All only grow.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback_rpc::backchannel::{Counters, OutcomeKind};
+    ///
+    /// fn lost(counters: &Counters) -> u64 {
+    ///     counters.ended(OutcomeKind::TimedOut) + counters.ended(OutcomeKind::PathDown)
+    /// }
+    /// assert_eq!(lost(&Counters::default()), 0);
+    /// ```
     pub struct Counters {
         /// Runs that came in, runs that were asked for again included.
         started,

@@ -233,6 +233,15 @@ macro_rules! named {
 
 named! {
     /// An [`Outcome`] without its details, to be counted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback_rpc::backchannel::{Outcome, OutcomeKind};
+    ///
+    /// assert_eq!(Outcome::TimedOut { sent: false }.kind(), OutcomeKind::TimedOutUnsent);
+    /// assert_eq!(OutcomeKind::TimedOutUnsent.name(), "timed_out_unsent");
+    /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[non_exhaustive]
     pub enum OutcomeKind {
@@ -339,6 +348,17 @@ impl PathFault {
 
 named! {
     /// Why a run went back to a queue.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback_rpc::backchannel::{Counters, Requeue};
+    ///
+    /// let counters = Counters::default();
+    /// for why in Requeue::ALL {
+    ///     println!("{} {}", why.name(), counters.requeued_for(*why));
+    /// }
+    /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[non_exhaustive]
     pub enum Requeue {
