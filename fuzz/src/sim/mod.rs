@@ -2,7 +2,7 @@
 //! over a simulated network and against simulated clients; every decision comes from one seed, or from the bytes of an input.
 //!
 //! - `choices`: the seed, or the input. `scenario`: the parameters drawn from it. `transition`: what may happen next.
-//! - `world`: who takes the next step, and when time passes. `io`, `net`: the back end and the network below it.
+//! - `world`: who takes the next step, and when time passes; `world/ending`: how it must end. `io`, `net`: the back end and the network below it.
 //! - `client`: the simulated clients. `lifecycle`: how they come, change and go. `fore`: what they ask. `transport`: lines
 //!   that an embedder drives itself.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
