@@ -142,6 +142,8 @@ impl Client {
         }
         session.settled = highest > session.highest;
         session.highest = highest;
+        // What was told earlier is not this limit, even if it is the same number.
+        session.slots.iter_mut().for_each(|slot| slot.told = None);
     }
 
     /// Sends a fore-channel call, on a session if that has a free slot.
@@ -370,8 +372,10 @@ impl Client {
         let (id, slot_id) = (call.sequence.sequence_id, call.sequence.slot_id);
         let last = if session.settled { session.highest } else { session.slot_count() - 1 };
         if slot_id > last {
-            // A copy that was overtaken by others on its way may be older than the limit.
-            let known = session.tainted || net.is_history(line);
+            // A copy that was overtaken by others on its way may be older than the limit, and so may one that was asked
+            // about on another line.
+            let copy = session.slots.get(slot_id as usize).is_some_and(|slot| (1..=slot.gone).contains(&id));
+            let known = copy || session.tainted || net.is_history(line);
             self.journal.check(Rule::SequenceIds, known, || {
                 format!("line {line}: slot {slot_id} is beyond the table, which ends at {last}")
             });

@@ -20,10 +20,13 @@ pub(super) struct Slot {
     pub(super) last: u32,
     /// Its answer is not sent yet.
     pub(super) executing: bool,
-    /// csr_highest_slotid in its answer; `None`: it was answered more than once.
+    /// csr_highest_slotid in its answer; `None`: it was answered more than once, or the table
+    /// has another limit since.
     pub(super) told: Option<u32>,
     /// How often it was given up, to start anew.
     pub(super) lives: u32,
+    /// The highest `last` of the lives before.
+    pub(super) gone: u32,
 }
 
 /// A slot of the fore channel.
@@ -125,7 +128,7 @@ impl Session {
         if self.slots[slot as usize].told == Some(self.highest) && highest_busy <= self.highest {
             self.settled = true;
             for slot in &mut self.slots[self.highest as usize + 1..] {
-                *slot = Slot { lives: slot.lives + 1, ..Slot::default() };
+                *slot = Slot { lives: slot.lives + 1, gone: slot.gone.max(slot.last), ..Slot::default() };
             }
         }
     }
