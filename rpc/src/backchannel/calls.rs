@@ -163,9 +163,19 @@ pub(super) enum Found {
     Unknown,
 }
 
+/// The bytes of a call that was sent before its record was made from an image: what is sent again are these.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub index: usize,
+    pub xid: u32,
+    pub bytes: Box<[u8]>,
+}
+
 #[derive(Debug)]
 pub(super) struct Calls {
     records: Vec<Call>,
+    /// By index; none but after an import. Those whose call is settled go when the calls are looked at next.
+    kept: Vec<Kept>,
     /// No call wants to be looked at earlier. It may be too early, never too late.
     pub wake_bound_ns: u64,
     generation: u32,
@@ -174,12 +184,15 @@ pub(super) struct Calls {
 
 impl Calls {
     pub fn memory_bytes(&self) -> usize {
-        self.records.capacity() * size_of::<Call>()
+        let kept =
+            self.kept.iter().map(|kept| kept.bytes.len()).sum::<usize>() + self.kept.capacity() * size_of::<Kept>();
+        self.records.capacity() * size_of::<Call>() + kept
     }
 
     pub fn new(first_xid: u32) -> Self {
         Calls {
             records: Vec::new(),
+            kept: Vec::new(),
             wake_bound_ns: u64::MAX,
             generation: first_xid.wrapping_sub(1) & GENERATION_MASK,
             issued: 0,
@@ -223,6 +236,48 @@ impl Calls {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         self.issued = self.issued.saturating_add(1);
         self.generation << INDEX_BITS | index as u32
+    }
+
+    /// How far the xids are.
+    pub fn xids(&self) -> (u32, u32) {
+        (self.generation, self.issued)
+    }
+
+    /// Sets [`xids`](Calls::xids).
+    pub fn set_xids(&mut self, generation: u32, issued: u32) {
+        (self.generation, self.issued) = (generation & GENERATION_MASK, issued);
+    }
+
+    /// Makes room for records up to `end`.
+    pub fn make_room(&mut self, end: u32) {
+        if self.records.len() < end as usize {
+            self.records.resize(end as usize, Call::FREE);
+        }
+    }
+
+    /// Keeps the bytes of a call. Then [`sort_kept`](Calls::sort_kept).
+    pub fn keep(&mut self, kept: Kept) {
+        self.kept.push(kept);
+    }
+
+    /// Makes what was kept be found.
+    pub fn sort_kept(&mut self) {
+        self.kept.sort_unstable_by_key(|kept| kept.index);
+    }
+
+    /// The bytes of a call, if they were kept.
+    pub fn kept(&self, index: usize) -> Option<&[u8]> {
+        let kept = &self.kept[self.kept.binary_search_by_key(&index, |kept| kept.index).ok()?];
+        (kept.xid == self.records[index].xid).then_some(&*kept.bytes)
+    }
+
+    /// Forgets the bytes of calls that are settled.
+    pub fn forget_kept(&mut self) {
+        let records = &self.records;
+        self.kept.retain(|kept| {
+            let call = &records[kept.index];
+            call.xid == kept.xid && call.token.is_some() && !call.renew
+        });
     }
 
     /// Finds the call that a reply with this xid answers.

@@ -13,7 +13,7 @@ use crate::nfs4::callback::CallbackOp;
 use crate::session::{RequesterSlots, SLOTS_MAX};
 
 /// Most parameter versions of one session that calls are pinned to.
-const VERSIONS_MAX: usize = 4;
+pub(super) const VERSIONS_MAX: usize = 4;
 /// The reply to CB_SEQUENCE and an operation that returns a status: RPC header with an AUTH_NONE verifier, compound
 /// header with an empty tag, and the two results.
 pub(super) const RESPONSE_BYTES_MIN: u32 = 24 + 12 + (8 + 16 + 16) + 8;
@@ -322,7 +322,7 @@ fn was_sent<H: Host>(token: Token, host: &H) -> bool {
     host.note(token) & NOTE_SENT != 0
 }
 
-fn check_size(head: &[u8], request_bytes_max: usize) -> Result<(), AddError> {
+pub(super) fn check_size(head: &[u8], request_bytes_max: usize) -> Result<(), AddError> {
     let needed = head.len() + CALL_WORDS_BYTES + ARGS_BYTES_MIN;
     if needed > request_bytes_max.saturating_add(4) { Err(AddError::TooSmall) } else { Ok(()) }
 }

@@ -28,6 +28,15 @@ macro_rules! counters {
                 [$((stringify!($field), $help.trim_ascii(), self.$field),)*].into_iter()
             }
 
+            /// A counter that is a field.
+            #[doc(hidden)]
+            pub fn field_mut(&mut self, name: &str) -> Option<&mut u64> {
+                match name {
+                    $(stringify!($field) => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+
             /// Adds another one's counters that are fields to these.
             fn add_fields(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
@@ -105,6 +114,28 @@ impl Counters {
         self.requeues[why as usize]
     }
 
+    /// A name for every number that is counted, those by kind included: with a prefix.
+    pub fn names() -> Vec<String> {
+        let fields = Counters::default();
+        let fields = fields.each().map(|(name, ..)| name.to_owned());
+        let endings = OutcomeKind::ALL.iter().map(|kind| format!("ended_{}", kind.name()));
+        let requeues = Requeue::ALL.iter().map(|why| format!("requeued_{}", why.name()));
+        fields.chain(endings).chain(requeues).collect()
+    }
+
+    /// The number of one of the [names](Counters::names).
+    pub fn by_name(&mut self, name: &str) -> Option<&mut u64> {
+        if let Some(kind) = name.strip_prefix("ended_") {
+            let at = OutcomeKind::ALL.iter().position(|k| k.name() == kind)?;
+            return self.endings.get_mut(at);
+        }
+        if let Some(why) = name.strip_prefix("requeued_") {
+            let at = Requeue::ALL.iter().position(|w| w.name() == why)?;
+            return self.requeues.get_mut(at);
+        }
+        self.field_mut(name)
+    }
+
     /// Adds another client's counters to these.
     pub fn add(&mut self, other: &Counters) {
         self.add_fields(other);
@@ -127,5 +158,23 @@ impl Counters {
     pub(super) fn count_requeue(&mut self, why: Requeue) {
         self.requeued += 1;
         self.requeues[why as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_name_of_its_own() {
+        let mut counters = Counters::default();
+        for (n, name) in (1..).zip(Counters::names()) {
+            *counters.by_name(&name).unwrap() = n;
+        }
+        assert!(counters.by_name("nothing").is_none() && counters.by_name("ended_nothing").is_none());
+        for (n, name) in (1..).zip(Counters::names()) {
+            assert_eq!(*counters.by_name(&name).unwrap(), n, "{name}");
+        }
+        assert_eq!(counters.each().count() + OutcomeKind::ALL.len() + Requeue::ALL.len(), Counters::names().len());
     }
 }

@@ -52,6 +52,11 @@ pub trait Host {
     /// `prepare` to the end of the run.
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()>;
 
+    /// As [`encode`](Host::encode), of a run that was sent, and is not sent now: its bytes are only looked at.
+    fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.encode(token, args)
+    }
+
     /// The client did not get to what was sent of the run, nor to anything before: as if it had never been encoded.
     fn unsent(&mut self, token: Token) {
         let _ = token;

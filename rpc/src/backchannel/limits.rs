@@ -60,6 +60,18 @@ impl Pace {
         Some((each_ns, each_ns * u64::from(burst)))
     }
 
+    pub fn limits(&self) -> ClientLimits {
+        self.limits
+    }
+
+    pub fn paid_ns(&self) -> u64 {
+        self.paid_ns
+    }
+
+    pub fn restore(&mut self, limits: ClientLimits, paid_ns: u64, hold_ns: u64) {
+        *self = Pace { limits, paid_ns, hold_ns };
+    }
+
     fn sent(&mut self, now_ns: u64, runs: u32) {
         let Some((each_ns, ahead_ns)) = self.each_and_ahead_ns() else { return };
         self.paid_ns = self.paid_ns.max(now_ns).saturating_add(each_ns.saturating_mul(runs.into()));

@@ -37,6 +37,7 @@ mod control;
 mod counters;
 mod decode;
 mod host;
+mod image;
 mod limits;
 mod path;
 mod queue;
@@ -51,6 +52,10 @@ pub use config::{AddError, Census, Config, Credential, SessionParams};
 pub use counters::Counters;
 pub use host::{
     CallStep, CallView, Class, Event, Host, Outcome, OutcomeKind, PathFault, PathFaultKind, PathState, Requeue, Token,
+};
+pub use image::{
+    BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ImageError, ParametersImage, SessionImage,
+    SlotImage, SlotState,
 };
 pub use limits::ClientLimits;
 pub use path::seq4_status;

@@ -123,7 +123,35 @@ impl Classes {
 
     /// Shows what is in them.
     pub fn each<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
-        self.fresh.iter().chain(&self.again).for_each(|queue| queue.each(host, &mut show));
+        self.each_fresh(host, &mut show);
+        self.each_again(host, show);
+    }
+
+    /// Shows what was never put back.
+    pub fn each_fresh<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
+        self.fresh.iter().for_each(|queue| queue.each(host, &mut show));
+    }
+
+    /// Shows what was put back.
+    pub fn each_again<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
+        self.again.iter().for_each(|queue| queue.each(host, &mut show));
+    }
+
+    /// Whose turn it is: whether a run that was put back is next, and how often each class was passed over.
+    pub fn turns(&self) -> (bool, [u8; Class::COUNT]) {
+        (self.again_next, self.passed_over)
+    }
+
+    /// Sets [`turns`](Classes::turns).
+    pub fn set_turns(&mut self, again_next: bool, passed_over: [u8; Class::COUNT]) {
+        (self.again_next, self.passed_over) = (again_next, passed_over);
+    }
+
+    /// Puts a run behind all others of its class that were put back.
+    pub fn push_last_again<H: Host>(&mut self, token: Token, deadline_ns: u64, host: &mut H) {
+        self.deadline_bound_ns = self.deadline_bound_ns.min(deadline_ns);
+        self.again[Class::of(host.op(token)) as usize].push_back(token, host);
+        self.len += 1;
     }
 
     #[inline]
@@ -265,6 +293,29 @@ impl Wheel {
     /// Shows what is in it.
     pub fn each<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
         self.buckets.iter().for_each(|queue| queue.each(host, &mut show));
+    }
+
+    /// Shows what is in it, and when each is due.
+    pub fn each_due<H: Host>(&self, host: &H, mut show: impl FnMut(Token, u64)) {
+        for ahead in 1..=BUCKETS {
+            let tick = self.tick + ahead;
+            self.buckets[(tick % BUCKETS) as usize].each(host, |token| show(token, tick * TIMER_GRAIN_NS));
+        }
+    }
+
+    /// No run is kept for longer.
+    pub const fn span_ns() -> u64 {
+        BUCKETS * TIMER_GRAIN_NS
+    }
+
+    /// The state of the jitter.
+    pub fn random(&self) -> u64 {
+        self.random
+    }
+
+    /// Sets [`random`](Wheel::random), which is never 0.
+    pub fn set_random(&mut self, random: u64) {
+        self.random = random.max(1);
     }
 
     /// Keeps a run until `due_ns`, or as long as the wheel can.

@@ -122,6 +122,7 @@ impl Backchannel {
     /// Looks at every call whose timer has expired. Bounded by the client's session slots, and by [`CALLS_GRAIN_NS`].
     fn wake_calls<H: Host>(&mut self, now_ns: u64, host: &mut H) {
         self.calls.wake_bound_ns = u64::MAX;
+        self.calls.forget_kept();
         for index in 0..self.calls.len() {
             if self.calls.get(index).wake_ns <= now_ns {
                 self.wake_call(now_ns, index, host);

@@ -45,8 +45,18 @@ pub(super) fn encode_head(program: u32, credential: &Credential, minor: u32, ses
     head.into_boxed_slice()
 }
 
+/// What [`encode_head`] was given: program and credential.
+pub(super) fn parameters_of(head: &[u8]) -> (u32, &[u8]) {
+    let program = [head[16], head[17], head[18], head[19]];
+    (u32::from_be_bytes(program), &head[HEAD_BYTES_BEFORE..head.len() - HEAD_BYTES_AFTER])
+}
+
+/// What stands before the credential of a head, and after it.
+const HEAD_BYTES_BEFORE: usize = 7 * 4;
+const HEAD_BYTES_AFTER: usize = 7 * 4 + 16;
+
 /// Why a call was not written.
-enum NotWritten {
+pub(super) enum NotWritten {
     /// It would fit into a larger buffer.
     NoSpace,
     /// The driver's encoder failed for this run, or the session allows no record that large.
@@ -100,6 +110,13 @@ const NO_ROOM: XdrError =
 pub(super) fn write_mark(record: &mut [u8]) {
     let mark = LAST_FRAGMENT | (record.len() as u32 - 4);
     record[..4].copy_from_slice(&mark.to_be_bytes());
+}
+
+/// Writes what was sent before.
+fn copy_record(bytes: &[u8], space: &mut [u8]) -> Result<usize, NotWritten> {
+    let space = space.get_mut(..bytes.len()).ok_or(NotWritten::NoSpace)?;
+    space.copy_from_slice(bytes);
+    Ok(bytes.len())
 }
 
 /// What there is to send.
@@ -318,7 +335,12 @@ impl Backchannel {
                 call.count = 1;
             }
         }
-        match self.write_call(index, slot, space, host) {
+        let kept = if renew || resync { None } else { self.calls.kept(index) };
+        let written = match kept {
+            Some(bytes) => copy_record(bytes, space),
+            None => self.write_call(index, slot, space, host),
+        };
+        match written {
             Ok(len) => {
                 let step = match (resync, renew) {
                     (true, _) => {
@@ -357,8 +379,8 @@ impl Backchannel {
 
     /// Writes the call of record `index` with its mark.
     #[inline]
-    fn write_call<H: Host>(
-        &mut self,
+    pub(super) fn write_call<H: Host>(
+        &self,
         index: usize,
         slot: SlotId,
         space: &mut [u8],

@@ -1,6 +1,7 @@
 //! The requester half of a slot table.
 
 use super::{SLOTS_MAX, SequenceId, SlotId};
+use crate::backchannel::{SlotImage, SlotState};
 
 const WORD_BITS: u32 = 64;
 
@@ -51,6 +52,43 @@ impl RequesterSlots {
             target: count - 1,
             ceiling: count - 1,
         }
+    }
+
+    /// The slots, and the highest one that the replier accepts, that it would like to see used, and our own limit.
+    pub(crate) fn export(&self) -> (Vec<SlotImage>, [u32; 3]) {
+        let slot = |slot: u32| SlotImage {
+            sequence_id: self.id(SlotId(slot)).0,
+            state: match (get(&self.retired, slot), get(&self.free, slot)) {
+                (true, _) => SlotState::Retired,
+                (false, true) => SlotState::Free,
+                (false, false) => SlotState::Busy,
+            },
+            restarts: get(&self.dropped, slot),
+        };
+        ((0..self.count()).map(slot).collect(), [self.highest, self.target, self.ceiling])
+    }
+
+    /// A table as [`export`](RequesterSlots::export) has described it, of which [`SLOTS_MAX`] slots are taken.
+    pub(crate) fn import(slots: &[SlotImage], limits: [u32; 3]) -> Self {
+        let mut table = RequesterSlots::new(slots.len().min(SLOTS_MAX as usize) as u32);
+        let last = table.count() - 1;
+        [table.highest, table.target, table.ceiling] = limits.map(|limit| limit.min(last));
+        for (slot, image) in (0..table.count()).zip(slots) {
+            table.ids[slot as usize] = SequenceId(image.sequence_id);
+            match image.state {
+                SlotState::Free => {}
+                SlotState::Busy => table.take(SlotId(slot)),
+                SlotState::Retired => {
+                    clear(&mut table.free, slot);
+                    set(&mut table.retired, slot);
+                    table.retired_count += 1;
+                }
+            }
+            if image.restarts && image.state != SlotState::Free {
+                set(&mut table.dropped, slot);
+            }
+        }
+        table
     }
 
     /// Slots in the table, whatever their state.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod image;
 mod limits;
 mod lost;
 mod normal;

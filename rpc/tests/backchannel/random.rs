@@ -49,6 +49,8 @@ enum Step {
     Cancel(usize),
     State(ClientState),
     Told,
+    /// The core goes on elsewhere, with its connections or without.
+    CarryOver(bool),
 }
 
 fn treat(honest: bool) -> BoxedStrategy<Treat> {
@@ -99,6 +101,7 @@ fn step(honest: bool) -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Cancel),
         1 => prop_oneof![3 => Just(ClientState::Active), 1 => Just(ClientState::Courtesy)].prop_map(Step::State),
         1 => Just(Step::Told),
+        2 => any::<bool>().prop_map(Step::CarryOver),
     ]
 }
 
@@ -215,6 +218,7 @@ impl Play {
             }
             Step::State(state) => self.w.core.set_client_state(self.w.now_ns, state, &mut self.w.host),
             Step::Told => self.w.core.path_down_told(self.w.now_ns),
+            Step::CarryOver(with_connections) => self.w.carry_over(with_connections),
             Step::Treat(..) => {}
         }
         self.close_dead();

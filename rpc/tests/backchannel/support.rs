@@ -52,12 +52,12 @@ impl Ended {
 
 #[derive(Clone, Debug)]
 pub struct Entry {
-    link: Option<Token>,
+    pub link: Option<Token>,
     note: u8,
     pub op: CallbackOp,
-    started_ns: u64,
+    pub started_ns: u64,
     requeue: bool,
-    running: bool,
+    pub running: bool,
     pub refuse: bool,
     pub args_bytes: usize,
     /// Session, sequence id and slot of calls of the fore channel.
@@ -127,6 +127,10 @@ impl Host for TestHost {
         let bytes = self.at(token).args_bytes;
         args.u32(token.0)?;
         (0..bytes / 4).try_for_each(|i| args.u32(i as u32))
+    }
+    fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
+        assert_eq!(self.at(token).prepared, 1, "{token:?} is looked at and was not prepared");
+        self.encode(token, args)
     }
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
         let with = self.ends_with.take().map(|session| (token, session));
