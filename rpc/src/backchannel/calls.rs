@@ -53,6 +53,8 @@ pub(super) struct Call {
     /// The first of these operations.
     pub op: CallbackOp,
     pub state: State,
+    /// It is one of minor version 0: without CB_SEQUENCE, or CB_NULL.
+    pub minor0: bool,
     /// Index of the session.
     pub session: u8,
     /// Which parameters of the session it was first sent with.
@@ -85,6 +87,7 @@ impl Call {
         count: 1,
         op: CallbackOp::Illegal,
         state: State::Free,
+        minor0: false,
         session: 0,
         version: 0,
         conn: NO_CONN,

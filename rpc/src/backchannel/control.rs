@@ -40,46 +40,30 @@ impl Backchannel {
         if params.operations_max < 2 || params.response_bytes_max < RESPONSE_BYTES_MIN {
             return Err(AddError::TooSmall);
         }
-        let index = self.sessions.iter().position(Option::is_none).unwrap_or(self.sessions.len());
-        if index == SESSIONS_MAX {
+        if self.live_sessions().count() == SESSIONS_MAX {
             return Err(AddError::TooManySessions);
         }
         if params.slots == 0 || params.slots > SLOTS_MAX {
             return Err(AddError::TooManySlots);
         }
-        let mut taken: Vec<_> = self.live_sessions().map(|s| (s.base, s.slots.count())).collect();
+        let mut taken: Vec<_> = self.live_sessions().map(Session::records).collect();
         let base = self.calls.reserve(params.slots, &mut taken).ok_or(AddError::TooManySlots)?;
-        let mut versions = Vec::with_capacity(VERSIONS_MAX);
-        versions.push(Version { head, calls: 0 });
-        let session = Session {
-            key,
-            id: params.session_id,
+        let slots = RequesterSlots::new(params.slots);
+        self.put_session(Session {
             minor_version: params.minor_version,
-            base,
-            slots: RequesterSlots::new(params.slots),
-            versions,
-            current: 0,
-            pending: None,
-            request_bytes_max,
             batch_limit: batch_limit(self.config.batch_max, params),
-            bound: 0,
-            ever_bound: false,
-            ready_count: 0,
-            higher_busy_count: 0,
-            own: Queue::default(),
-            own_hold_ns: 0,
-            fault: None,
-            refused: None,
-            dead: false,
-            lost: false,
-            draining: false,
-        };
-        if index == self.sessions.len() {
-            self.sessions.push(None);
-        }
-        self.sessions[index] = Some(session);
+            ..Session::new(key, params.session_id, base, slots, head, request_bytes_max)
+        });
         self.update_path(host);
         Ok(())
+    }
+
+    /// Takes the first free place.
+    pub(super) fn put_session(&mut self, session: Session) {
+        match self.sessions.iter_mut().find(|s| s.is_none()) {
+            Some(place) => *place = Some(session),
+            None => self.sessions.push(Some(session)),
+        }
     }
 
     /// BACKCHANNEL_CTL (RFC 8881 section 18.33): program and credential for calls that are not sent yet. A call that
@@ -93,7 +77,7 @@ impl Backchannel {
         host: &mut impl Host,
     ) -> Result<(), AddError> {
         let index = self.session_index(key).ok_or(AddError::NoSuchSession)?;
-        let Some(session) = &mut self.sessions[index] else { return Err(AddError::NoSuchSession) };
+        let session = self.sessions[index].as_mut().filter(|s| s.minor0.is_none()).ok_or(AddError::NoSuchSession)?;
         let head = encode_head(program, credential, session.minor_version, session.id);
         check_size(&head, session.request_bytes_max)?;
         session.pending = None;
@@ -118,6 +102,7 @@ impl Backchannel {
     pub fn remove_session(&mut self, now_ns: u64, key: SessionKey, host: &mut impl Host) -> bool {
         let Some(index) = self.session_index(key) else { return false };
         let Some(mut session) = self.sessions[index].take() else { return false };
+        self.forget_probe(&session);
         for call_index in session.call_range() {
             let call = *self.calls.get(call_index);
             self.calls.free(call_index);

@@ -73,6 +73,10 @@ counters! {
         resent,
         /// Lone CB_SEQUENCE calls that resynchronise a session slot.
         resynchronised,
+        /// CB_NULL calls, which look whether a path of minor version 0 works.
+        probes,
+        /// Connections to clients of minor version 0 that could not be made, or on which nothing was answered.
+        connects_failed,
         /// Replies that settled a call.
         replies,
         /// Replies that came after their call was given up or settled. Dropped.

@@ -134,6 +134,27 @@ fn compound<'a>(r: &mut Reader<'a>) -> Result<Answer<'a>> {
     Ok(Answer::Taken(echo, Results { left: count - 1, r: r.clone() }))
 }
 
+/// Decodes a reply of minor version 0 (RFC 7530 section 17.2): the first operation's result is all that there is; of
+/// CB_NULL, not even that. The inner error: the call was not executed.
+pub(super) fn answer_minor0(
+    record: &[u8],
+    is_null: bool,
+) -> Result<core::result::Result<Option<OpAnswer<'_>>, PathFault>> {
+    let mut r = Reader::new(record);
+    match ReplyHeader::decode(&mut r)?.body {
+        ReplyBody::Accepted { status: AcceptStatus::Success, .. } if is_null => return Ok(Ok(None)),
+        ReplyBody::Accepted { status: AcceptStatus::Success, .. } => {}
+        ReplyBody::Accepted { status, .. } => return Ok(Err(PathFault::NotExecuted(status))),
+        ReplyBody::Denied(why) => return Ok(Err(PathFault::Denied(why))),
+    }
+    let status = Status(r.u32("CB_COMPOUND4res.status")?);
+    r.opaque("CB_COMPOUND4res.tag", TAG_BYTES_MAX)?;
+    if r.u32("CB_COMPOUND4res.resarray")? == 0 {
+        return Ok(Err(PathFault::NoResults(status)));
+    }
+    Ok(Ok(Some(OpAnswer { op: r.u32("resop")?, status: Status(r.u32("status")?), results: r.remaining() })))
+}
+
 fn not_defined(what: &'static str, offset: usize, value: u32) -> XdrError {
     XdrError { what, offset, kind: XdrErrorKind::BadValue { value: value.into() } }
 }

@@ -27,8 +27,8 @@
 //!   connection that is up, unless the client answered (RFC 8881 section 2.10.6.2).
 //! - No reply, however malformed, makes it panic, and none makes it forget a callback.
 //!
-//! One call carries one callback, or several where the client allows it (`batch.rs`). Minor version 0 has no session slots
-//! and will be a second kind of session.
+//! One call carries one callback, or several where the client allows it (`batch.rs`). Minor version 0 has no sessions: what
+//! its client says about callbacks is kept as a session of another kind (`minor0.rs`).
 
 mod batch;
 mod calls;
@@ -39,6 +39,7 @@ mod decode;
 mod host;
 mod image;
 mod limits;
+mod minor0;
 mod path;
 mod queue;
 mod referring;
@@ -58,6 +59,7 @@ pub use image::{
     SlotImage, SlotState,
 };
 pub use limits::ClientLimits;
+pub use minor0::PathParams;
 pub use path::seq4_status;
 pub use queue::TIMER_GRAIN_NS;
 pub use referring::ReferringCalls;
@@ -157,6 +159,8 @@ pub struct Backchannel {
     runs: u64,
     /// Operations that the client has answered with NFS4ERR_NOTSUPP, one bit each.
     unsupported: u32,
+    /// A path of minor version 0 is among the sessions, or has been.
+    has_minor0: bool,
     counters: Counters,
 }
 
@@ -176,6 +180,7 @@ impl Backchannel {
             pace: Pace::default(),
             runs: 0,
             unsupported: 0,
+            has_minor0: false,
             counters: Counters::default(),
         }
     }

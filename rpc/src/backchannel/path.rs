@@ -2,6 +2,7 @@
 
 use super::calls::NO_CONN;
 use super::host::{Event, Host, PathFault, PathState};
+use super::minor0::Minor0;
 use super::queue::Queue;
 use super::{AddError, Backchannel, CONNECTIONS_MAX, ConnToken, SessionKey};
 use crate::nfs4::SessionId;
@@ -61,9 +62,49 @@ pub(super) struct Session {
     pub lost: bool,
     /// It is being drained: nothing new is sent on it.
     pub draining: bool,
+    /// Nothing new is sent until the client has answered CB_NULL.
+    pub held: bool,
+    /// It is a path of minor version 0.
+    pub minor0: Option<Minor0>,
 }
 
 impl Session {
+    /// A session that nothing has happened to, of minor version 1, with one run in a call.
+    pub fn new(
+        key: SessionKey,
+        id: SessionId,
+        base: u32,
+        slots: RequesterSlots,
+        head: Box<[u8]>,
+        request_bytes_max: usize,
+    ) -> Self {
+        Session {
+            key,
+            id,
+            minor_version: 1,
+            base,
+            slots,
+            versions: vec![Version { head, calls: 0 }],
+            current: 0,
+            pending: None,
+            request_bytes_max,
+            batch_limit: 1,
+            bound: 0,
+            ever_bound: false,
+            ready_count: 0,
+            higher_busy_count: 0,
+            own: Queue::default(),
+            own_hold_ns: 0,
+            fault: None,
+            refused: None,
+            dead: false,
+            lost: false,
+            draining: false,
+            held: false,
+            minor0: None,
+        }
+    }
+
     /// Memory held beyond the session itself.
     pub fn memory_bytes(&self) -> usize {
         let heads =
@@ -71,9 +112,15 @@ impl Session {
         self.slots.memory_bytes() + self.versions.capacity() * size_of::<Version>() + heads
     }
 
-    /// Whether new calls may be sent.
+    /// Whether new calls may be sent. A path of minor version 0 gets its connection when there is something to send.
     pub fn is_usable(&self) -> bool {
-        self.bound != 0 && !self.dead && !self.lost && !self.draining
+        let is_reached = if self.minor0.is_some() { !self.held } else { self.bound != 0 };
+        is_reached && !self.dead && !self.lost && !self.draining
+    }
+
+    /// Where its call records begin, and how many there are.
+    pub fn records(&self) -> (u32, u32) {
+        (self.base, self.slots.count() + u32::from(self.minor0.is_some()))
     }
 
     pub fn call_index(&self, slot: SlotId) -> usize {
@@ -144,6 +191,7 @@ impl Backchannel {
             session.ever_bound = true;
             session.lost = false;
         }
+        self.bound_minor0(index);
         self.update_path(host);
         Ok(())
     }
@@ -177,6 +225,7 @@ impl Backchannel {
     pub(super) fn close_conn<H: Host>(&mut self, index: usize, host: &mut H) {
         let Some(conn) = self.conns[index] else { return };
         self.counters.connections_condemned += 1;
+        self.sessions.iter_mut().flatten().filter(|s| s.bound & (1 << index) != 0).for_each(Session::fell_silent);
         host.event(Event::CloseConnection(conn.token));
         self.drop_conn(index);
     }
@@ -202,7 +251,11 @@ impl Backchannel {
     pub(super) fn drop_conn(&mut self, conn: usize) {
         self.conns[conn] = None;
         for session in self.sessions.iter_mut().flatten() {
+            let before = session.bound;
             session.bound &= !(1 << conn);
+            if before != 0 && session.bound == 0 {
+                session.hung_up();
+            }
         }
         for index in 0..self.calls.len() {
             let call = self.calls.get_mut(index);
@@ -239,7 +292,7 @@ impl Backchannel {
     pub(super) fn takes_new(&self, index: usize) -> bool {
         self.has_allowance()
             && self.sessions[index].as_ref().is_some_and(|s| {
-                !s.draining && s.pending.is_none() && !(s.refused.is_some() && self.another_is_better(index))
+                !(s.draining | s.held) && s.pending.is_none() && !(s.refused.is_some() && self.another_is_better(index))
             })
     }
 
@@ -262,19 +315,21 @@ impl Backchannel {
     }
 
     fn compute_path(&self) -> PathState {
-        let mut state = PathState::Unknown;
+        let (mut state, mut is_untested) = (PathState::Unknown, false);
         for session in self.live_sessions() {
+            is_untested |= session.is_untested();
             if session.is_usable() && session.refused.is_none() {
                 return PathState::Up;
             }
-            if (session.bound != 0 && session.refused.is_some()) || session.dead {
+            let is_refused = session.refused.is_some() && (session.bound != 0 || session.minor0.is_some());
+            if is_refused || session.dead {
                 state = PathState::Fault;
-            } else if session.ever_bound && state == PathState::Unknown {
+            } else if session.has_failed() && state == PathState::Unknown {
                 state = PathState::Down;
             }
         }
         // The last session went: what was up is down.
-        if state == PathState::Unknown && self.path.state != PathState::Unknown {
+        if state == PathState::Unknown && !is_untested && self.path.state != PathState::Unknown {
             return PathState::Down;
         }
         state
@@ -294,13 +349,15 @@ impl Backchannel {
     }
 
     fn has_path(&self) -> bool {
-        self.live_sessions().any(Session::is_usable)
+        self.live_sessions().any(|s| s.is_usable() && (s.minor0.is_none() || s.refused.is_none()))
     }
 
     /// The SEQ4_STATUS bits for the reply to a SEQUENCE on this session (RFC 8881 section 18.46.3); `None`: for the
-    /// client as a whole, as RENEW needs it (NFS4ERR_CB_PATH_DOWN).
+    /// client as a whole, as RENEW needs it (NFS4ERR_CB_PATH_DOWN): not while nobody knows yet whether a path of minor
+    /// version 0 works.
     pub fn seq4_status(&self, session: Option<SessionKey>) -> u32 {
-        let mut bits = if self.has_path() { 0 } else { seq4_status::CB_PATH_DOWN };
+        let is_fine = self.has_path() || self.live_sessions().any(Session::is_untested);
+        let mut bits = if is_fine { 0 } else { seq4_status::CB_PATH_DOWN };
         if let Some(key) = session
             && let Some(session) = self.live_sessions().find(|s| s.key == key)
         {

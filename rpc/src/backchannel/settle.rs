@@ -49,6 +49,9 @@ impl Backchannel {
                 return Handled::UnknownXid;
             }
         };
+        if self.calls.get(index).minor0 {
+            return self.handle_minor0(now_ns, index, record, host);
+        }
         let answer = answer(record);
         self.tell_step(index, || CallStep::Answered(sequence_status(&answer)), host);
         let handled = match answer {
@@ -208,7 +211,7 @@ impl Backchannel {
     }
 
     /// As [`end_run`](Self::end_run), for all that the call carries.
-    fn end_runs<H: Host>(&mut self, now_ns: u64, call: &Call, outcome: &Outcome<'_>, host: &mut H) {
+    pub(super) fn end_runs<H: Host>(&mut self, now_ns: u64, call: &Call, outcome: &Outcome<'_>, host: &mut H) {
         let mut runs = call.runs();
         while let Some(token) = runs.next(host) {
             self.end_run(now_ns, &call.of_run(token, host), token, outcome, host);

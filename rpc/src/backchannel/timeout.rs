@@ -3,6 +3,7 @@
 use super::Backchannel;
 use super::calls::{Runs, State};
 use super::host::{Host, Outcome, PathFault, Requeue, Token};
+use super::minor0::is_probe;
 
 /// Most runs that one call of [`Backchannel`] ends beyond the one that it is about; the rest follows by
 /// [`Backchannel::handle_timeout`], so that a client with a million callbacks does not hold up a reactor.
@@ -45,6 +46,9 @@ impl Backchannel {
             if !session.own.is_empty() {
                 due = due.min(self.queues.deadline_bound_ns);
             }
+        }
+        if self.has_minor0 {
+            due = due.min((0..self.sessions.len()).filter_map(|i| self.dial_due_ns(i)).min().unwrap_or(u64::MAX));
         }
         (due != u64::MAX).then_some(due)
     }
@@ -170,7 +174,7 @@ impl Backchannel {
         let call = *self.calls.get(index);
         let conn = usize::from(call.conn);
         match self.conns.get(conn).copied().flatten() {
-            Some(record) if record.heard_ns <= since_ns => {
+            Some(record) if record.heard_ns <= since_ns || is_probe(&call) => {
                 self.close_conn(conn, host);
                 self.update_path(host);
             }
@@ -229,6 +233,10 @@ impl Backchannel {
         let call = self.calls.get_mut(index);
         (call.token, call.members, call.deadline_ns) = (None, 0, u64::MAX);
         let (state, sent_ns) = (call.state, call.sent_ns);
+        if call.minor0 {
+            // Its xid is all that it had: a late reply is told by that.
+            return self.release_slot(index);
+        }
         match state {
             // Give the reply until its timeout before asking.
             State::Sent => self.calls.wake_at(index, sent_ns.saturating_add(self.config.rpc_timeout_ns)),

@@ -20,7 +20,7 @@ const SEQUENCE_WORDS_BYTES: usize = 20;
 pub(super) const CALL_WORDS_BYTES: usize = SEQUENCE_WORDS_BYTES + 4;
 /// Where among them the number of lists stands.
 const LISTS_AT: usize = SEQUENCE_WORDS_BYTES - 4;
-const XID_AT: usize = 4;
+pub(super) const XID_AT: usize = 4;
 /// The number of operations stands this far before the end of the head: itself, CB_SEQUENCE's number, the session id.
 pub(super) const COUNT_FROM_END: usize = 4 + 4 + 16;
 /// With less room than this beyond the fixed part, a new call or a further operation is not even tried.
@@ -183,6 +183,8 @@ impl Backchannel {
             if let Some(call) = ready {
                 return self.transmit_ready(now_ns, call, conn, space, host);
             }
+            // What stands ready and has no slot is CB_NULL.
+            return self.transmit_probe(now_ns, index, conn, space);
         }
         let own = !session.own.is_empty() && session.own_hold_ns == 0;
         if (self.queues.is_empty() && !own) || self.ending(true).is_some() {
@@ -250,6 +252,7 @@ impl Backchannel {
             members: 1,
             op: host.op(token),
             state: State::Sent,
+            minor0: session.minor0.is_some(),
             session: session_index as u8,
             version: session.current,
             conn: conn as u8,
@@ -387,6 +390,9 @@ impl Backchannel {
         host: &mut H,
     ) -> Result<usize, NotWritten> {
         let call = self.calls.get(index);
+        if call.minor0 {
+            return self.write_minor0(index, space, host);
+        }
         let Some(session) = &self.sessions[usize::from(call.session)] else { return Err(NotWritten::NoSpace) };
         let head = &*session.versions[usize::from(call.version)].head;
         let limit = session.request_bytes_max + 4;

@@ -5,6 +5,7 @@ mod batch;
 mod image;
 mod limits;
 mod lost;
+mod minor0;
 mod normal;
 mod outcomes;
 mod random;

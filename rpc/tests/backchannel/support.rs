@@ -382,7 +382,7 @@ impl World {
         self.conns.retain(|c| *c != conn);
     }
 
-    fn new_entry(&mut self, op: CallbackOp) -> Token {
+    pub fn new_entry(&mut self, op: CallbackOp) -> Token {
         self.host.entries.push(Entry {
             link: None,
             note: 0,
@@ -504,7 +504,7 @@ impl World {
     }
 
     /// Connections that the core gave up are closed.
-    fn host_closes(&mut self) {
+    pub fn host_closes(&mut self) {
         let closed: Vec<_> = self.host.events.iter().filter_map(closed).collect();
         self.conns.retain(|c| !closed.contains(c));
     }
