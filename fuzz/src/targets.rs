@@ -6,9 +6,9 @@
 
 use crate::sim::Options;
 use ringback_rpc::message::{self, AuthSys, CallHeader, ReplyHeader};
-use ringback_rpc::nfs4::Bitmap4;
 use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRes, Notify4};
-use ringback_rpc::nfs4::fore::{CompoundArgs, CompoundRes, OpArgs, OpRes};
+use ringback_rpc::nfs4::fore::{CompoundArgs, CompoundRes, NetAddr4, OpArgs, OpRes};
+use ringback_rpc::nfs4::{Bitmap4, UniversalAddress};
 use ringback_rpc::record::{self, RecordError, RecordReader};
 use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
 
@@ -175,7 +175,12 @@ pub fn fore(data: &[u8]) -> usize {
         for _ in 0..header.count {
             match round!(OpArgs, &mut r) {
                 None | Some(OpArgs::Other(_)) => break,
-                Some(_) => decoded += 1,
+                Some(args) => {
+                    decoded += 1;
+                    if let OpArgs::SetClientId(args) = args {
+                        universal_address(args.callback.location);
+                    }
+                }
             }
         }
     }
@@ -184,6 +189,14 @@ pub fn fore(data: &[u8]) -> usize {
         decoded += 1 + (0..header.count).map_while(|_| round!(OpRes, &mut r)).count();
     }
     decoded
+}
+
+/// What is read as a universal address is printed as one that says the same.
+fn universal_address(location: NetAddr4<'_>) {
+    if let Ok(address) = UniversalAddress::parse(location.netid(), location.address()) {
+        let printed = address.to_string();
+        assert_eq!(UniversalAddress::parse(address.netid().as_bytes(), printed.as_bytes()), Ok(address));
+    }
 }
 
 /// A small simulation whose decisions the bytes are. It returns how many callbacks were run.

@@ -11,6 +11,7 @@ pub mod fore;
 mod list;
 mod sec_parms;
 mod status;
+mod uaddr;
 pub(crate) mod wire;
 
 pub use bitmap::{BITMAP_WORDS_MAX, Bitmap4};
@@ -20,6 +21,7 @@ pub use delegation::{
 pub use list::{List, ListIter, WireList};
 pub use sec_parms::{CallbackSecParms, GssHandles, GssService};
 pub use status::Status;
+pub use uaddr::{NETID_BYTES_MAX, UADDR_BYTES_MAX, UniversalAddress, UniversalAddressError};
 
 use crate::xdr::{Decode, Encode, Reader, Result, Writer};
 use wire::{wire_enum, wire_field, wire_struct};

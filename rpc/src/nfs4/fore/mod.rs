@@ -17,6 +17,7 @@ mod lock;
 mod op;
 mod open;
 mod session;
+mod set_client_id;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use lock::*;
 pub use op::Op;
 pub use open::*;
 pub use session::*;
+pub use set_client_id::*;
 
 use super::Status;
 use super::wire::Field;
@@ -195,10 +197,13 @@ operations! {
     READLINK: ReadLink => ReadLinkOk<'a>;
     REMOVE: Remove(args: RemoveArgs<'a>) => RemoveOk;
     RENAME: Rename(args: RenameArgs<'a>) => RenameOk;
+    RENEW: Renew(args: RenewArgs) => ();
     RESTOREFH: RestoreFh => ();
     SAVEFH: SaveFh => ();
     SECINFO: SecInfo(args: SecInfoArgs<'a>) => SecInfoOk<'a>;
     SETATTR: SetAttr(args: SetAttrArgs<'a>) => SetAttrOk, SetAttrFailure;
+    SETCLIENTID: SetClientId(args: SetClientIdArgs<'a>) => SetClientIdOk, SetClientIdFailure<'a>;
+    SETCLIENTID_CONFIRM: SetClientIdConfirm(args: SetClientIdConfirmArgs) => ();
     VERIFY: Verify(args: VerifyArgs<'a>) => ();
     WRITE: Write(args: WriteArgs<'a>) => WriteOk;
     BACKCHANNEL_CTL: BackchannelCtl(args: BackchannelCtlArgs<'a>) => ();
@@ -275,6 +280,7 @@ fn encode_result<'a, T: Encode, E: Failure<'a>>(result: &OpResult<T, E>, w: &mut
 /// Writes the failure of an operation of which only the status is known.
 fn encode_failure(op: Op, status: Status, w: &mut Writer<'_>) -> Result<()> {
     match op {
+        Op::SETCLIENTID if status == Status::NFS4ERR_CLID_INUSE => Err(no_results(status, w)),
         Op::LOCK | Op::LOCKT if status == Status::NFS4ERR_DENIED => Err(no_results(status, w)),
         Op::SETATTR => encode_result::<(), _>(&Err(SetAttrFailure::from(status)), w),
         _ => w.u32(status.0),

@@ -220,6 +220,13 @@ fn for_all_args(s: &Source, mut check: impl FnMut(OpArgs<'_>)) {
     check(OpArgs::Sequence(s.sequence_args()));
     check(OpArgs::DestroyClientId(DestroyClientIdArgs { client_id: ClientId4(s.longs[0]) }));
     check(OpArgs::ReclaimComplete(ReclaimCompleteArgs { one_fs: s.flag }));
+    let client = NfsClientId { verifier: s.verifier(), id: s.opaque() };
+    let location = NetAddr4::new(b"tcp6", &s.name).expect("below the limit");
+    let callback = CbClient { program: s.words[4], location };
+    check(OpArgs::SetClientId(SetClientIdArgs { client, callback, callback_ident: s.words[5] }));
+    let (client_id, confirm) = (ClientId4(s.longs[1]), s.verifier());
+    check(OpArgs::SetClientIdConfirm(SetClientIdConfirmArgs { client_id, confirm }));
+    check(OpArgs::Renew(RenewArgs { client_id }));
     files::arguments(s, &mut check);
     check(OpArgs::Other(Op::LAYOUTGET));
     check(OpArgs::Other(Op(4711)));
@@ -280,6 +287,11 @@ fn for_all_results(s: &Source, mut check: impl FnMut(OpRes<'_>)) {
     })));
     check(OpRes::DestroyClientId(Ok(())));
     check(OpRes::ReclaimComplete(Ok(())));
+    check(OpRes::SetClientId(Ok(SetClientIdOk { client_id: ClientId4(s.longs[1]), confirm: s.verifier() })));
+    let by = NetAddr4::new(b"tcp", &s.name).expect("below the limit");
+    check(OpRes::SetClientId(Err(SetClientIdFailure::InUse(by))));
+    check(OpRes::SetClientIdConfirm(Ok(())));
+    check(OpRes::Renew(Ok(())));
     files::results(s, &mut check);
     check(OpRes::Other(Op::LAYOUTGET, Status::NFS4ERR_NOTSUPP));
 }
@@ -309,8 +321,8 @@ proptest! {
         for_all_results(&s, |res| {
             round_trip(&res, |r, sent| OpRes::decode(r).map(|got| got == *sent));
             let status = Status(status);
-            if status == Status::NFS4ERR_DENIED {
-                // Of a lock it says whose.
+            if matches!(status, Status::NFS4ERR_DENIED | Status::NFS4ERR_CLID_INUSE) {
+                // Of a lock it says whose, and of a client id who uses it.
                 return;
             }
             let failed = OpRes::Other(res.op(), status);
