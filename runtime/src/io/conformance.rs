@@ -1,5 +1,6 @@
 //! One suite for both back ends, over real loopback sockets: whatever passes here is the behaviour of [`super::Io`].
 
+mod connect;
 pub(crate) mod harness;
 
 use std::io::{ErrorKind, Read, Write};
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use self::connect::*;
 use self::harness::{PATIENCE, Reactor, Tracked, key, make, pair, pattern, read_exact, reset};
 use super::{Backend, ConnKey, IoConfig, RecvBuf, SendBuf, Wait};
 
@@ -59,6 +61,12 @@ scenarios! {
     a_flood_leaves_time_for_others,
     drops_with_everything_in_flight,
     recycling_a_stranger_does_nothing,
+    connects_over_both_kinds_of_address,
+    connects_and_is_refused(submission_entries: 1, completion_entries: 2),
+    detach_ends_an_attempt_to_connect,
+    connects_thousands_of_times_without_a_descriptor_left,
+    drops_while_connecting,
+    refuses_what_it_cannot_connect,
 }
 
 fn run(backend: Backend, config: IoConfig, scenario: fn(&mut Reactor)) {

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token, Waker};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, sockopt};
 
 use super::table::Table;
 use super::{
@@ -29,9 +30,20 @@ const SEND_ATTEMPTS_MAX: usize = 4;
 /// The waker's token; connections have their index plus one.
 const WAKER: Token = Token(0);
 
+/// Whether the connection is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dial {
+    Done,
+    /// An edge will say when to look.
+    Waiting,
+    /// The kernel refused at once, which is not reported yet.
+    Failed(Errno),
+}
+
 #[derive(Debug)]
 struct Conn {
     socket: OwnedFd,
+    dial: Dial,
     /// The send in flight, and how much of it went out.
     send: Option<(SendBuf, usize)>,
     /// The socket may have bytes, or an end, to receive.
@@ -53,8 +65,33 @@ struct Conn {
 }
 
 impl Conn {
+    fn new(socket: OwnedFd, dial: Dial) -> Self {
+        Conn {
+            socket,
+            dial,
+            send: None,
+            readable: false,
+            ends: false,
+            writable: dial != Dial::Waiting,
+            queued: false,
+            starved: false,
+            paused: false,
+            closed: false,
+            failure: None,
+        }
+    }
+
+    /// Has something to do.
+    fn is_ready(&self) -> bool {
+        self.receives() || self.sends() || self.dials()
+    }
+
+    fn dials(&self) -> bool {
+        self.dial != Dial::Done && self.writable
+    }
+
     fn receives(&self) -> bool {
-        self.readable && !self.paused && !self.closed && !self.starved
+        self.readable && self.dial == Dial::Done && !self.paused && !self.closed && !self.starved
     }
 
     fn sends(&self) -> bool {
@@ -132,10 +169,17 @@ impl Epoll {
         })
     }
 
+    fn register(&mut self, key: ConnKey, socket: &OwnedFd) -> io::Result<()> {
+        self.counters.syscalls += 1;
+        let token = Token(key.index as usize + 1);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)
+    }
+
     /// Queues a connection if it has something to do.
     fn enqueue(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if !conn.queued && (conn.receives() || conn.sends()) {
+        if !conn.queued && conn.is_ready() {
             conn.queued = true;
             self.ready.push_back(key);
         }
@@ -173,7 +217,7 @@ impl Epoll {
             conn.ends |= ends;
             conn.readable |= edge.is_readable() || ends;
             conn.writable |= edge.is_writable() || ends;
-            if !conn.queued && (conn.receives() || conn.sends()) {
+            if !conn.queued && conn.is_ready() {
                 conn.queued = true;
                 self.ready.push_back(key);
             }
@@ -187,6 +231,9 @@ impl Epoll {
         let Some(key) = self.ready.pop_front() else { return };
         let Some(conn) = self.conns.get_mut(key) else { return };
         conn.queued = false;
+        if conn.dials() {
+            Self::dial_step(key, conn, &mut self.counters, events);
+        }
         if conn.sends() {
             Self::send_step(key, conn, &mut self.counters, events);
         }
@@ -194,6 +241,24 @@ impl Epoll {
             self.receive_step(key, events);
         }
         self.enqueue(key);
+    }
+
+    /// Looks what became of the attempt to connect.
+    fn dial_step(key: ConnKey, conn: &mut Conn, counters: &mut IoCounters, events: &mut Vec<IoEvent>) {
+        counters.syscalls += 2;
+        let result = match conn.dial {
+            Dial::Failed(errno) => Err(errno),
+            _ => sockopt::socket_error(&conn.socket).and_then(|pending| pending),
+        };
+        // Without an error there must be a peer, or the edge was about something else.
+        if result.is_ok() && rustix::net::getpeername(&conn.socket).is_err() {
+            conn.writable = false;
+            return;
+        }
+        conn.dial = Dial::Done;
+        // What failed has nothing to receive, and no end to tell of.
+        conn.closed = result.is_err();
+        events.push(IoEvent::Connected { conn: key, result: result.map_err(io::Error::from) });
     }
 
     fn send_step(key: ConnKey, conn: &mut Conn, counters: &mut IoCounters, events: &mut Vec<IoEvent>) {
@@ -293,25 +358,26 @@ impl Io for Epoll {
     fn attach(&mut self, key: ConnKey, socket: OwnedFd) -> io::Result<()> {
         self.conns.check_free(key)?;
         socket::prepare(&socket, &mut self.counters)?;
-        self.counters.syscalls += 2;
+        self.counters.syscalls += 1;
         rustix::io::ioctl_fionbio(&socket, true)?;
-        let token = Token(key.index as usize + 1);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
         // Registering reports what is already there as the first edge.
-        let conn = Conn {
-            socket,
-            send: None,
-            readable: false,
-            ends: false,
-            writable: true,
-            queued: false,
-            starved: false,
-            paused: false,
-            closed: false,
-            failure: None,
+        self.register(key, &socket)?;
+        self.conns.insert(key, Conn::new(socket, Dial::Done));
+        Ok(())
+    }
+
+    fn connect(&mut self, key: ConnKey, address: SocketAddr) -> io::Result<()> {
+        self.conns.check_free(key)?;
+        let socket = socket::open(&address, SocketFlags::NONBLOCK, &mut self.counters)?;
+        self.counters.syscalls += 1;
+        let dial = match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Dial::Waiting,
+            Err(errno) => Dial::Failed(errno),
         };
-        self.conns.insert(key, conn);
+        // Not before: a socket that does nothing yet is reported as one that has hung up.
+        self.register(key, &socket)?;
+        self.conns.insert(key, Conn::new(socket, dial));
+        self.enqueue(key);
         Ok(())
     }
 
@@ -345,7 +411,7 @@ impl Io for Epoll {
     }
 
     fn send(&mut self, key: ConnKey, buf: SendBuf) -> Result<(), SendBuf> {
-        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.send.is_none()) else {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.send.is_none() && conn.dial == Dial::Done) else {
             return Err(buf);
         };
         conn.send = Some((buf, 0));

@@ -22,6 +22,7 @@ pub use probe::{Backend, BackendError, BackendKind, BackendReport, Missing};
 pub use uring::Uring;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -170,6 +171,14 @@ impl RecvBuf {
 /// What happened.
 #[derive(Debug)]
 pub enum IoEvent {
+    /// The attempt that [`Io::connect`] began is over. `Ok`: the connection is as one that was attached. `Err`: nothing
+    /// comes of it, and the reactor is to call [`Io::detach`]. Exactly once, unless it was detached first.
+    Connected {
+        /// The connection.
+        conn: ConnKey,
+        /// Whether the peer took it, or why not.
+        result: io::Result<()>,
+    },
     /// Bytes arrived on a connection, in order.
     Received {
         /// The connection.
@@ -260,6 +269,14 @@ pub trait Io {
     /// error says what is wrong with it or with the socket, which is then closed. Small segments leave at once
     /// (TCP_NODELAY): the reactor has coalesced what there is.
     fn attach(&mut self, conn: ConnKey, socket: OwnedFd) -> io::Result<()>;
+
+    /// Makes a stream socket and begins to connect it, which [`IoEvent::Connected`] ends; until then nothing is sent. The
+    /// index of `conn` must be free, as in [`Io::attach`]. There is no limit of time but the kernel's: who does not want
+    /// to wait for longer detaches. An error leaves nothing behind.
+    fn connect(&mut self, conn: ConnKey, address: SocketAddr) -> io::Result<()> {
+        let _ = (conn, address);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Shuts the connection down in both directions and drops it once its last operation has completed: see
     /// [`IoEvent::Detached`]. No later turn reports a `Received` or a `Closed` (those that the turn before handed out

@@ -1,9 +1,10 @@
 //! What both back ends do to a socket when they take it over and when they let it go.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{Shutdown, SocketType, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
 
 use super::IoCounters;
 
@@ -16,6 +17,15 @@ pub(super) fn prepare(socket: &OwnedFd, counters: &mut IoCounters) -> io::Result
     // Other stream sockets than TCP's have no such option, and need none.
     let _ = sockopt::set_tcp_nodelay(socket, true);
     Ok(())
+}
+
+/// A stream socket of the kind of an address, not connected.
+pub(super) fn open(address: &SocketAddr, flags: SocketFlags, counters: &mut IoCounters) -> io::Result<OwnedFd> {
+    counters.syscalls += 1;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | flags, None)?;
+    prepare(&socket, counters)?;
+    Ok(socket)
 }
 
 /// Ends both directions: whatever is in flight on the socket completes soon. What the kernel took is still delivered.

@@ -18,11 +18,14 @@ mod ring;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{SocketAddrAny, SocketFlags};
 
 use self::buffers::Buffers;
 use self::op::OpKind;
@@ -47,9 +50,19 @@ enum Recv {
     Starved,
 }
 
+/// The address that a connection is being made to. The kernel may look at it until it is done.
+#[derive(Debug)]
+struct Dial {
+    address: Box<SocketAddrAny>,
+    /// The operation is in flight.
+    begun: bool,
+}
+
 #[derive(Debug)]
 struct Conn {
     socket: OwnedFd,
+    /// The connection is not there yet.
+    dial: Option<Dial>,
     recv: Recv,
     /// The send in flight.
     send: Option<SendBuf>,
@@ -77,6 +90,7 @@ impl Conn {
     fn new(socket: OwnedFd) -> Self {
         Conn {
             socket,
+            dial: None,
             recv: Recv::Off,
             send: None,
             ops: 0,
@@ -191,6 +205,15 @@ impl Uring {
             conn.cancelled = queued.is_ok();
             conn.cancelling |= queued.is_ok();
             queued
+        } else if let Some(dial) = &mut conn.dial {
+            if dial.begun {
+                return;
+            }
+            // SAFETY: the address is on the heap and stays there: the connection keeps it, untouched, until the completion
+            // is taken, and the drop of the back end leaks the connections if it cannot wait for that.
+            let queued = unsafe { self.ring.push_connect(conn.socket.as_fd(), key, &dial.address) };
+            dial.begun = queued.is_ok();
+            queued
         } else if wanted && conn.recv == Recv::Off {
             let queued = self.ring.push_recv(conn.socket.as_fd(), key, buffers::GROUP);
             if queued.is_ok() {
@@ -249,6 +272,7 @@ impl Uring {
         match completion.op.kind {
             OpKind::Recv => self.complete_recv(completion, events),
             OpKind::Send => self.complete_send(completion, events),
+            OpKind::Connect => self.complete_connect(completion, events),
             OpKind::Cancel => {
                 // Whether it found its operation does not matter: that one's own completion tells.
                 let Some(conn) = self.conns.get_mut(key) else { panic!("cancellation without a connection: {key:?}") };
@@ -335,6 +359,20 @@ impl Uring {
         self.settle(key);
     }
 
+    fn complete_connect(&mut self, completion: Completion, events: &mut Vec<IoEvent>) {
+        let key = completion.op.conn;
+        let Some(conn) = self.conns.get_mut(key) else { panic!("connecting without a connection: {key:?}") };
+        conn.ops -= 1;
+        conn.dial = None;
+        if !conn.detached {
+            let result = completion.outcome();
+            // What failed has nothing to receive, and no end to tell of.
+            conn.closed = result.is_err();
+            events.push(IoEvent::Connected { conn: key, result: result.map(drop).map_err(io::Error::from) });
+        }
+        self.settle(key);
+    }
+
     /// Cancels everything and waits for it. Says whether the kernel is done with all memory.
     fn drain(&mut self) -> bool {
         for conn in self.conns.iter_mut() {
@@ -379,6 +417,15 @@ impl Io for Uring {
         Ok(())
     }
 
+    fn connect(&mut self, key: ConnKey, address: SocketAddr) -> io::Result<()> {
+        self.conns.check_free(key)?;
+        let socket = socket::open(&address, SocketFlags::empty(), &mut self.counters)?;
+        let dial = Some(Dial { address: Box::new(address.as_any()), begun: false });
+        self.conns.insert(key, Conn { dial, ..Conn::new(socket) });
+        self.settle(key);
+        Ok(())
+    }
+
     fn detach(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if !conn.detached {
@@ -404,9 +451,8 @@ impl Io for Uring {
     }
 
     fn send(&mut self, key: ConnKey, buf: SendBuf) -> Result<(), SendBuf> {
-        let Some(conn) = self.conns.get_mut(key).filter(|conn| !conn.detached && conn.send.is_none()) else {
-            return Err(buf);
-        };
+        let free = |conn: &&mut Conn| !conn.detached && conn.send.is_none() && conn.dial.is_none();
+        let Some(conn) = self.conns.get_mut(key).filter(free) else { return Err(buf) };
         // In its place before the kernel learns its address.
         let buf = conn.send.insert(buf);
         // SAFETY: the bytes are on the heap and stay there: the connection keeps the buffer, untouched, until the

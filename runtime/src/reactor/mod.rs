@@ -223,6 +223,8 @@ impl<I: Io> Reactor<I> {
                 self.received(conn, &buf);
                 self.io.recycle(buf);
             }
+            // Nothing here asks for one yet.
+            IoEvent::Connected { conn, .. } => self.close(conn),
             IoEvent::Sent { conn, buf, result } => self.sent(conn, buf, result),
             IoEvent::Closed { conn, error } => {
                 if error.is_some() {

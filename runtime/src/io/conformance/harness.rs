@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +39,7 @@ pub(in crate::io) fn uring_or_skip(config: &IoConfig) -> Option<Uring> {
 /// What happened on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
+    pub(super) connected: Option<Result<(), std::io::ErrorKind>>,
     pub(super) received: Vec<u8>,
     pub(super) sent: Vec<(SendBuf, std::io::Result<usize>)>,
     pub(super) closed: Option<Option<std::io::ErrorKind>>,
@@ -75,6 +76,13 @@ impl Reactor {
         assert!(before.is_none(), "the test reuses {key:?}");
     }
 
+    /// Begins to connect.
+    pub(super) fn dial(&mut self, key: ConnKey, address: SocketAddr) {
+        self.io.connect(key, address).expect("connect");
+        let before = self.seen.insert(key, Seen::default());
+        assert!(before.is_none(), "the test reuses {key:?}");
+    }
+
     pub(super) fn detach(&mut self, key: ConnKey) {
         self.io.detach(key);
         self.detaching.push(key);
@@ -100,6 +108,12 @@ impl Reactor {
 
     fn note(&mut self, event: IoEvent) {
         match event {
+            IoEvent::Connected { conn, result } => {
+                let seen = self.seen.get_mut(&conn).expect("dialled");
+                assert!(!self.detaching.contains(&conn), "connected after detach: {conn:?}");
+                assert!(seen.connected.is_none(), "connected twice: {conn:?}");
+                seen.connected = Some(result.map_err(|error| error.kind()));
+            }
             IoEvent::Received { conn, buf } => {
                 let seen = self.seen.get_mut(&conn).expect("attached");
                 assert!(seen.closed.is_none(), "received after the end: {conn:?}");

@@ -29,6 +29,8 @@ pub(super) enum OpKind {
     Cancel = 3,
     /// Multishot poll of the waker's eventfd.
     Wake = 4,
+    /// Connecting a socket that was made for it.
+    Connect = 6,
     /// Cancellation of everything, when the back end is dropped.
     CancelAll = 5,
 }
@@ -66,6 +68,7 @@ impl OpKey {
             3 => OpKind::Cancel,
             4 => OpKind::Wake,
             5 => OpKind::CancelAll,
+            6 => OpKind::Connect,
             _ => return None,
         };
         let index = (bits >> INDEX_SHIFT) as u32 & ((1 << INDEX_BITS) - 1);
@@ -79,7 +82,8 @@ mod tests {
 
     #[test]
     fn every_kind_survives_the_round_trip_at_the_limits() {
-        let kinds = [OpKind::Recv, OpKind::Send, OpKind::Cancel, OpKind::Wake, OpKind::CancelAll];
+        let ring = [OpKind::Wake, OpKind::CancelAll];
+        let kinds = [OpKind::Recv, OpKind::Send, OpKind::Cancel, OpKind::Connect].into_iter().chain(ring);
         for kind in kinds {
             for index in [0, 1, (1 << INDEX_BITS) - 1] {
                 for generation in [0, 1, u32::MAX] {

@@ -9,7 +9,7 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny};
 
 use super::op::{OpKey, OpKind};
 use crate::io::{ConnKey, IoConfig, Missing, SendBuf, TURN_COMPLETIONS_MAX};
@@ -81,6 +81,7 @@ impl Ring {
         let needed = [
             (opcode::RecvMulti::CODE, "IORING_OP_RECV"),
             (opcode::Send::CODE, "IORING_OP_SEND"),
+            (opcode::Connect::CODE, "IORING_OP_CONNECT"),
             (opcode::PollAdd::CODE, "IORING_OP_POLL_ADD"),
             (opcode::AsyncCancel2::CODE, "IORING_OP_ASYNC_CANCEL"),
         ];
@@ -126,6 +127,21 @@ impl Ring {
         let entry = opcode::Send::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), len).flags(flags).build();
         // SAFETY: the caller keeps the bytes; the kernel takes its own reference to the socket.
         unsafe { self.push(entry, OpKey::on(OpKind::Send, conn)) }
+    }
+
+    /// Queues the connection of a socket.
+    ///
+    /// # Safety
+    /// The address stays where it is, unchanged, until the completion has been taken.
+    pub(super) unsafe fn push_connect(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        conn: ConnKey,
+        address: &SocketAddrAny,
+    ) -> Result<(), Full> {
+        let entry = opcode::Connect::new(Fd(socket.as_raw_fd()), address.as_ptr().cast(), address.addr_len()).build();
+        // SAFETY: the caller keeps the address; the kernel takes its own reference to the socket.
+        unsafe { self.push(entry, OpKey::on(OpKind::Connect, conn)) }
     }
 
     /// Queues the cancellation of a connection's receive.
