@@ -295,7 +295,7 @@ impl Backchannel {
 
     /// Writes the call of record `index` with its mark.
     pub(super) fn write_minor0<H: Host>(
-        &mut self,
+        &self,
         index: usize,
         space: &mut [u8],
         host: &mut H,

@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use ringback_rpc::backchannel::{
-    AddError, ClientState, Config, ConnToken, Event, Handled, Outcome, PathFault, PathParams, PathState, Requeue,
-    SessionKey, Token, Transmit, seq4_status,
+    AddError, Backchannel, ClientLimits, ClientState, Config, ConnToken, Event, Handled, Outcome, PathFault,
+    PathParams, PathState, Requeue, SessionKey, Token, Transmit, seq4_status,
 };
 use ringback_rpc::message::{
     AcceptStatus, AuthStatus, CallHeader, OpaqueAuth, Rejected, ReplyBody, ReplyHeader, flavor,
@@ -492,6 +492,34 @@ fn malformed_replies_are_put_up_with() {
     w.answer0(&call, &call.ok());
     assert_eq!(w.ended(token), [Ended::ok()]);
     assert_eq!(w.core.path_state(), PathState::Up);
+    w.assert_clean();
+}
+
+#[test]
+fn what_is_out_goes_on_elsewhere_when_the_path_is_confirmed_there() {
+    let mut w = up();
+    let (sent, waiting) = (w.recall(), w.recall());
+    w.core.set_limits(ClientLimits::default().calls_max(1), &mut w.host);
+    let first = one(&mut w);
+    let image = w.core.export(w.now_ns, &mut w.space, &mut w.host);
+    assert_eq!(
+        (image.resend.as_slice(), image.fresh.as_slice(), image.sessions.len()),
+        (&[sent][..], &[waiting][..], 0)
+    );
+    w.core = Backchannel::import(Config::default(), &image, w.now_ns, &mut w.host).unwrap();
+    w.core.handle_disconnect(C1, &mut w.host);
+    w.conns.clear();
+    w.core.confirm_path(w.now_ns, P2, &path(78), &mut w.host).unwrap();
+    assert_eq!(wanted(&mut w), Some(P2));
+    w.bind(P2, C2);
+    let probe = one(&mut w);
+    w.answer0(&probe, &probe.ok());
+    for token in [sent, waiting] {
+        let call = one(&mut w);
+        assert!(call.token() == token && call.xid != first.xid);
+        w.answer0(&call, &call.ok());
+        assert_eq!(w.ended(token), [Ended::ok()]);
+    }
     w.assert_clean();
 }
 

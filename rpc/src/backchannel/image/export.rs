@@ -25,10 +25,15 @@ impl Backchannel {
             conn: conn.token,
             silent_ns: now_ns.saturating_sub(conn.heard_ns),
             // As if there were no gaps between the sessions.
-            turn: self.sessions.iter().take(usize::from(conn.turn)).flatten().count() as u8,
+            turn: self.sessions.iter().take(usize::from(conn.turn)).flatten().filter(|s| s.minor0.is_none()).count()
+                as u8,
         });
         let connections = connections.collect();
-        let sessions = self.sessions.iter().flatten();
+        let mut resend = Vec::new();
+        for session in self.sessions.iter().flatten().filter(|s| s.minor0.is_some()) {
+            resend.extend(session.call_range().filter_map(|index| self.calls.get(index).token));
+        }
+        let sessions = self.sessions.iter().flatten().filter(|s| s.minor0.is_none());
         let sessions = sessions.map(|session| self.export_session(now_ns, session, space, host)).collect();
         BackchannelImage {
             client: self.client,
@@ -48,6 +53,7 @@ impl Backchannel {
             passed_over,
             fresh,
             again,
+            resend,
             delayed,
             connections,
             sessions,

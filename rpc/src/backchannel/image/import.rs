@@ -3,7 +3,7 @@
 use super::super::Backchannel;
 use super::super::calls::{Call, Kept, NO_CONN, State};
 use super::super::config::Config;
-use super::super::host::Host;
+use super::super::host::{Host, Requeue};
 use super::super::path::{Conn, Session, Version};
 use super::super::queue::Queue;
 use super::super::transmit::encode_head;
@@ -52,6 +52,9 @@ impl Backchannel {
             let deadline_ns = core.deadline_ns(*token, host);
             core.queues.push_last_again(*token, deadline_ns, host);
         }
+        for token in &image.resend {
+            core.requeue(now_ns, *token, Requeue::SessionLost, host);
+        }
         for run in &image.delayed {
             core.wheel.insert(now_ns, at(run.left_ns), run.token, host);
         }
@@ -88,6 +91,8 @@ impl Backchannel {
             dead: image.dead,
             lost: image.lost,
             draining: image.draining,
+            held: false,
+            minor0: None,
         };
         self.calls.make_room(image.base + session.slots.count());
         self.sessions.push(Some(session));
@@ -115,6 +120,7 @@ impl Backchannel {
             op: image.op,
             // Set below, where it is counted.
             state: State::Free,
+            minor0: false,
             session: session as u8,
             version: image.parameters,
             conn: image.conn.and_then(|conn| self.conn_index(conn)).map_or(NO_CONN, |conn| conn as u8),

@@ -64,6 +64,9 @@ pub struct BackchannelImage {
     pub fresh: Vec<Token>,
     /// Runs that were put back.
     pub again: Vec<Token>,
+    /// Runs that were sent to a client of minor version 0 and not answered. Its path is not in the image: they go again, as
+    /// other calls, when it is confirmed once more.
+    pub resend: Vec<Token>,
     /// Runs that wait for a delay to pass.
     pub delayed: Vec<DelayedRun>,
     /// Connections that carry its sessions.
@@ -247,6 +250,7 @@ impl Default for BackchannelImage {
             passed_over: [0; 3],
             fresh: Vec::new(),
             again: Vec::new(),
+            resend: Vec::new(),
             delayed: Vec::new(),
             connections: Vec::new(),
             sessions: Vec::new(),
@@ -260,7 +264,7 @@ impl BackchannelImage {
         let sent =
             self.sessions.iter().flat_map(|s| s.calls.iter().flat_map(|c| c.runs.iter().map(|(_, token)| *token)));
         let own = self.sessions.iter().flat_map(|s| s.own.iter().copied());
-        let waiting = self.fresh.iter().chain(&self.again).copied();
+        let waiting = self.fresh.iter().chain(&self.again).chain(&self.resend).copied();
         waiting.chain(self.delayed.iter().map(|run| run.token)).chain(own).chain(sent)
     }
 
@@ -269,6 +273,7 @@ impl BackchannelImage {
     pub fn retain_runs(&mut self, mut keep: impl FnMut(Token) -> bool) {
         self.fresh.retain(|token| keep(*token));
         self.again.retain(|token| keep(*token));
+        self.resend.retain(|token| keep(*token));
         self.delayed.retain(|run| keep(run.token));
         for session in &mut self.sessions {
             session.own.retain(|token| keep(*token));
