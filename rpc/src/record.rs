@@ -122,24 +122,11 @@ impl RecordReader {
         self.record.capacity()
     }
 
-    /// The next record. What was used is taken off the front of `input`; `None`: all of it was, and more is needed.
-    /// After an error every call gives that error.
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Record<'a>>, RecordError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        if let Some(record) = self.whole(input) {
-            return Ok(Some(record));
-        }
-        self.assemble(input).inspect_err(|error| {
-            self.failed = Some(*error);
-            self.record = Vec::new();
-        })
-    }
-
-    /// A record that lies in `input` as one fragment, the usual case. Anything unusual is left to `assemble`.
-    fn whole<'a>(&self, input: &mut &'a [u8]) -> Option<Record<'a>> {
-        if !self.is_between_records() {
+    /// The next record if it lies in `input` as one fragment, taken off its front: what is usual, at the least cost. `None`
+    /// says nothing: ask [`next`](RecordReader::next).
+    #[inline]
+    pub fn next_lent<'a>(&self, input: &mut &'a [u8]) -> Option<&'a [u8]> {
+        if !self.is_between_records() || self.failed.is_some() {
             return None;
         }
         let (mark, rest) = input.split_first_chunk()?;
@@ -150,7 +137,22 @@ impl RecordReader {
         }
         let (record, rest) = rest.split_at_checked(length)?;
         *input = rest;
-        Some(Record::Borrowed(record))
+        Some(record)
+    }
+
+    /// The next record. What was used is taken off the front of `input`; `None`: all of it was, and more is needed.
+    /// After an error every call gives that error.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Record<'a>>, RecordError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if let Some(record) = self.next_lent(input) {
+            return Ok(Some(Record::Borrowed(record)));
+        }
+        self.assemble(input).inspect_err(|error| {
+            self.failed = Some(*error);
+            self.record = Vec::new();
+        })
     }
 
     fn assemble<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Record<'a>>, RecordError> {

@@ -9,10 +9,10 @@
 //!
 //! A reactor that was told to end does not wait for embedders: who gives back to one that has ended ends the run himself.
 
-use crate::callback::{CallbackKey, Chain, Finish, Inbox, Parking};
+use crate::callback::{CallbackEntry, CallbackKey, Chain, Finish, Inbox, Parking};
 use crate::hooks::{Outcome, Run};
 use crate::keys::ClientId;
-use crate::registry::Shared;
+use crate::registry::{ReactorPort, Shared};
 use crate::runtime::Runtime;
 use ringback_rpc::backchannel::{OutcomeKind, PathFaultKind};
 use ringback_rpc::nfs4::Status;
@@ -319,17 +319,17 @@ impl Shared {
 
     /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, the groups that
     /// waited are told, then the reference and the in-flight count go.
-    pub fn leave(&self, run: &Run, ending: Ending, finished: Finish) {
+    #[inline]
+    pub fn leave(&self, port: &ReactorPort, entry: &CallbackEntry, run: &Run, ending: Ending, finished: Finish) {
         let Some(client) = self.clients.get(run.client.index) else {
             unreachable!("{:?} left the table with a run in flight", run.client)
         };
         if matches!(finished, Finish::Free { .. }) {
             self.free(run.key, client);
         } else {
-            self.settle_ended(run.key, ending, client);
+            self.settle_ended(entry, run.key, ending, client);
         }
-        let port = &self.reactors[client.home()];
-        self.call(port, "Hooks::drop_reference", Some(run.key), || self.hooks_of(run.own).drop_reference(run.cookie));
+        self.call_about(port, "Hooks::drop_reference", run, |hooks| hooks.drop_reference(run.cookie));
         // A drain looks at the count itself, at the end of each turn.
         let _ = client.in_flight.leave();
     }
@@ -343,8 +343,9 @@ impl Shared {
             self.call_hook(|| self.call(port, "Hooks::release", Some(run.key), || self.hooks.release(&run)));
             port.stats.released.fetch_add(1, Relaxed);
             // There is nobody to run it again.
-            let finished = self.slab[index].word().finish(false);
-            self.call_hook(|| self.leave(&run, ending, finished));
+            let entry = &self.slab[index];
+            let finished = entry.word().finish(false);
+            self.call_hook(|| self.leave(port, entry, &run, ending, finished));
         }
     }
 }

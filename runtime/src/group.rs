@@ -1,7 +1,7 @@
 //! Groups of callbacks: one call asks for all of them, one answer says when the last is settled. A conflicting OPEN of a
 //! file with 10,000 readers recalls 10,000 delegations, and is to be resumed once.
 
-use crate::callback::{CallbackKey, Flags, GroupError, GroupSettled, Settled, Tally, TryRun};
+use crate::callback::{CallbackEntry, CallbackKey, Flags, GroupError, GroupSettled, Settled, Tally, TryRun};
 use crate::completion::Ending;
 use crate::registry::{ClientShared, Shared};
 use crate::runtime::Runtime;
@@ -120,9 +120,7 @@ impl Runtime {
         for &key in keys {
             let Some(member) = reserved.pop() else { unreachable!("as many were reserved as there are keys") };
             pool.prepare(member, key.index, &group.tally);
-            let claim = |entry: &crate::callback::CallbackEntry| {
-                entry.join(key.generation, member, |first| pool.link(member, first))
-            };
+            let claim = |entry: &CallbackEntry| entry.join(key.generation, member, |first| pool.link(member, first));
             let (answer, reactor) = shared.ask_quietly(key, claim, || ());
             if let Some(reactor) = reactor {
                 nudges.due[reactor] = true;
@@ -145,7 +143,13 @@ impl Runtime {
 impl Shared {
     /// Settles the members that wait for a callback, unless the word has one of `unless`.
     pub fn settle(&self, key: CallbackKey, unless: Flags, how: Settled) {
-        let Some(entry) = self.slab.get(key.index) else { return };
+        if let Some(entry) = self.slab.get(key.index) {
+            self.settle_entry(entry, key, unless, how);
+        }
+    }
+
+    #[inline]
+    fn settle_entry(&self, entry: &CallbackEntry, key: CallbackKey, unless: Flags, how: Settled) {
         let members = entry.word().take_members(key.generation, unless);
         if !members.is_empty() {
             self.members.settle(members, how);
@@ -153,12 +157,17 @@ impl Shared {
     }
 
     /// Settles those that waited for a run that ended for good.
-    pub fn settle_ended(&self, key: CallbackKey, ending: Ending, client: &ClientShared) {
-        match ending {
+    #[inline]
+    pub fn settle_ended(&self, entry: &CallbackEntry, key: CallbackKey, ending: Ending, client: &ClientShared) {
+        let (unless, how) = match ending {
             // What was recalled is yet to come back.
-            Ending::Replied(Status::NFS4_OK) => self.settle(key, Flags::RUNNING | Flags::OWED, Settled::Returned),
-            Ending::Refused => return self.settle(key, Flags::RUNNING, Settled::Returned),
-            _ => return self.settle(key, Flags::RUNNING, Settled::Failed),
+            Ending::Replied(Status::NFS4_OK) => (Flags::RUNNING | Flags::OWED, Settled::Returned),
+            Ending::Refused => (Flags::RUNNING, Settled::Returned),
+            _ => (Flags::RUNNING, Settled::Failed),
+        };
+        self.settle_entry(entry, key, unless, how);
+        if ending != Ending::Replied(Status::NFS4_OK) {
+            return;
         }
         // A drain does not wait for returns. One that begins after this look finds who is left: on this thread, or
         // after the reactor's end.

@@ -8,7 +8,7 @@ use crate::entries::EntryCount;
 use crate::flight::FlightRing;
 use crate::fore::ForeChannel;
 use crate::guard::guard;
-use crate::hooks::{Event, Hooks};
+use crate::hooks::{Event, Hooks, Run};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
 use crate::reaper::ReaperPort;
@@ -105,6 +105,18 @@ impl Shared {
             self.panicked(port, what, key);
         }
         answer
+    }
+
+    /// Calls a hook about a run.
+    #[inline(always)]
+    pub fn call_about<R>(
+        &self,
+        port: &ReactorPort,
+        what: &'static str,
+        run: &Run,
+        call: impl FnOnce(&dyn Hooks) -> R,
+    ) -> Option<R> {
+        self.call(port, what, Some(run.key), || call(self.hooks_of(run.own)))
     }
 
     #[cold]

@@ -3,6 +3,7 @@
 use crate::completion::Ending;
 use crate::hooks::Outcome;
 use crate::io::IoCounters;
+use ringback_rpc::backchannel::Handled;
 use ringback_rpc::nfs4::Status;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -264,6 +265,16 @@ pub(crate) fn set(word: &AtomicU32, value: u32) {
 }
 
 impl ReactorStats {
+    /// Counts a reply that was none.
+    #[inline]
+    pub fn count_reply(&self, handled: Handled) {
+        match handled {
+            Handled::UnknownXid => count(&self.replies_unknown),
+            Handled::Malformed(_) => count(&self.replies_malformed),
+            _ => {}
+        }
+    }
+
     /// Publishes what the back end counted. Wake-ups are counted where they are caused.
     pub fn publish_io(&self, io: IoCounters) {
         self.syscalls.store(io.syscalls, Relaxed);

@@ -9,10 +9,11 @@ use super::calls::{BATCH_MAX, Call, Runs};
 use super::config::SessionParams;
 use super::control::RESPONSE_BYTES_MIN;
 use super::decode::{OpAnswer, Results};
+use super::encode::{COUNT_FROM_END, ROOM_BYTES_MIN, write_mark, write_op};
 use super::host::{Host, Outcome, PathFault, Requeue, Token, is_batchable, is_repeatable};
 use super::settle::When;
 use super::timeout::NOTE_ALONE;
-use super::transmit::{COUNT_FROM_END, Next, ROOM_BYTES_MIN, write_mark, write_op};
+use super::transmit::Next;
 use super::{Backchannel, ReferringCalls};
 use crate::message::AcceptStatus;
 use crate::nfs4::Status;
@@ -71,7 +72,9 @@ impl Backchannel {
         let (mut end, count_at) = (len, head - COUNT_FROM_END);
         let bytes_max = space.len().min(session.request_bytes_max + 4);
         while u64::from(call.count) < limit && bytes_max - end >= ROOM_BYTES_MIN {
-            let Next::Run(token) = self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host) else {
+            let Next::Run(token, deadline_ns) =
+                self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host)
+            else {
                 break;
             };
             if refers(host, token) {
@@ -94,7 +97,7 @@ impl Backchannel {
             last = token;
             call.members |= 1 << call.count;
             call.count += 1;
-            call.deadline_ns = call.deadline_ns.min(self.deadline_ns(token, host));
+            call.deadline_ns = call.deadline_ns.min(deadline_ns);
         }
         space[count_at..count_at + 4].copy_from_slice(&(1 + u32::from(call.count)).to_be_bytes());
         write_mark(&mut space[..end]);

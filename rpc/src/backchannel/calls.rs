@@ -102,6 +102,12 @@ impl Call {
         wake_ns: u64::MAX,
     };
 
+    /// Nothing is out any more. The xid stays behind, to tell a duplicate from the reply to another call.
+    #[inline]
+    pub fn free(&mut self) {
+        *self = Call { xid: self.xid, ..Call::FREE };
+    }
+
     /// Whether a reply would settle it. A quarantined slot that is about to be asked is settled by the late reply as
     /// well, as long as the connection is up and the question was not sent.
     pub fn is_out(&self) -> bool {
@@ -294,12 +300,6 @@ impl Calls {
                 if behind < self.issued.min(LATE_CALLS_MAX) { Found::Late } else { Found::Unknown }
             }
         }
-    }
-
-    /// Frees a record. Its xid stays behind, to tell a duplicate from the reply to another call.
-    pub fn free(&mut self, index: usize) {
-        let xid = self.records[index].xid;
-        self.records[index] = Call { xid, ..Call::FREE };
     }
 
     /// Sets the timer of a call.

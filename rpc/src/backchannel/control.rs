@@ -3,11 +3,11 @@
 use super::batch::batch_limit;
 use super::calls::State;
 use super::config::{AddError, Census, Credential, SessionParams};
+use super::encode::{CALL_WORDS_BYTES, encode_head};
 use super::host::{Host, Outcome, Requeue, Token};
 use super::path::{Conn, Session, Version};
 use super::queue::Queue;
 use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
-use super::transmit::{CALL_WORDS_BYTES, encode_head};
 use super::{Backchannel, ClientState, SESSIONS_MAX, SessionKey};
 use crate::nfs4::callback::CallbackOp;
 use crate::session::{RequesterSlots, SLOTS_MAX};
@@ -105,7 +105,7 @@ impl Backchannel {
         self.forget_probe(&session);
         for call_index in session.call_range() {
             let call = *self.calls.get(call_index);
-            self.calls.free(call_index);
+            self.calls.get_mut(call_index).free();
             let mut runs = call.runs().reversed(host);
             while let Some(token) = runs.next(host) {
                 if host.op(token) == CallbackOp::RecallSlot {

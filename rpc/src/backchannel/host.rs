@@ -27,6 +27,11 @@ pub trait Host {
     /// Stores what the core remembers about a run while it is queued (backoff level, whether it was sent before).
     fn set_note(&mut self, token: Token, note: u8);
 
+    /// What is called next is about this run. A driver may look it up once for all of that.
+    fn look(&mut self, token: Token) {
+        let _ = token;
+    }
+
     /// Which operation the callback is.
     fn op(&self, token: Token) -> CallbackOp;
 

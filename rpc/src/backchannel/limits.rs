@@ -72,6 +72,12 @@ impl Pace {
         *self = Pace { limits, paid_ns, hold_ns };
     }
 
+    /// Whether nothing needs to be counted.
+    #[inline]
+    pub fn is_unlimited(&self) -> bool {
+        self.limits.calls_max == 0 && self.limits.rate_max == 0
+    }
+
     fn sent(&mut self, now_ns: u64, runs: u32) {
         let Some((each_ns, ahead_ns)) = self.each_and_ahead_ns() else { return };
         self.paid_ns = self.paid_ns.max(now_ns).saturating_add(each_ns.saturating_mul(runs.into()));

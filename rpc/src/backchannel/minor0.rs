@@ -15,9 +15,9 @@ use super::calls::{Call, NO_CONN, State};
 use super::config::{AddError, Credential};
 use super::control::check_size;
 use super::decode::{OpAnswer, answer_minor0};
-use super::host::{CallStep, Event, Host, Outcome, PathFault, Requeue};
+use super::encode::{NotWritten, XID_AT, not_written, write_mark, write_op};
+use super::host::{CallStep, Event, Host, Outcome, PathFault, Requeue, Token};
 use super::path::Session;
-use super::transmit::{NotWritten, XID_AT, write_mark, write_op};
 use super::{Backchannel, ClientState, Handled, SESSIONS_MAX, SessionKey, Transmit};
 use crate::message::RPC_VERSION;
 use crate::nfs4::callback::{CB_COMPOUND, CB_NULL, CallbackOp, NFS_CB};
@@ -303,23 +303,10 @@ impl Backchannel {
         let call = self.calls.get(index);
         let Some(session) = &self.sessions[usize::from(call.session)] else { return Err(NotWritten::NoSpace) };
         let Some(token) = call.token else { return Err(NotWritten::NoSpace) };
-        if !is_in_minor0(call.op) {
-            return Err(NotWritten::Failed(token, not_in_minor0(call.op)));
-        }
         let head = &*session.versions[usize::from(call.version)].head;
         let limit = session.request_bytes_max + 4;
         let (short, len) = (space.len() < limit, limit.min(space.len()));
-        let space = &mut space[..len];
-        let Some((fixed, rest)) = space.split_at_mut_checked(head.len()) else { return Err(NotWritten::NoSpace) };
-        fixed.copy_from_slice(head);
-        fixed[XID_AT..XID_AT + 4].copy_from_slice(&call.xid.to_be_bytes());
-        let written = write_op(token, rest, host).map_err(|e| match e.kind {
-            XdrErrorKind::NoSpace { .. } if short => NotWritten::NoSpace,
-            _ => NotWritten::Failed(token, e),
-        })?;
-        let len = head.len() + written;
-        write_mark(&mut space[..len]);
-        Ok(len)
+        write_new_minor0(head, call.xid, token, short, &mut space[..len], host)
     }
 
     /// The reply to the call, or the CB_NULL, in record `index`.
@@ -388,7 +375,7 @@ impl Backchannel {
     fn end_probe(&mut self, index: usize) {
         if self.calls.get(index).state != State::Free {
             self.set_state(index, State::Free);
-            self.calls.free(index);
+            self.calls.get_mut(index).free();
         }
     }
 
@@ -447,7 +434,7 @@ impl Backchannel {
     /// Frees the record of CB_NULL with its path.
     pub(super) fn forget_probe(&mut self, session: &Session) {
         if let Some(index) = session.probe_index() {
-            self.calls.free(index);
+            self.calls.get_mut(index).free();
         }
     }
 }
@@ -459,6 +446,27 @@ pub(super) const fn is_probe(call: &Call) -> bool {
 
 fn is_answer_to(call: &Call, answer: &OpAnswer<'_>) -> bool {
     answer.op == call.op as u32 || answer.op == CallbackOp::Illegal as u32
+}
+
+/// Writes a call with its mark. `short`: there could be more space.
+pub(super) fn write_new_minor0<H: Host>(
+    head: &[u8],
+    xid: u32,
+    token: Token,
+    short: bool,
+    space: &mut [u8],
+    host: &mut H,
+) -> Result<usize, NotWritten> {
+    let op = host.op(token);
+    if !is_in_minor0(op) {
+        return Err(NotWritten::Failed(token, not_in_minor0(op)));
+    }
+    let Some((fixed, rest)) = space.split_at_mut_checked(head.len()) else { return Err(NotWritten::NoSpace) };
+    fixed.copy_from_slice(head);
+    fixed[XID_AT..XID_AT + 4].copy_from_slice(&xid.to_be_bytes());
+    let len = head.len() + write_op(token, rest, host).map_err(|e| not_written(token, short, e))?;
+    write_mark(&mut space[..len]);
+    Ok(len)
 }
 
 fn not_in_minor0(op: CallbackOp) -> XdrError {

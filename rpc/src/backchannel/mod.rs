@@ -36,6 +36,7 @@ mod config;
 mod control;
 mod counters;
 mod decode;
+mod encode;
 mod host;
 mod image;
 mod limits;
@@ -131,7 +132,7 @@ pub enum Handled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "bytes that are not sent are a call without a reply"]
 pub enum Transmit {
-    /// Wrote one record of this many bytes, with its mark. Call again.
+    /// Wrote one record of this many bytes, with its mark (or several, where that was allowed). Call again.
     Wrote(usize),
     /// Wrote nothing, but ended some runs that need not be sent any more. Call again, in this turn or in the next.
     Again,
@@ -161,6 +162,8 @@ pub struct Backchannel {
     unsupported: u32,
     /// A path of minor version 0 is among the sessions, or has been.
     has_minor0: bool,
+    /// A session slot was retired, of this session or of an earlier one: there may be a session without any.
+    has_retired: bool,
     counters: Counters,
 }
 
@@ -181,6 +184,7 @@ impl Backchannel {
             runs: 0,
             unsupported: 0,
             has_minor0: false,
+            has_retired: false,
             counters: Counters::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Sessions, the connections that are bound to them, and what that says about the client's callback path.
 
-use super::calls::NO_CONN;
+use super::calls::{Call, NO_CONN, State};
 use super::host::{Event, Host, PathFault, PathState};
 use super::minor0::Minor0;
 use super::queue::Queue;
@@ -121,6 +121,31 @@ impl Session {
     /// Where its call records begin, and how many there are.
     pub fn records(&self) -> (u32, u32) {
         (self.base, self.slots.count() + u32::from(self.minor0.is_some()))
+    }
+
+    /// A call that is pinned to this session is over, and frees its record.
+    #[inline]
+    pub fn unpin(&mut self, call: &Call) {
+        self.count_state(call.state, State::Free);
+        let version = &mut self.versions[usize::from(call.version)];
+        version.calls -= 1;
+        if version.calls == 0
+            && let Some(head) = self.pending.take()
+        {
+            version.head = head;
+            self.current = call.version;
+        }
+    }
+
+    /// Keeps count of the states of calls.
+    #[inline]
+    pub fn count_state(&mut self, before: State, state: State) {
+        if before != State::Sent || state != State::Free {
+            self.ready_count -= u32::from(before == State::Ready);
+            self.ready_count += u32::from(state == State::Ready);
+            self.higher_busy_count -= u32::from(before == State::HigherBusy);
+            self.higher_busy_count += u32::from(state == State::HigherBusy);
+        }
     }
 
     pub fn call_index(&self, slot: SlotId) -> usize {

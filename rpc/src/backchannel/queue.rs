@@ -62,7 +62,7 @@ impl Queue {
         self.len += 1;
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn pop<H: Host>(&mut self, host: &H) -> Option<Token> {
         let (head, tail) = self.ends?;
         // The tail's own link is not looked at: whoever pushed it last may not have been this queue.
@@ -201,7 +201,7 @@ impl Classes {
         !self.again[class].is_empty() && (self.again_next || self.fresh[class].is_empty())
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop_class<H: Host>(&mut self, class: usize, host: &H) -> Option<Token> {
         let from_again = self.takes_again(class);
         self.again_next = !from_again;
@@ -216,6 +216,7 @@ impl Classes {
     }
 
     /// The highest class with work, unless a lower one has been passed over too often.
+    #[inline(always)]
     fn pick(&mut self) -> Option<usize> {
         let first = (0..Class::COUNT).find(|&class| self.has(class))?;
         let mut pick = first;

@@ -6,8 +6,9 @@
 
 use super::batch::is_too_large;
 use super::calls::{Call, Found, NO_CONN, Runs, State};
-use super::decode::{Answer, Echo, OpAnswer, Results, answer};
+use super::decode::{Answer, Echo, OpAnswer, Results, any, usual};
 use super::host::{CallStep, Event, Host, Outcome, PathFault, PathFaultKind, Requeue, Token, is_repeatable};
+use super::path::Session;
 use super::timeout::NOTE_ALONE;
 use super::{Backchannel, ConnToken, Handled};
 use crate::message::{MessageType, peek};
@@ -52,9 +53,28 @@ impl Backchannel {
         if self.calls.get(index).minor0 {
             return self.handle_minor0(now_ns, index, record, host);
         }
-        let answer = answer(record);
+        let handled = match usual(record) {
+            Some((echo, results)) => {
+                self.tell_step(index, || CallStep::Answered(Ok(Status::NFS4_OK)), host);
+                self.counters.replies += 1;
+                self.taken(now_ns, index, echo, results, host);
+                Handled::Settled
+            }
+            None => self.unusual(now_ns, index, record, host),
+        };
+        // Should the call go on, this transmission of it is answered: a duplicate of the reply is late.
+        self.calls.get_mut(index).conn = NO_CONN;
+        if self.has_retired {
+            self.fault_slotless(host);
+        }
+        handled
+    }
+
+    #[cold]
+    fn unusual<H: Host>(&mut self, now_ns: u64, index: usize, record: &[u8], host: &mut H) -> Handled {
+        let answer = any(record);
         self.tell_step(index, || CallStep::Answered(sequence_status(&answer)), host);
-        let handled = match answer {
+        match answer {
             Ok(answer) => {
                 self.counters.replies += 1;
                 self.settle(now_ns, index, answer, host);
@@ -64,13 +84,10 @@ impl Backchannel {
                 self.bad_reply(now_ns, index, PathFault::Malformed, host);
                 self.malformed(e)
             }
-        };
-        // Should the call go on, this transmission of it is answered: a duplicate of the reply is late.
-        self.calls.get_mut(index).conn = NO_CONN;
-        self.fault_slotless(host);
-        handled
+        }
     }
 
+    #[cold]
     fn malformed(&mut self, e: XdrError) -> Handled {
         self.counters.replies_malformed += 1;
         Handled::Malformed(e)
@@ -98,6 +115,7 @@ impl Backchannel {
     }
 
     /// CB_SEQUENCE was answered with NFS4_OK.
+    #[inline(always)]
     fn taken<H: Host>(&mut self, now_ns: u64, index: usize, echo: Echo, mut results: Results<'_>, host: &mut H) {
         let call = *self.calls.get(index);
         let Some(session) = &mut self.sessions[usize::from(call.session)] else { return };
@@ -108,17 +126,12 @@ impl Backchannel {
             return self.bad_reply(now_ns, index, PathFault::WrongEcho, host);
         }
         session.slots.limits(echo.highest, echo.target_highest);
-        if session.higher_busy_count > 0 {
-            // Whatever the client says now: as long as the higher slots are used again and again, those calls would wait.
-            let mut slots = (0..session.slots.count()).map(SlotId);
-            let waits = |slot: &SlotId| self.calls.get(session.call_index(*slot)).state == State::HigherBusy;
-            if let Some(slot) = slots.find(waits) {
-                session.slots.cap(slot);
-            }
-        }
         let accepts_again = session.refused.is_some() && call.version == session.current;
         if accepts_again {
             session.refused = None;
+        }
+        if session.higher_busy_count > 0 {
+            self.cap_higher_busy(usize::from(call.session));
         }
         self.advance_slot(index);
         if accepts_again {
@@ -136,6 +149,18 @@ impl Backchannel {
         }
     }
 
+    /// Whatever the client says now: as long as the higher slots are used again and again, the calls that wait for them
+    /// would wait.
+    #[cold]
+    fn cap_higher_busy(&mut self, at: usize) {
+        let Some(session) = &mut self.sessions[at] else { return };
+        let mut slots = (0..session.slots.count()).map(SlotId);
+        let waits = |slot: &SlotId| self.calls.get(session.call_index(*slot)).state == State::HigherBusy;
+        if let Some(slot) = slots.find(waits) {
+            session.slots.cap(slot);
+        }
+    }
+
     /// The results of these runs are missing, malformed or those of other operations.
     pub(super) fn garbled<H: Host>(&mut self, now_ns: u64, call: &Call, runs: Runs, host: &mut H) {
         self.counters.replies_malformed += 1;
@@ -143,7 +168,7 @@ impl Backchannel {
         self.results_lost(now_ns, call, runs, When::Backoff, host);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn op_answered<H: Host>(
         &mut self,
         now_ns: u64,
@@ -190,7 +215,7 @@ impl Backchannel {
     }
 
     /// Tells the driver how the run went; it may ask for another transmission.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end_run<H: Host>(
         &mut self,
         now_ns: u64,
@@ -379,6 +404,7 @@ impl Backchannel {
     }
 
     /// Calls that wait for the slots above them.
+    #[inline(never)]
     fn wake_higher_busy(&mut self, at: usize) {
         let Some(session) = self.sessions[at].as_ref().filter(|s| s.higher_busy_count > 0) else { return };
         for index in session.call_range() {
@@ -431,30 +457,26 @@ impl Backchannel {
     }
 
     /// Takes the call off the books; what becomes of its slot is the caller's to say.
-    #[inline]
-    fn unpin(&mut self, index: usize) {
-        let call = *self.calls.get(index);
-        if let Some(session) = &mut self.sessions[usize::from(call.session)] {
-            let version = &mut session.versions[usize::from(call.version)];
-            version.calls -= 1;
-            if version.calls == 0
-                && let Some(head) = session.pending.take()
-            {
-                version.head = head;
-                session.current = call.version;
-            }
+    #[inline(always)]
+    fn unpin(&mut self, index: usize) -> Option<(&mut Session, SlotId)> {
+        let call = self.calls.get_mut(index);
+        let session = self.sessions[usize::from(call.session)].as_mut();
+        if let Some(session) = session {
+            session.unpin(call);
+            call.free();
+            let slot = SlotId(index as u32 - session.base);
+            return Some((session, slot));
         }
-        self.set_state(index, State::Free);
-        self.calls.free(index);
+        call.free();
+        None
     }
 
     /// The client has taken the request: the next one has the next id.
-    #[inline]
+    #[inline(always)]
     pub(super) fn advance_slot(&mut self, index: usize) {
         let at = usize::from(self.calls.get(index).session);
-        self.unpin(index);
-        if let Some(session) = &mut self.sessions[at] {
-            session.slots.advance(SlotId(index as u32 - session.base));
+        if let Some((session, slot)) = self.unpin(index) {
+            session.slots.advance(slot);
             if session.higher_busy_count > 0 {
                 self.wake_higher_busy(at);
             }
@@ -464,9 +486,8 @@ impl Backchannel {
     /// The client has not taken the request: the next one has the same id.
     pub(super) fn release_slot(&mut self, index: usize) {
         let at = usize::from(self.calls.get(index).session);
-        self.unpin(index);
-        if let Some(session) = &mut self.sessions[at] {
-            session.slots.release(SlotId(index as u32 - session.base));
+        if let Some((session, slot)) = self.unpin(index) {
+            session.slots.release(slot);
         }
         self.wake_higher_busy(at);
     }
@@ -474,12 +495,9 @@ impl Backchannel {
     /// Whether a slot is left.
     fn retire_slot(&mut self, index: usize) -> bool {
         let at = usize::from(self.calls.get(index).session);
-        self.unpin(index);
+        let left = self.unpin(index).is_none_or(|(session, slot)| session.slots.retire(slot));
         self.calls.get_mut(index).state = State::Retired;
-        let left = match &mut self.sessions[at] {
-            Some(session) => session.slots.retire(SlotId(index as u32 - session.base)),
-            None => true,
-        };
+        self.has_retired = true;
         self.wake_higher_busy(at);
         left
     }

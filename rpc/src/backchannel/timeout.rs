@@ -195,10 +195,7 @@ impl Backchannel {
         let call = self.calls.get_mut(index);
         let before = core::mem::replace(&mut call.state, state);
         if let Some(session) = &mut self.sessions[usize::from(call.session)] {
-            session.ready_count -= u32::from(before == State::Ready);
-            session.ready_count += u32::from(state == State::Ready);
-            session.higher_busy_count -= u32::from(before == State::HigherBusy);
-            session.higher_busy_count += u32::from(state == State::HigherBusy);
+            session.count_state(before, state);
         }
     }
 

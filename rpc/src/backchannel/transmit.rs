@@ -1,127 +1,44 @@
 //! What goes out: resends, resynchronisations, then new calls.
 
 use super::calls::{Call, State};
-use super::config::Credential;
+use super::encode::{
+    CALL_WORDS_BYTES, COUNT_FROM_END, Fixed, NotWritten, ROOM_BYTES_MIN, ROOM_NEXT_BYTES_MIN, copy_record, not_written,
+    write_lone, write_mark, write_op,
+};
 use super::host::{CallStep, Host, Outcome, Requeue, Token};
-use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_ALONE, NOTE_SENT};
-use super::{Backchannel, ConnToken, ReferringCalls, Transmit};
-use crate::message::RPC_VERSION;
-use crate::nfs4::SessionId;
-use crate::nfs4::callback::{CB_COMPOUND, CallbackOp, NFS_CB};
-use crate::record::LAST_FRAGMENT;
+use super::minor0::write_new_minor0;
+use super::path::Session;
+use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_SENT};
+use super::{Backchannel, ConnToken, Transmit};
+use crate::nfs4::callback::CallbackOp;
 use crate::session::SlotId;
-use crate::xdr::{self, Writer, XdrError, XdrErrorKind};
 
-/// What of CB_SEQUENCE follows the session id, up to the referring call lists: sequence id, slot, highest slot,
-/// cachethis, number of lists.
-const SEQUENCE_WORDS_BYTES: usize = 20;
-/// The words of a call without referring call lists between its head and the arguments of its operation: those, and the
-/// operation's number.
-pub(super) const CALL_WORDS_BYTES: usize = SEQUENCE_WORDS_BYTES + 4;
-/// Where among them the number of lists stands.
-const LISTS_AT: usize = SEQUENCE_WORDS_BYTES - 4;
-pub(super) const XID_AT: usize = 4;
-/// The number of operations stands this far before the end of the head: itself, CB_SEQUENCE's number, the session id.
-pub(super) const COUNT_FROM_END: usize = 4 + 4 + 16;
-/// With less room than this beyond the fixed part, a new call or a further operation is not even tried.
-pub(super) const ROOM_BYTES_MIN: usize = 192;
-
-/// Everything of a call from the record mark to the session id, with mark and xid zero: it is the same for all calls of
-/// a session until BACKCHANNEL_CTL.
-pub(super) fn encode_head(program: u32, credential: &Credential, minor: u32, session: SessionId) -> Box<[u8]> {
-    let mut head = Vec::with_capacity(96 + credential.bytes().len());
-    let word = |head: &mut Vec<u8>, value: u32| head.extend_from_slice(&value.to_be_bytes());
-    // Record mark, xid, CALL (RFC 5531 sections 9 and 11).
-    for value in [0, 0, 0, RPC_VERSION, program, NFS_CB, CB_COMPOUND] {
-        word(&mut head, value);
-    }
-    head.extend_from_slice(credential.bytes());
-    // AUTH_NONE verifier; empty tag, minor version, callback_ident (ignored in 4.1: RFC 8881 section 19.2.3), two
-    // operations, of which the first is CB_SEQUENCE.
-    for value in [0, 0, 0, minor, 0, 2, CallbackOp::Sequence as u32] {
-        word(&mut head, value);
-    }
-    head.extend_from_slice(&session.0);
-    head.into_boxed_slice()
+/// What came of new calls: so many bytes, the last of them in this record of a call, and why there are no more.
+struct New {
+    len: usize,
+    last: usize,
+    stop: Stop,
 }
 
-/// What [`encode_head`] was given: program and credential.
-pub(super) fn parameters_of(head: &[u8]) -> (u32, &[u8]) {
-    let program = [head[16], head[17], head[18], head[19]];
-    (u32::from_be_bytes(program), &head[HEAD_BYTES_BEFORE..head.len() - HEAD_BYTES_AFTER])
-}
-
-/// What stands before the credential of a head, and after it.
-const HEAD_BYTES_BEFORE: usize = 7 * 4;
-const HEAD_BYTES_AFTER: usize = 7 * 4 + 16;
-
-/// Why a call was not written.
-pub(super) enum NotWritten {
-    /// It would fit into a larger buffer.
+/// Why no further call was written.
+enum Stop {
+    /// There is nothing to send or no session slot, or it was enough.
+    Idle,
     NoSpace,
-    /// The driver's encoder failed for this run, or the session allows no record that large.
-    Failed(Token, XdrError),
+    Ends(Token, Unsent),
+    NotWritten(Token, NotWritten),
 }
 
-/// Writes an operation with its number. Returns its length.
-pub(super) fn write_op<H: Host>(token: Token, space: &mut [u8], host: &mut H) -> xdr::Result<usize> {
-    let mut w = Writer::new(space);
-    w.u32(host.op(token) as u32)?;
-    host.encode(token, &mut w)?;
-    Ok(w.position())
-}
-
-/// Writes the referring call lists of a run that is alone in its call, their number into `lists`, and its operation. What
-/// the session does not allow together is written without the lists, and so every time: the limit is the session's, to
-/// which a call is pinned. Returns the length.
-#[inline]
-fn write_lone<H: Host>(
-    token: Token,
-    short: bool,
-    lists: &mut [u8],
-    space: &mut [u8],
-    host: &mut H,
-) -> xdr::Result<usize> {
-    let mut calls = ReferringCalls::new(space);
-    host.referring(token, &mut calls)?;
-    if !calls.is_used() {
-        return write_op(token, space, host);
-    }
-    let written = calls.finish();
-    host.set_note(token, host.note(token) | NOTE_ALONE);
-    let (count, len) = written.unwrap_or_default();
-    let fits = if written.is_some() { write_op(token, &mut space[len..], host) } else { Err(NO_ROOM) };
-    match fits {
-        Ok(bytes) => {
-            lists.copy_from_slice(&count.to_be_bytes());
-            Ok(len + bytes)
-        }
-        Err(XdrError { kind: XdrErrorKind::NoSpace { .. }, .. }) if !short => write_op(token, space, host),
-        Err(e) => Err(e),
-    }
-}
-
-/// The referring call lists do not fit.
-const NO_ROOM: XdrError =
-    XdrError { what: "csa_referring_call_lists", offset: 0, kind: XdrErrorKind::NoSpace { needed: 1, left: 0 } };
-
-/// Writes the mark of a record (RFC 5531 section 11).
-#[inline]
-pub(super) fn write_mark(record: &mut [u8]) {
-    let mark = LAST_FRAGMENT | (record.len() as u32 - 4);
-    record[..4].copy_from_slice(&mark.to_be_bytes());
-}
-
-/// Writes what was sent before.
-fn copy_record(bytes: &[u8], space: &mut [u8]) -> Result<usize, NotWritten> {
-    let space = space.get_mut(..bytes.len()).ok_or(NotWritten::NoSpace)?;
-    space.copy_from_slice(bytes);
-    Ok(bytes.len())
+/// How a run ends that is not sent.
+enum Unsent {
+    TimedOut,
+    Refused,
 }
 
 /// What there is to send.
 pub(super) enum Next {
-    Run(Token),
+    /// This run, whose deadline is then.
+    Run(Token, u64),
     Again,
     None,
 }
@@ -150,12 +67,26 @@ impl Backchannel {
 
     /// Writes the next record for this connection into `space`, with its mark.
     pub fn poll_transmit(&mut self, now_ns: u64, conn: ConnToken, space: &mut [u8], host: &mut impl Host) -> Transmit {
+        self.poll_transmits(now_ns, conn, 1, space, host)
+    }
+
+    /// The same for up to `records_max` records, one behind the other, where they are new calls of one session with a
+    /// callback each; else it is one. How many it was, [`counters`](Self::counters) tell.
+    pub fn poll_transmits(
+        &mut self,
+        now_ns: u64,
+        conn: ConnToken,
+        records_max: usize,
+        space: &mut [u8],
+        host: &mut impl Host,
+    ) -> Transmit {
         let Some(conn) = self.conn_index(conn) else { return Transmit::Idle };
         let count = self.sessions.len();
         let first = self.conns[conn].as_ref().map_or(0, |c| usize::from(c.turn));
         // Sessions that share a connection take turns.
+        let records_max = if count == 1 { records_max } else { 1 };
         for index in (first..count).chain(0..first.min(count)) {
-            let did = self.transmit_session(now_ns, index, conn, space, host);
+            let did = self.transmit_session(now_ns, (index, conn), records_max, space, host);
             if did != Transmit::Idle {
                 if let Some(conn) = &mut self.conns[conn] {
                     conn.turn = if index + 1 < count { index as u8 + 1 } else { 0 };
@@ -166,11 +97,12 @@ impl Backchannel {
         Transmit::Idle
     }
 
+    #[inline(always)]
     fn transmit_session<H: Host>(
         &mut self,
         now_ns: u64,
-        index: usize,
-        conn: usize,
+        (index, conn): (usize, usize),
+        records_max: usize,
         space: &mut [u8],
         host: &mut H,
     ) -> Transmit {
@@ -179,41 +111,157 @@ impl Backchannel {
             return Transmit::Idle;
         }
         if session.ready_count > 0 {
-            let ready = session.call_range().find(|&i| self.calls.get(i).state == State::Ready);
-            if let Some(call) = ready {
+            if let Some(call) = self.first_ready(index) {
                 return self.transmit_ready(now_ns, call, conn, space, host);
             }
             // What stands ready and has no slot is CB_NULL.
             return self.transmit_probe(now_ns, index, conn, space);
         }
         let own = !session.own.is_empty() && session.own_hold_ns == 0;
-        if (self.queues.is_empty() && !own) || self.ending(true).is_some() {
+        if (self.queues.is_empty() && !own) || self.ending(true).is_some() || !self.takes_new(index) {
             return Transmit::Idle;
         }
-        let Some(slot) = session.slots.lowest_free() else { return Transmit::Idle };
-        if !self.takes_new(index) {
-            return Transmit::Idle;
+        // One by one, where more follows a call than its bytes.
+        let plain = session.batch_limit <= 1 && self.pace.is_unlimited() && !host.watches();
+        let records_max = if plain { records_max } else { 1 };
+        for _ in 0..ENDINGS_PER_POLL_MAX {
+            let New { mut len, last, stop } = self.new_calls(now_ns, (index, conn), records_max, space, host);
+            if len > 0 && !plain {
+                len = self.complete(now_ns, last, len, space, host);
+            }
+            let did = match stop {
+                Stop::Idle => Transmit::Idle,
+                Stop::NoSpace => Transmit::NoSpace,
+                Stop::Ends(token, ending) => {
+                    self.end_unsent(token, ending, host);
+                    if len == 0 {
+                        continue;
+                    }
+                    Transmit::Again
+                }
+                Stop::NotWritten(token, why) => self.not_written(index, token, why, host),
+            };
+            return if len > 0 { Transmit::Wrote(len) } else { did };
         }
-        let fixed = session.versions[usize::from(session.current)].head.len() + CALL_WORDS_BYTES;
-        if space.len() < (fixed + ROOM_BYTES_MIN).min(session.request_bytes_max + 4) {
-            return Transmit::NoSpace;
+        Transmit::Again
+    }
+
+    /// Sends runs, each in a call of its own, up to `records_max` of them.
+    #[inline(always)]
+    fn new_calls<H: Host>(
+        &mut self,
+        now_ns: u64,
+        (at, conn): (usize, usize),
+        records_max: usize,
+        space: &mut [u8],
+        host: &mut H,
+    ) -> New {
+        let (mut len, mut last, mut count) = (0, 0, 0);
+        let Backchannel { sessions, calls, queues, counters, config, .. } = self;
+        let Some(session) = &mut sessions[at] else { return New { len, last, stop: Stop::Idle } };
+        let Session { slots, versions, current, own, own_hold_ns, base, request_bytes_max, minor0, .. } = session;
+        let version = &mut versions[usize::from(*current)];
+        let limit = *request_bytes_max + 4;
+        let room_min = (version.head.len() + CALL_WORDS_BYTES + ROOM_BYTES_MIN).min(limit);
+        let room_next = room_min.max(ROOM_NEXT_BYTES_MIN).min(limit);
+        let rpc_ns = now_ns.saturating_add(config.rpc_timeout_ns);
+        let mut wake_ns = u64::MAX;
+        let stop = loop {
+            let Some(slot) = slots.lowest_free().filter(|_| count < records_max) else { break Stop::Idle };
+            let space = &mut space[len..];
+            if space.len() < if count == 0 { room_min } else { room_next } {
+                break Stop::NoSpace;
+            }
+            // The session's own come first.
+            let own = if *own_hold_ns == 0 { own.pop(host) } else { None };
+            let Some(token) = own.or_else(|| queues.pop(host)) else { break Stop::Idle };
+            host.look(token);
+            let deadline_ns = host.started_ns(token).saturating_add(config.run_deadline_ns);
+            if deadline_ns <= now_ns {
+                break Stop::Ends(token, Unsent::TimedOut);
+            }
+            if !host.take_requeue(token) && !host.prepare(token) {
+                break Stop::Ends(token, Unsent::Refused);
+            }
+            last = (*base + slot.0) as usize;
+            let (xid, highest) = (calls.new_xid(last), slots.highest_busy(slot).0);
+            let (short, bytes) = (space.len() < limit, limit.min(space.len()));
+            let space = &mut space[..bytes];
+            let written = if minor0.is_some() {
+                write_new_minor0(&version.head, xid, token, short, space, host)
+            } else {
+                let fixed = Fixed { head: &version.head, xid, id: slots.id(slot), slot, highest };
+                fixed.write_with(token, short, space, host)
+            };
+            let bytes = match written {
+                Ok(bytes) => bytes,
+                Err(why) => break Stop::NotWritten(token, why),
+            };
+            slots.take(slot);
+            wake_ns = rpc_ns.min(deadline_ns).min(wake_ns);
+            *calls.get_mut(last) = Call {
+                token: Some(token),
+                members: 1,
+                op: host.op(token),
+                state: State::Sent,
+                minor0: minor0.is_some(),
+                session: at as u8,
+                version: *current,
+                conn: conn as u8,
+                xid,
+                highest,
+                deadline_ns,
+                sent_ns: now_ns,
+                wake_ns: rpc_ns.min(deadline_ns),
+                ..Call::FREE
+            };
+            (len, count) = (len + bytes, count + 1);
+        };
+        version.calls += count as u32;
+        calls.wake_bound_ns = calls.wake_bound_ns.min(wake_ns);
+        counters.calls_sent += count as u64;
+        counters.callbacks_sent += count as u64;
+        New { len, last, stop }
+    }
+
+    /// What follows a call besides its bytes: others that join it, the client's pace, and that it is told of. Returns the
+    /// length of the record.
+    fn complete<H: Host>(
+        &mut self,
+        now_ns: u64,
+        index: usize,
+        mut len: usize,
+        space: &mut [u8],
+        host: &mut H,
+    ) -> usize {
+        let at = usize::from(self.calls.get(index).session);
+        if self.sessions[at].as_ref().is_some_and(|s| s.batch_limit > 1) {
+            len = self.fill_batch(now_ns, index, len, space, host);
+            let Call { count, deadline_ns, wake_ns, .. } = *self.calls.get(index);
+            self.counters.callbacks_sent += u64::from(count) - 1;
+            self.calls.wake_at(index, wake_ns.min(deadline_ns));
         }
-        match self.next_run(now_ns, |core, host| core.take_run(index, host), host) {
-            Next::Run(token) => self.transmit_new(now_ns, index, slot, conn, token, space, host),
-            Next::Again => Transmit::Again,
-            Next::None => Transmit::Idle,
+        self.pace(now_ns, self.calls.get(index).count.into());
+        self.tell_step(index, || CallStep::Sent, host);
+        len
+    }
+
+    /// A run in a queue ends instead of being sent.
+    #[cold]
+    fn end_unsent<H: Host>(&mut self, token: Token, ending: Unsent, host: &mut H) {
+        match ending {
+            Unsent::TimedOut => self.time_out_queued(token, host),
+            Unsent::Refused => self.finish(token, &Outcome::Refused, host),
         }
     }
 
-    /// Takes a run out of the queue that is next: the session's own, then the client's.
-    #[inline]
-    fn take_run<H: Host>(&mut self, session: usize, host: &H) -> Option<Token> {
-        let own = self.sessions[session].as_mut().filter(|s| s.own_hold_ns == 0).and_then(|s| s.own.pop(host));
-        own.or_else(|| self.queues.pop(host))
+    #[cold]
+    fn first_ready(&self, session: usize) -> Option<usize> {
+        let session = self.sessions[session].as_ref()?;
+        session.call_range().find(|&call| self.calls.get(call).state == State::Ready)
     }
 
     /// Takes the next run that is still worth sending; ends those that are not.
-    #[inline]
     pub(super) fn next_run<H: Host>(
         &mut self,
         now_ns: u64,
@@ -222,10 +270,11 @@ impl Backchannel {
     ) -> Next {
         for _ in 0..ENDINGS_PER_POLL_MAX {
             let Some(token) = take(self, host) else { return Next::None };
-            if self.deadline_ns(token, host) <= now_ns {
+            let deadline_ns = self.deadline_ns(token, host);
+            if deadline_ns <= now_ns {
                 self.time_out_queued(token, host);
             } else if host.take_requeue(token) || host.prepare(token) {
-                return Next::Run(token);
+                return Next::Run(token, deadline_ns);
             } else {
                 self.finish(token, &Outcome::Refused, host);
             }
@@ -233,59 +282,7 @@ impl Backchannel {
         Next::Again
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the call's identity, once")]
-    fn transmit_new<H: Host>(
-        &mut self,
-        now_ns: u64,
-        session_index: usize,
-        slot: SlotId,
-        conn: usize,
-        token: Token,
-        space: &mut [u8],
-        host: &mut H,
-    ) -> Transmit {
-        let Some(session) = &mut self.sessions[session_index] else { return Transmit::Idle };
-        let index = session.call_index(slot);
-        let deadline_ns = host.started_ns(token).saturating_add(self.config.run_deadline_ns);
-        let call = Call {
-            token: Some(token),
-            members: 1,
-            op: host.op(token),
-            state: State::Sent,
-            minor0: session.minor0.is_some(),
-            session: session_index as u8,
-            version: session.current,
-            conn: conn as u8,
-            xid: self.calls.new_xid(index),
-            highest: session.slots.highest_busy(slot).0,
-            deadline_ns,
-            sent_ns: now_ns,
-            ..Call::FREE
-        };
-        *self.calls.get_mut(index) = call;
-        match self.write_call(index, slot, space, host) {
-            Ok(mut len) => {
-                let Some(session) = &mut self.sessions[session_index] else { return Transmit::Idle };
-                session.slots.take(slot);
-                session.versions[usize::from(call.version)].calls += 1;
-                if session.batch_limit > 1 {
-                    len = self.fill_batch(now_ns, index, len, space, host);
-                }
-                let Call { count, deadline_ns, .. } = *self.calls.get(index);
-                self.counters.calls_sent += 1;
-                self.counters.callbacks_sent += u64::from(count);
-                self.pace(now_ns, count.into());
-                self.calls.wake_at(index, deadline_ns.min(now_ns.saturating_add(self.config.rpc_timeout_ns)));
-                self.tell_step(index, || CallStep::Sent, host);
-                Transmit::Wrote(len)
-            }
-            Err(why) => {
-                self.calls.free(index);
-                self.not_written(session_index, token, why, host)
-            }
-        }
-    }
-
+    #[cold]
     fn not_written<H: Host>(&mut self, session: usize, token: Token, why: NotWritten, host: &mut H) -> Transmit {
         match why {
             NotWritten::Failed(_, e) => {
@@ -312,6 +309,7 @@ impl Backchannel {
 
     /// Sends a call again: the same bytes if the last transmission got no answer, else a new call with the same
     /// sequence id. A call whose run was given up goes as a lone CB_SEQUENCE.
+    #[cold]
     fn transmit_ready<H: Host>(
         &mut self,
         now_ns: u64,
@@ -381,7 +379,6 @@ impl Backchannel {
     }
 
     /// Writes the call of record `index` with its mark.
-    #[inline]
     pub(super) fn write_call<H: Host>(
         &self,
         index: usize,
@@ -397,34 +394,26 @@ impl Backchannel {
         let head = &*session.versions[usize::from(call.version)].head;
         let limit = session.request_bytes_max + 4;
         let (short, len) = (space.len() < limit, limit.min(space.len()));
-        let space = &mut space[..len];
-        let start = head.len() + SEQUENCE_WORDS_BYTES;
-        let Some((fixed, rest)) = space.split_at_mut_checked(start) else { return Err(NotWritten::NoSpace) };
-        let (fixed_head, words) = fixed.split_at_mut(head.len());
-        fixed_head.copy_from_slice(head);
-        fixed_head[XID_AT..XID_AT + 4].copy_from_slice(&call.xid.to_be_bytes());
-        let values = [session.slots.id(slot).0, slot.0, call.highest, 0, 0];
-        for (word, value) in words.chunks_exact_mut(4).zip(values) {
-            word.copy_from_slice(&value.to_be_bytes());
-        }
-        let count_at = head.len() - COUNT_FROM_END;
-        let failed = |token, e: XdrError| match e.kind {
-            XdrErrorKind::NoSpace { .. } if short => NotWritten::NoSpace,
-            _ => NotWritten::Failed(token, e),
-        };
-        let mut len = 0;
+        let fixed = Fixed { head, xid: call.xid, id: session.slots.id(slot), slot, highest: call.highest };
+        let written = fixed.write(&mut space[..len]);
+        let (start, lists, rest) = written.ok_or(NotWritten::NoSpace)?;
+        let (mut len, mut count) = (0, None);
         match call.token.filter(|_| !call.resync) {
-            None => fixed_head[count_at..count_at + 4].copy_from_slice(&1u32.to_be_bytes()),
+            None => count = Some(1),
             Some(_) if call.is_batch() => {
                 let mut runs = call.runs();
                 while let Some(token) = runs.next(host) {
-                    len += write_op(token, &mut rest[len..], host).map_err(|e| failed(token, e))?;
+                    len += write_op(token, &mut rest[len..], host).map_err(|e| not_written(token, short, e))?;
                 }
-                fixed_head[count_at..count_at + 4].copy_from_slice(&(1 + u32::from(call.count)).to_be_bytes());
+                count = Some(1 + u32::from(call.count));
             }
             Some(token) => {
-                len = write_lone(token, short, &mut words[LISTS_AT..], rest, host).map_err(|e| failed(token, e))?;
+                len = write_lone(token, short, lists, rest, host).map_err(|e| not_written(token, short, e))?;
             }
+        }
+        if let Some(count) = count {
+            let count_at = head.len() - COUNT_FROM_END;
+            space[count_at..count_at + 4].copy_from_slice(&count.to_be_bytes());
         }
         let len = start + len;
         write_mark(&mut space[..len]);

@@ -13,10 +13,8 @@ const WORD_BITS: u32 = 64;
 pub struct RequesterSlots {
     /// The id that the next request (or the outstanding one) of a slot carries.
     ids: Box<[SequenceId]>,
-    /// The replier dropped the slot while it was busy: it restarts at [`SequenceId::FIRST`] once it is free.
-    dropped: Box<[u64]>,
-    free: Box<[u64]>,
-    retired: Box<[u64]>,
+    /// The states of 64 slots each.
+    states: Box<[States]>,
     busy_count: u32,
     retired_count: u32,
     /// Highest slot that the replier accepts (csr_highest_slotid).
@@ -27,25 +25,28 @@ pub struct RequesterSlots {
     ceiling: u32,
 }
 
+/// A bit for each of 64 slots.
+#[derive(Clone, Copy, Debug, Default)]
+struct States {
+    free: u64,
+    retired: u64,
+    /// The replier dropped the slot while it was busy: it restarts at [`SequenceId::FIRST`] once it is free.
+    dropped: u64,
+}
+
 impl RequesterSlots {
     /// Memory held beyond the table itself, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.ids) + 3 * size_of_val(&*self.free)
+        size_of_val(&*self.ids) + size_of_val(&*self.states)
     }
 
     /// A table of `count` slots, at least one and at most [`SLOTS_MAX`].
     pub fn new(count: u32) -> Self {
         let count = count.clamp(1, SLOTS_MAX);
-        let words = count.div_ceil(WORD_BITS) as usize;
-        let mut free = vec![0u64; words].into_boxed_slice();
-        for slot in 0..count {
-            set(&mut free, slot);
-        }
+        let states = (0..count.div_ceil(WORD_BITS)).map(|at| States { free: mask(count, at), ..States::default() });
         RequesterSlots {
             ids: vec![SequenceId::FIRST; count as usize].into_boxed_slice(),
-            dropped: vec![0; words].into_boxed_slice(),
-            free,
-            retired: vec![0; words].into_boxed_slice(),
+            states: states.collect(),
             busy_count: 0,
             retired_count: 0,
             highest: count - 1,
@@ -58,12 +59,12 @@ impl RequesterSlots {
     pub(crate) fn export(&self) -> (Vec<SlotImage>, [u32; 3]) {
         let slot = |slot: u32| SlotImage {
             sequence_id: self.id(SlotId(slot)).0,
-            state: match (get(&self.retired, slot), get(&self.free, slot)) {
+            state: match (self.is(slot, |s| s.retired), self.is(slot, |s| s.free)) {
                 (true, _) => SlotState::Retired,
                 (false, true) => SlotState::Free,
                 (false, false) => SlotState::Busy,
             },
-            restarts: get(&self.dropped, slot),
+            restarts: self.is(slot, |s| s.dropped),
         };
         ((0..self.count()).map(slot).collect(), [self.highest, self.target, self.ceiling])
     }
@@ -79,13 +80,14 @@ impl RequesterSlots {
                 SlotState::Free => {}
                 SlotState::Busy => table.take(SlotId(slot)),
                 SlotState::Retired => {
-                    clear(&mut table.free, slot);
-                    set(&mut table.retired, slot);
-                    table.retired_count += 1;
+                    // Busy for a moment, as it was before it was retired.
+                    table.take(SlotId(slot));
+                    let _ = table.retire(SlotId(slot));
                 }
             }
             if image.restarts && image.state != SlotState::Free {
-                set(&mut table.dropped, slot);
+                let (at, bit) = split(slot);
+                table.states[at].dropped |= bit;
             }
         }
         table
@@ -111,9 +113,9 @@ impl RequesterSlots {
     #[inline]
     pub fn lowest_free(&self) -> Option<SlotId> {
         let preferred = self.highest.min(self.target).min(self.ceiling);
-        for (i, word) in self.free.iter().enumerate() {
-            if *word != 0 {
-                let slot = i as u32 * WORD_BITS + word.trailing_zeros();
+        for (i, states) in self.states.iter().enumerate() {
+            if states.free != 0 {
+                let slot = i as u32 * WORD_BITS + states.free.trailing_zeros();
                 // What is a preference does not hold where it leaves nothing.
                 let takes = slot <= preferred || (slot <= self.highest && self.are_retired(preferred));
                 return takes.then_some(SlotId(slot));
@@ -124,7 +126,7 @@ impl RequesterSlots {
 
     /// Whether all slots up to `last` are retired.
     fn are_retired(&self, last: u32) -> bool {
-        (0..=last).all(|slot| get(&self.retired, slot))
+        (0..=last).all(|slot| self.is(slot, |states| states.retired))
     }
 
     /// Whether a slot can be used, now or when what is outstanding on it is settled. The replier's own limit may leave none
@@ -136,7 +138,11 @@ impl RequesterSlots {
     /// Makes a free slot busy.
     #[inline]
     pub fn take(&mut self, slot: SlotId) {
-        if clear(&mut self.free, slot.0) {
+        let (at, bit) = split(slot.0);
+        if let Some(states) = self.states.get_mut(at)
+            && states.free & bit != 0
+        {
+            states.free &= !bit;
             self.busy_count += 1;
         }
     }
@@ -149,10 +155,10 @@ impl RequesterSlots {
 
     /// The highest busy slot, at least `floor`: what csa_highest_slotid says, the highest slot for which a request is
     /// outstanding (RFC 8881 sections 2.10.6.1 and 20.9.3).
+    #[inline]
     pub fn highest_busy(&self, floor: SlotId) -> SlotId {
-        let words = self.free.iter().zip(self.retired.iter()).enumerate().rev();
-        for (i, (free, retired)) in words {
-            let busy = !(free | retired) & self.word_mask(i);
+        for (i, states) in self.states.iter().enumerate().rev() {
+            let busy = !(states.free | states.retired) & mask(self.count(), i as u32);
             if busy != 0 {
                 let slot = i as u32 * WORD_BITS + (WORD_BITS - 1 - busy.leading_zeros());
                 return SlotId(slot.max(floor.0));
@@ -161,9 +167,10 @@ impl RequesterSlots {
         floor
     }
 
-    fn word_mask(&self, word: usize) -> u64 {
-        let bits = self.count() - word as u32 * WORD_BITS;
-        if bits >= WORD_BITS { u64::MAX } else { (1 << bits) - 1 }
+    /// Whether a slot has its bit in what `state` picks.
+    fn is(&self, slot: u32, state: impl FnOnce(&States) -> u64) -> bool {
+        let (at, bit) = split(slot);
+        self.states.get(at).is_some_and(|states| state(states) & bit != 0)
     }
 
     /// The replier took the request of a busy slot (CB_SEQUENCE answered with NFS4_OK or with proof of an earlier
@@ -177,16 +184,19 @@ impl RequesterSlots {
     }
 
     /// The request of a busy slot is known not to have been taken: the slot is free and its id stays.
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self, slot: SlotId) {
-        if get(&self.free, slot.0) || get(&self.retired, slot.0) || slot.0 >= self.count() {
+        let (at, bit) = split(slot.0);
+        let Some(states) = self.states.get_mut(at) else { return };
+        if (states.free | states.retired) & bit != 0 || slot.0 >= self.ids.len() as u32 {
             return;
         }
-        if clear(&mut self.dropped, slot.0) {
+        states.free |= bit;
+        self.busy_count -= 1;
+        if states.dropped & bit != 0 {
+            states.dropped &= !bit;
             self.restart(slot.0);
         }
-        set(&mut self.free, slot.0);
-        self.busy_count -= 1;
     }
 
     fn restart(&mut self, slot: u32) {
@@ -198,11 +208,14 @@ impl RequesterSlots {
     /// The id of a busy slot cannot be known again: it is not used any more. Returns whether a usable slot is left.
     #[must_use = "a table without slots is a fault of the channel"]
     pub fn retire(&mut self, slot: SlotId) -> bool {
-        if slot.0 < self.count() && !get(&self.retired, slot.0) {
-            if !clear(&mut self.free, slot.0) {
-                self.busy_count -= 1;
-            }
-            set(&mut self.retired, slot.0);
+        let (at, bit) = split(slot.0);
+        if slot.0 < self.count()
+            && let Some(states) = self.states.get_mut(at)
+            && states.retired & bit == 0
+        {
+            self.busy_count -= u32::from(states.free & bit == 0);
+            states.free &= !bit;
+            states.retired |= bit;
             self.retired_count += 1;
         }
         self.has_usable()
@@ -223,10 +236,12 @@ impl RequesterSlots {
 
     fn set_highest(&mut self, highest: u32) {
         for slot in highest + 1..=self.highest {
-            if get(&self.free, slot) {
+            let (at, bit) = split(slot);
+            let Some(states) = self.states.get_mut(at) else { break };
+            if states.free & bit != 0 {
                 self.restart(slot);
-            } else if !get(&self.retired, slot) {
-                set(&mut self.dropped, slot);
+            } else if states.retired & bit == 0 {
+                states.dropped |= bit;
             }
         }
         self.highest = highest;
@@ -247,25 +262,10 @@ fn split(slot: u32) -> (usize, u64) {
     ((slot / WORD_BITS) as usize, 1 << (slot % WORD_BITS))
 }
 
-fn get(bits: &[u64], slot: u32) -> bool {
-    let (word, bit) = split(slot);
-    bits.get(word).is_some_and(|w| w & bit != 0)
-}
-
-fn set(bits: &mut [u64], slot: u32) {
-    let (word, bit) = split(slot);
-    if let Some(w) = bits.get_mut(word) {
-        *w |= bit;
-    }
-}
-
-/// Clears a bit; whether it was set.
-fn clear(bits: &mut [u64], slot: u32) -> bool {
-    let (word, bit) = split(slot);
-    let Some(w) = bits.get_mut(word) else { return false };
-    let was = *w & bit != 0;
-    *w &= !bit;
-    was
+/// The bits of the slots that there are, among the 64 from `at * 64` on.
+fn mask(count: u32, at: u32) -> u64 {
+    let bits = count - at * WORD_BITS;
+    if bits >= WORD_BITS { u64::MAX } else { (1 << bits) - 1 }
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ impl Chain {
         Some(index)
     }
 
+    /// Takes the next entry if it is a `wanted` one.
+    pub(crate) fn pop_if(&mut self, slab: &CallbackSlab, wanted: impl FnOnce(u32) -> bool) -> Option<u32> {
+        if wanted(self.first?) { self.pop(slab) } else { None }
+    }
+
     /// Puts an entry at the front, whose link the caller owns.
     pub(crate) fn push(&mut self, slab: &CallbackSlab, index: u32) {
         slab[index].set_link(self.first);

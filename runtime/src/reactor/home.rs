@@ -1,20 +1,20 @@
 //! The clients whose home a reactor is, and their backchannels.
 
 use super::deficit::Deficit;
-use super::draining::{ClientDrain, Draining, core_key};
+use super::draining::{ClientDrain, Draining};
 use super::host::ClientHost;
 use super::owed::Owed;
-use crate::callback::{CallbackEntry, CallbackKey, WaitTable};
+use super::turn_us;
+use crate::callback::{CallbackKey, WaitTable};
 use crate::flight::{FlightStep, Raw, note};
 use crate::hooks::Event;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::latency::Latencies;
 use crate::registry::{ClientShared, ReactorPort, Shared};
-use crate::stats::{Census, ReactorStats, count, count_by, set};
+use crate::stats::{Census, ReactorStats, count_by, set};
 use crate::wait::{Answer, WaitError};
-use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters, Handled, Token};
-use ringback_rpc::nfs4::callback::CallbackOp;
+use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -229,14 +229,6 @@ impl Home {
         self.call("ForeChannel::closed", || self.shared.fore.closed(connection));
     }
 
-    pub fn count_reply(&self, handled: Handled) {
-        match handled {
-            Handled::UnknownXid => count(&self.port().stats.replies_unknown),
-            Handled::Malformed(_) => count(&self.port().stats.replies_malformed),
-            _ => {}
-        }
-    }
-
     pub fn client(&mut self, index: u32) -> Option<&mut Client> {
         self.clients.get_mut(index as usize)?.as_deref_mut()
     }
@@ -301,6 +293,7 @@ impl Home {
             reactor: self.reactor,
             client: client.id,
             now_ns: self.now_ns,
+            now_us: turn_us(self.now_ns),
             drain: self.drain.as_mut(),
             waits: &mut self.waits,
             owed: &mut self.owed,
@@ -309,30 +302,12 @@ impl Home {
             with_embedder: &mut self.with_embedder,
             drains: std::mem::take(&mut client.drains),
             ending: None,
+            of_session: &self.of_session,
+            described: None,
         };
         let result = f(client, &mut host);
         client.drains = host.drains;
         Some(result)
-    }
-
-    /// Hands an accepted run to its client's core. `false`: the client is not here.
-    pub fn submit(&mut self, index: u32, entry: &CallbackEntry) -> bool {
-        let token = Token(index);
-        let session = match self.session_of(index, entry) {
-            Some(session) => session,
-            None => {
-                let enqueue = |client: &mut Client, host: &mut ClientHost<'_>| {
-                    host.taken_up(token);
-                    client.backchannel.enqueue(token, host);
-                };
-                return self.act(entry.client(), enqueue).is_some();
-            }
-        };
-        let enqueue = |client: &mut Client, host: &mut ClientHost<'_>| {
-            host.taken_up(token);
-            client.backchannel.enqueue_on(token, core_key(session), host);
-        };
-        self.act(entry.client(), enqueue).is_some()
     }
 
     /// A callback is about a session.
@@ -343,15 +318,6 @@ impl Home {
             self.of_session.retain(|index, (generation, _)| slab[*index].word().snapshot().generation() == *generation);
         }
         self.of_session.insert(key.index, (key.generation, session));
-    }
-
-    fn session_of(&self, index: u32, entry: &CallbackEntry) -> Option<SessionKey> {
-        if entry.op() != CallbackOp::RecallSlot as u8 {
-            return None;
-        }
-        let (generation, session) = *self.of_session.get(&index)?;
-        // The run owns the entry, whose generation cannot change.
-        (entry.word().snapshot().generation() == generation).then_some(session)
     }
 
     /// As [`Home::act`], for one incarnation of a client: a command that comes late for an earlier one does nothing.

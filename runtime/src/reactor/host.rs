@@ -1,11 +1,11 @@
 //! What the backchannel core asks of its driver: the entries of the slab that are running for a client, and the hooks.
 
-use super::draining::{ClientDrain, Draining};
+use super::draining::{ClientDrain, Draining, core_key};
 use super::home::Watch;
 use super::owed::Owed;
 use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
-use crate::completion::Ending;
+use crate::completion::{Ending, QueueState};
 use crate::flight::{FlightStep, Raw, answer_code, note};
 use crate::hooks::{Done, Event, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -13,9 +13,10 @@ use crate::latency::LatencyStage;
 use crate::registry::{ReactorPort, Shared};
 use crate::stats::count;
 use crate::wait::{Answer, Ended};
-use ringback_rpc::backchannel::{self, CallStep, CallView, Class, Host, ReferringCalls, Requeue, Token};
+use ringback_rpc::backchannel::{self, Backchannel, CallStep, CallView, Class, Host, ReferringCalls, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer, XdrError, XdrErrorKind};
+use std::collections::HashMap;
 
 /// The bit of an entry's `attempts` that the core leaves to its driver: it is this run that made the return owed.
 const NOTE_OWED: u8 = 0x80;
@@ -28,6 +29,7 @@ pub(super) struct ClientHost<'a> {
     pub reactor: usize,
     pub client: ClientId,
     pub now_ns: u64,
+    pub now_us: u32,
     pub drain: Option<&'a mut Draining>,
     pub waits: &'a mut WaitTable<Answer>,
     pub owed: &'a mut Owed,
@@ -41,13 +43,48 @@ pub(super) struct ClientHost<'a> {
     pub with_embedder: &'a mut u64,
     /// The run that ends next is cancelled for the sake of this session.
     pub ending: Option<SessionKey>,
+    /// Callbacks that are about a session: see [`Home::of_session`](super::home::Home::of_session).
+    pub of_session: &'a HashMap<u32, (u32, SessionKey)>,
+    /// The run that was described last. Good for as long as the client is visited: what is described stays the same
+    /// until the run ends, and its entry comes back to the core by way of the inbox at the earliest.
+    pub described: Option<Described<'a>>,
 }
 
-impl ClientHost<'_> {
-    fn entry(&self, token: Token) -> &CallbackEntry {
+/// A run and its entry: looked up once, for all that is asked about it and all hooks that are called for it in a row.
+#[derive(Clone, Copy)]
+pub(super) struct Described<'a> {
+    entry: &'a CallbackEntry,
+    run: Run,
+}
+
+impl<'a> ClientHost<'a> {
+    #[inline]
+    fn entry(&self, token: Token) -> &'a CallbackEntry {
         match self.shared.slab.get(token.0) {
             Some(entry) => entry,
             None => unreachable!("token {} names no entry of the slab", token.0),
+        }
+    }
+
+    /// The run, if it is the one that was described last.
+    #[inline(always)]
+    fn known(&self, token: Token) -> Option<&Described<'a>> {
+        self.described.as_ref().filter(|known| known.run.key.index == token.0)
+    }
+
+    /// Describes a run, to be asked about it without another look at its entry.
+    #[inline(always)]
+    fn describe(&mut self, token: Token) -> &Described<'a> {
+        let entry = match self.known(token) {
+            Some(known) => known.entry,
+            None => self.entry(token),
+        };
+        if self.known(token).is_none() {
+            self.described = Some(Described { entry, run: self.run_of(token, entry) });
+        }
+        match &self.described {
+            Some(described) => described,
+            None => unreachable!("it was described just now"),
         }
     }
 
@@ -57,11 +94,15 @@ impl ClientHost<'_> {
     }
 
     fn age_us(&self, entry: &CallbackEntry) -> u32 {
-        turn_us(self.now_ns).wrapping_sub(entry.started_us())
+        self.now_us.wrapping_sub(entry.started_us())
     }
 
     pub fn run(&self, token: Token) -> Run {
-        let entry = self.entry(token);
+        self.run_of(token, self.entry(token))
+    }
+
+    #[inline]
+    fn run_of(&self, token: Token, entry: &CallbackEntry) -> Run {
         Run {
             key: CallbackKey { index: token.0, generation: entry.word().snapshot().generation() },
             cookie: entry.cookie(),
@@ -85,12 +126,26 @@ impl ClientHost<'_> {
         self.note(|| Raw { code, session, ..Raw::new(step, self.client) });
     }
 
-    /// A run was taken up.
-    #[inline(always)]
-    pub fn taken_up(&mut self, token: Token) {
+    /// Hands an accepted run to the core.
+    #[inline]
+    pub fn submit(&mut self, backchannel: &mut Backchannel, token: Token, entry: &CallbackEntry) {
         if self.watch.is_some() {
             self.watch_run(FlightStep::Queued, 0, LatencyStage::Queued, &self.run(token));
         }
+        match self.session_of(token, entry) {
+            None => backchannel.enqueue(token, self),
+            Some(session) => backchannel.enqueue_on(token, core_key(session), self),
+        }
+    }
+
+    #[inline]
+    fn session_of(&self, token: Token, entry: &CallbackEntry) -> Option<SessionKey> {
+        if entry.op() != CallbackOp::RecallSlot as u8 {
+            return None;
+        }
+        let (generation, session) = *self.of_session.get(&token.0)?;
+        // The run owns the entry, whose generation cannot change.
+        (entry.word().snapshot().generation() == generation).then_some(session)
     }
 
     /// Records a step of a run, and how long it took so far.
@@ -107,11 +162,7 @@ impl ClientHost<'_> {
         }
     }
 
-    /// Calls a hook.
-    fn call<R>(&self, what: &'static str, run: &Run, call: impl FnOnce() -> R) -> Option<R> {
-        self.shared.call(self.port, what, Some(run.key), call)
-    }
-
+    #[inline(always)]
     fn count_outcome(&mut self, run: &Run, outcome: &Outcome<'_>) {
         let code = self.port.stats.endings.count(outcome);
         if self.watch.is_some() {
@@ -127,52 +178,59 @@ impl ClientHost<'_> {
     }
 
     /// The outcome is final. It goes to a completion queue, or the run ends. `waited`: somebody waits for it.
-    fn finish(&mut self, token: Token, run: &Run, outcome: &Outcome<'_>, waited: bool) {
+    #[inline(always)]
+    fn finish(&mut self, entry: &CallbackEntry, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         self.count_outcome(run, outcome);
-        let Some(queue) = self.shared.queue_of(self.reactor).filter(|_| !run.own) else {
-            return self.end(token, run, outcome.into(), waited.then_some(outcome));
-        };
+        match self.shared.queue_of(self.reactor) {
+            Some(queue) if !run.own => self.deliver(queue, run, outcome, waited),
+            _ => self.end(entry, run, outcome.into(), waited.then_some(outcome)),
+        }
+    }
+
+    fn deliver(&mut self, queue: &QueueState, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         if waited {
             // Nobody else begins to wait before `finish`.
-            let waiters = self.waits.take(&self.port.waits, token.0);
+            let waiters = self.waits.take(&self.port.waits, run.key.index);
             let ended = Ended::new(outcome);
             self.waits.answer(waiters, |waiter| ended.told_to(waiter, run.key));
         }
         *self.with_embedder += 1;
-        self.shared.deliver(queue, token.0, run, outcome);
+        self.shared.deliver(queue, run.key.index, run, outcome);
     }
 
     /// The embedder has given back a run that it took off a completion queue.
     pub fn finish_returned(&mut self, token: Token) {
         *self.with_embedder -= 1;
         let (run, ending) = self.shared.run_of(token.0);
-        self.end(token, &run, ending, None);
+        self.end(self.entry(token), &run, ending, None);
     }
 
     /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `told`: what those
     /// are told who wait for the run.
-    fn end(&mut self, token: Token, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
-        self.call("Hooks::release", run, || self.shared.hooks_of(run.own).release(run));
+    #[inline]
+    fn end(&mut self, entry: &CallbackEntry, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
+        self.shared.call_about(self.port, "Hooks::release", run, |hooks| hooks.release(run));
         self.note(|| Raw::of_run(FlightStep::Released, run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
-        let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, token.0), Ended::new(outcome)));
-        let finished = self.entry(token).word().finish(ending.keeps_rearm());
+        let waiters = told.map(|outcome| (self.waits.take(&self.port.waits, run.key.index), Ended::new(outcome)));
+        let finished = entry.word().finish(ending.keeps_rearm());
         if let Some((waiters, ended)) = waiters {
             self.waits.answer(waiters, |waiter| ended.told_to(waiter, run.key));
         }
         if matches!(finished, Finish::RunAgain { .. }) {
             // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is awake, so
             // nobody needs to be woken.
-            self.entry(token).set_started_us(turn_us(self.now_ns));
-            self.port.inbox.push(&self.shared.slab, token.0);
+            entry.set_started_us(turn_us(self.now_ns));
+            self.port.inbox.push(&self.shared.slab, run.key.index);
         } else {
-            self.shared.leave(run, ending, finished);
+            self.shared.leave(self.port, entry, run, ending, finished);
         }
     }
 }
 
 impl Host for ClientHost<'_> {
+    #[inline]
     fn link(&self, token: Token) -> Option<Token> {
         let next = self.entry(token).link()?;
         // The entry after this one is the next that the core looks at: by then it is in the cache.
@@ -193,42 +251,69 @@ impl Host for ClientHost<'_> {
         entry.set_attempts(note | entry.attempts() & NOTE_OWED);
     }
 
+    #[inline(always)]
+    fn look(&mut self, token: Token) {
+        self.describe(token);
+    }
+
+    #[inline]
     fn op(&self, token: Token) -> CallbackOp {
-        op_of(self.entry(token))
-    }
-
-    fn started_ns(&self, token: Token) -> u64 {
-        self.now_ns.saturating_sub(u64::from(self.age_us(self.entry(token))) * 1000)
-    }
-
-    fn take_requeue(&mut self, token: Token) -> bool {
-        self.entry(token).word().take_requeue() == Dequeue::Resend
-    }
-
-    fn prepare(&mut self, token: Token) -> bool {
-        let run = self.run(token);
-        if self.watch.is_some() {
-            self.measure(LatencyStage::Unsent, run.op, run.age_ns, 1);
+        match self.known(token) {
+            Some(known) => known.run.op,
+            None => op_of(self.entry(token)),
         }
-        self.call("Hooks::prepare", &run, || self.shared.hooks_of(run.own).prepare(&run)) == Some(Prepare::Send)
     }
 
+    #[inline]
+    fn started_ns(&self, token: Token) -> u64 {
+        let age_ns = match self.known(token) {
+            Some(known) => known.run.age_ns,
+            None => u64::from(self.age_us(self.entry(token))) * 1000,
+        };
+        self.now_ns.saturating_sub(age_ns)
+    }
+
+    #[inline(always)]
+    fn take_requeue(&mut self, token: Token) -> bool {
+        self.describe(token).entry.word().take_requeue() == Dequeue::Resend
+    }
+
+    #[inline(always)]
+    fn prepare(&mut self, token: Token) -> bool {
+        let Run { op, age_ns, .. } = self.describe(token).run;
+        if self.watch.is_some() {
+            self.measure(LatencyStage::Unsent, op, age_ns, 1);
+        }
+        let (shared, port) = (self.shared, self.port);
+        let run = &self.describe(token).run;
+        shared.call_about(port, "Hooks::prepare", run, |hooks| hooks.prepare(run)) == Some(Prepare::Send)
+    }
+
+    #[inline(always)]
     fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
-        let run = self.run(token);
-        let named =
-            self.call("Hooks::referring_calls", &run, || self.shared.hooks_of(run.own).referring_calls(&run, calls));
+        let other;
+        let run = match self.known(token) {
+            Some(known) => &known.run,
+            None => {
+                other = self.run(token);
+                &other
+            }
+        };
+        let (shared, port) = (self.shared, self.port);
+        let named = shared.call_about(port, "Hooks::referring_calls", run, |hooks| hooks.referring_calls(run, calls));
         named.ok_or(XdrError { what: "Hooks::referring_calls", offset: 0, kind: XdrErrorKind::EncoderFailed })
     }
 
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        let run = self.run(token);
         let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
-        self.call("Hooks::encode", &run, || self.shared.hooks_of(run.own).encode(&run, args)).unwrap_or(Err(failed))?;
+        let (shared, port) = (self.shared, self.port);
+        let Described { entry, run } = self.describe(token);
+        let (entry, key, op) = (*entry, run.key, run.op);
+        shared.call_about(port, "Hooks::encode", run, |hooks| hooks.encode(run, args)).unwrap_or(Err(failed))?;
         // The time until the return is overdue begins here and not with the request, which may have waited for a path
         // for most of it.
-        if matches!(run.op, CallbackOp::Recall | CallbackOp::LayoutRecall) && self.entry(token).word().recalled() {
-            let stamp = self.owed.push(run.key, self.now_ns);
-            let entry = self.entry(token);
+        if matches!(op, CallbackOp::Recall | CallbackOp::LayoutRecall) && entry.word().recalled() {
+            let stamp = self.owed.push(key, self.now_ns);
             entry.set_return_stamp(stamp);
             entry.set_attempts(entry.attempts() | NOTE_OWED);
         }
@@ -245,17 +330,17 @@ impl Host for ClientHost<'_> {
     }
 
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
-        let waited = self.entry(token).word().settle();
-        let run = self.run(token);
-        let answer = self.call("Hooks::done", &run, || self.shared.hooks_of(run.own).done(&run, outcome));
+        let Described { entry, run } = *self.describe(token);
+        let waited = entry.word().settle();
+        let answer = self.shared.call_about(self.port, "Hooks::done", &run, |hooks| hooks.done(&run, outcome));
         match answer.unwrap_or(Done::Finish) {
             Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
                 // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
-                self.entry(token).word().requeue();
+                entry.word().requeue();
                 Some(delay_ns)
             }
             Done::RequeueAfter(_) | Done::Finish => {
-                self.finish(token, &run, outcome, waited);
+                self.finish(entry, &run, outcome, waited);
                 None
             }
         }

@@ -251,29 +251,43 @@ impl<I: Io> Reactor<I> {
             let Some(command) = port.commands.pop() else { break };
             self.run_command(command);
         }
-        let now_us = turn_us(self.home.now_ns);
         let mut started = 0;
         while started < SUBMITTED_PER_TURN
             && let Some(index) = self.submitted.pop(&shared.slab)
         {
-            let Some(entry) = shared.slab.get(index) else {
-                unreachable!("entry {index} is queued and not in the slab")
-            };
-            if entry.started_us() == 0 {
-                // Accepted while this reactor was parked, so just now.
-                entry.set_started_us(now_us);
-            }
-            entry.set_attempts(0);
-            started += 1;
-            let taken = self.home.submit(index, entry);
-            // Client indices are not used again while something is in flight, so the client is here.
-            assert!(taken, "entry {index} names client {}, whose home is not here", entry.client());
-            if entry.word().is_cancelled() {
-                self.ask_cancel(entry.client());
-            }
+            started += self.submit(&shared, index, SUBMITTED_PER_TURN - started);
         }
         count_by(&port.stats.started, started);
         self.run_cancels();
+    }
+
+    /// Hands a run to its client, and those behind it that are for the same one, up to `most`. How many those were.
+    fn submit(&mut self, shared: &Shared, first: u32, most: u64) -> u64 {
+        let (mut next, mut started, mut cancelled) = (Some(first), 0, false);
+        let client = shared.slab[first].client();
+        let submitted = &mut self.submitted;
+        let now_us = turn_us(self.home.now_ns);
+        let taken = self.home.act(client, |client, host| {
+            while let Some(index) = next {
+                let entry = &shared.slab[index];
+                if entry.started_us() == 0 {
+                    // Accepted while this reactor was parked, so just now.
+                    entry.set_started_us(now_us);
+                }
+                entry.set_attempts(0);
+                started += 1;
+                host.submit(&mut client.backchannel, Token(index), entry);
+                cancelled |= entry.word().is_cancelled();
+                let of_client = |index| started < most && shared.slab[index].client() == client.id.index;
+                next = submitted.pop_if(&shared.slab, of_client);
+            }
+        });
+        // Client indices are not used again while something is in flight, so the client is here.
+        assert!(taken.is_some(), "entry {first} names client {client}, whose home is not here");
+        if cancelled {
+            self.ask_cancel(client);
+        }
+        started
     }
 
     /// Ends runs that the embedder has taken off a completion queue and given back, up to a limit per turn.

@@ -156,7 +156,7 @@ impl<I: Io> Reactor<I> {
     /// A callback's reply that arrived on a connection of another reactor.
     pub(super) fn carried(&mut self, connection: ConnectionId, client: ClientId, record: &[u8]) {
         let handled = reply(&mut self.home, connection, client, record);
-        self.home.count_reply(handled);
+        self.port().stats.count_reply(handled);
     }
 }
 
@@ -165,7 +165,11 @@ impl<I: Io> Reactor<I> {
 fn feed<'a>(mut bytes: &'a [u8], key: ConnKey, lines: &mut Lines, home: &mut Home) -> Result<&'a [u8], RecordError> {
     let Some((connection, pool)) = lines.get(key) else { return Ok(&[]) };
     while !connection.is_full(&home.shared.settings) {
-        match connection.reader.next(&mut bytes)? {
+        let next = match connection.bound.as_slice() {
+            [bound] if bound.home == home.reactor => replies(connection, bound.client, &mut bytes, home)?,
+            _ => connection.reader.next(&mut bytes)?,
+        };
+        match next {
             Some(record) => dispatch(connection, record, pool, home),
             None => break,
         }
@@ -173,12 +177,41 @@ fn feed<'a>(mut bytes: &'a [u8], key: ConnKey, lines: &mut Lines, home: &mut Hom
     Ok(bytes)
 }
 
+/// Acts on the replies that come next, all for one client: it is looked up once for them. Gives the first record that is
+/// something else.
+fn replies<'a>(
+    connection: &mut Connection,
+    client: ClientId,
+    bytes: &mut &'a [u8],
+    home: &mut Home,
+) -> Result<Option<Record<'a>>, RecordError> {
+    let Connection { id, ref mut reader, .. } = *connection;
+    let act = |client: &mut Client, host: &mut ClientHost<'_>| loop {
+        let record = match reader.next_lent(bytes) {
+            Some(record) => Record::Borrowed(record),
+            None => match reader.next(bytes)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+        };
+        if !matches!(message::peek(&record), Ok((_, MessageType::Reply))) {
+            return Ok(Some(record));
+        }
+        let handled = client.backchannel.handle_record(host.now_ns, conn_token(id), &record, host);
+        host.port.stats.count_reply(handled);
+    };
+    match home.act_on(client, act) {
+        Some(next) => next,
+        None => connection.reader.next(bytes),
+    }
+}
+
 fn dispatch(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: &mut Home) {
     match message::peek(&record) {
         Ok((_, MessageType::Call)) => call(connection, record, pool, home),
         Ok((_, MessageType::Reply)) => {
             let handled = replied(connection, &record, home);
-            home.count_reply(handled);
+            home.port().stats.count_reply(handled);
         }
         Err(_) => count(&home.port().stats.replies_malformed),
     }

@@ -203,11 +203,14 @@ fn serve_local(
     }
     let mut space_bytes = CALLBACK_SPACE_BYTES;
     while written < share && connection.out.unsent_bytes() < staged_bytes_max {
+        let room = (staged_bytes_max - connection.out.unsent_bytes()).max(space_bytes);
         let Some(space) = connection.out.space(space_bytes, pool) else {
             turn = Turn::Starved;
             break;
         };
-        match client.backchannel.poll_transmit(host.now_ns, conn_token(id), space, host) {
+        let bytes_max = room.min(space.len());
+        let (space, now_ns) = (&mut space[..bytes_max], host.now_ns);
+        match client.backchannel.poll_transmits(now_ns, conn_token(id), share - written, space, host) {
             Transmit::Wrote(len) => {
                 connection.out.commit(len);
                 written += sent_by(client, &mut sent);

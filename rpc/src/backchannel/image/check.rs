@@ -6,8 +6,8 @@
 use super::super::calls::{BATCH_MAX, INDEX_BITS};
 use super::super::config::Credential;
 use super::super::control::{VERSIONS_MAX, check_size};
+use super::super::encode::encode_head;
 use super::super::queue::Wheel;
-use super::super::transmit::encode_head;
 use super::super::{CALLS_MAX, CONNECTIONS_MAX, ConnToken, SESSIONS_MAX};
 use super::{BackchannelImage, CallImage, ParametersImage, SessionImage, SlotState};
 use crate::message::OpaqueAuth;

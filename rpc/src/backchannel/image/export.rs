@@ -1,9 +1,9 @@
 //! Making the image.
 
 use super::super::calls::{Call, Runs, State};
+use super::super::encode::parameters_of;
 use super::super::host::{CallStep, CallView, Event, Host, Outcome, Requeue, Token};
 use super::super::path::{Session, Version};
-use super::super::transmit::parameters_of;
 use super::super::{Backchannel, ReferringCalls, SessionKey};
 use super::{BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ParametersImage, SessionImage};
 use crate::nfs4::callback::CallbackOp;

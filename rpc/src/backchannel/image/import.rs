@@ -3,10 +3,10 @@
 use super::super::Backchannel;
 use super::super::calls::{Call, Kept, NO_CONN, State};
 use super::super::config::Config;
+use super::super::encode::encode_head;
 use super::super::host::{Host, Requeue};
 use super::super::path::{Conn, Session, Version};
 use super::super::queue::Queue;
-use super::super::transmit::encode_head;
 use super::{BackchannelImage, CallImage, CallState, ImageError, ParametersImage, SessionImage, SlotState};
 use crate::session::RequesterSlots;
 
@@ -95,6 +95,7 @@ impl Backchannel {
             minor0: None,
         };
         self.calls.make_room(image.base + session.slots.count());
+        self.has_retired |= session.slots.retired_count() > 0;
         self.sessions.push(Some(session));
         for (slot, _) in image.slots.iter().enumerate().filter(|(_, slot)| slot.state == SlotState::Retired) {
             self.calls.get_mut(image.base as usize + slot).state = State::Retired;
