@@ -268,6 +268,14 @@ pub enum Event {
         /// How many recalls [`Hooks::recall_least_recently_used`] has started.
         recalled: u32,
     },
+    /// What [`Runtime::recall_any`](crate::Runtime::recall_any) asked for: CB_RECALL_ANY is on its way to so many clients. The
+    /// others hold nothing, or no more than their share, or were asked within the last five seconds.
+    RecallAnySent {
+        /// How many delegations are to stay in all.
+        keep: u64,
+        /// How many clients are asked.
+        clients: u32,
+    },
     /// Memory is short, as the kernel or the embedder has said: clients are asked to come down to `keep` delegations.
     MemoryPressure {
         /// How many there are.

@@ -150,6 +150,21 @@ fn room_is_made_when_somebody_wants_it() {
 }
 
 #[test]
+fn who_asks_all_learns_how_many_were_asked() {
+    let hooks = Arc::new(Counting::default());
+    let runtime = builder().build(hooks.clone(), Arc::new(Deaf)).unwrap();
+    let clients = [Client::new(&runtime, 8), Client::new(&runtime, 8), Client::new(&runtime, 0)];
+    let sent = || told(&hooks).into_iter().filter(|e| matches!(e, Event::RecallAnySent { .. })).collect::<Vec<_>>();
+    runtime.recall_any(8);
+    assert_eq!((clients[0].serve(), clients[1].serve()), (Asked::ToKeep(4), Asked::ToKeep(4)));
+    let first = Event::RecallAnySent { keep: 8, clients: 2 };
+    until("it is told", || sent() == [first.clone()]);
+    runtime.recall_any(4);
+    let again = Event::RecallAnySent { keep: 4, clients: 0 };
+    until("both were asked a moment ago", || sent() == [first.clone(), again.clone()]);
+}
+
+#[test]
 fn session_slots_are_recalled_of_the_session_that_is_named() {
     let hooks = Arc::new(Counting::default());
     let runtime = builder().build(hooks.clone(), Arc::new(Deaf)).unwrap();

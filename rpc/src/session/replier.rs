@@ -37,14 +37,56 @@ struct ReplierSlot {
     used: bool,
     busy: bool,
     cached: bool,
+    /// The slot was given up and is there again. Whether its requester has noticed is not known: it may go on from `id`, or
+    /// begin with 1.
+    again: bool,
+    /// How often the target had been lowered when the slot's last request was answered.
+    told: u32,
     fingerprint: u64,
     reply: Vec<u8>,
 }
 
+impl ReplierSlot {
+    /// A slot that was not used yet, or not since it was given up after `id`.
+    const fn new(id: SequenceId) -> Self {
+        let (used, busy, cached, again) = (false, false, false, id.0 != 0);
+        ReplierSlot { id, used, busy, cached, again, told: 0, fingerprint: 0, reply: Vec::new() }
+    }
+
+    const fn takes(&self, id: SequenceId) -> bool {
+        id.0 == self.id.next().0 || (self.again && id.0 == 1)
+    }
+}
+
 /// The slot table of the side that executes requests, with the reply of each slot's last request.
+///
+/// It shrinks as RFC 8881 section 2.10.6.1 wants it: [`set_target`](ReplierSlots::set_target) says which slots the requester
+/// is asked to use, which SEQUENCE's sr_target_highest_slotid (and CB_RECALL_SLOT) tells it. The others go when it has
+/// shown that it knows: a new request on a slot whose last reply had the target, with no higher slot in use.
+///
+/// ```
+/// use ringback_rpc::session::{Check, NoSlot, ReplierSlots, SequenceId, SlotId};
+///
+/// let (s0, s3) = (SlotId(0), SlotId(3));
+/// let mut slots = ReplierSlots::new(4, 1024);
+/// slots.set_target(s0);
+/// assert_eq!((slots.highest(), slots.target()), (s3, s0), "it is not known yet");
+/// assert_eq!(slots.check(s0, SequenceId(1), s0, 7), Ok(Check::New));
+/// slots.finish(s0, None);
+/// assert_eq!(slots.check(s0, SequenceId(2), s0, 8), Ok(Check::New), "the reply to the first has arrived");
+/// assert_eq!((slots.highest(), slots.target()), (s0, s0));
+/// slots.finish(s0, None);
+/// assert_eq!(slots.check(s3, SequenceId(1), s3, 9), Err(NoSlot::BadSlot));
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReplierSlots {
-    slots: Box<[ReplierSlot]>,
+    slots: Vec<ReplierSlot>,
+    /// The last ids of all slots that there may be and that were given up, from the first above the table.
+    former: Vec<SequenceId>,
+    /// The highest slot that the requester is asked to use.
+    target: SlotId,
+    /// How often the target was lowered. It wraps, long after the last reply that had an old one.
+    lowered: u32,
     reply_bytes_max: usize,
 }
 
@@ -52,20 +94,45 @@ impl ReplierSlots {
     /// A table of `count` slots, at least one and at most [`SLOTS_MAX`]; replies longer than `reply_bytes_max` are not
     /// kept (ca_maxresponsesize_cached). A slot's cache grows by the replies that are kept in it, never ahead of them.
     pub fn new(count: u32, reply_bytes_max: usize) -> Self {
-        let slot = ReplierSlot {
-            id: SequenceId(0),
-            used: false,
-            busy: false,
-            cached: false,
-            fingerprint: 0,
-            reply: Vec::new(),
-        };
-        ReplierSlots { slots: vec![slot; count.clamp(1, SLOTS_MAX) as usize].into_boxed_slice(), reply_bytes_max }
+        let count = count.clamp(1, SLOTS_MAX);
+        let slots = vec![ReplierSlot::new(SequenceId(0)); count as usize];
+        ReplierSlots { slots, former: Vec::new(), target: SlotId(count - 1), lowered: 0, reply_bytes_max }
     }
 
     /// The highest slot of the table (sr_highest_slotid).
     pub fn highest(&self) -> SlotId {
         SlotId(self.slots.len() as u32 - 1)
+    }
+
+    /// The highest slot that the requester is asked to use (sr_target_highest_slotid).
+    pub const fn target(&self) -> SlotId {
+        self.target
+    }
+
+    /// Asks the requester to use no slot above `target`, from the next reply on; or gives it slots back, never more than the
+    /// table had at first.
+    pub fn set_target(&mut self, target: SlotId) {
+        let most = self.slots.len() + self.former.len();
+        let target = SlotId(target.0.min(most as u32 - 1));
+        if target < self.target {
+            self.lowered = self.lowered.wrapping_add(1);
+        }
+        self.target = target;
+        if let Some(back) = (target.0 as usize + 1).checked_sub(self.slots.len()) {
+            self.slots.extend(self.former.drain(..back).map(ReplierSlot::new));
+        }
+    }
+
+    /// The requester has shown that it knows the target: what is above is given up, with what was kept in it.
+    fn shrink(&mut self) {
+        let count = self.target.0 as usize + 1;
+        // Executed still, whatever the requester says.
+        if self.slots.iter().skip(count).any(|slot| slot.busy) {
+            return;
+        }
+        let gone = self.slots.drain(count..).map(|slot| slot.id);
+        self.former.splice(0..0, gone);
+        self.slots.shrink_to_fit();
     }
 
     /// Slots whose request is being executed.
@@ -74,7 +141,7 @@ impl ReplierSlots {
     }
 
     /// Judges a request by its slot, its sequence id, the highest slot in use and the [`fingerprint`] of its bytes
-    /// after SEQUENCE. [`Check::New`] makes the slot busy.
+    /// after SEQUENCE. [`Check::New`] makes the slot busy, and may be what the table has waited for to shrink.
     pub fn check(
         &mut self,
         slot: SlotId,
@@ -88,26 +155,31 @@ impl ReplierSlots {
             return Err(NoSlot::BadHighSlot);
         }
         if id == entry.id && entry.used {
-            return Ok(match entry {
-                // First of all: the reply is not there to be compared with.
-                ReplierSlot { busy: true, .. } => Check::InProgress,
-                e if e.fingerprint != fingerprint => Check::FalseRetry,
-                ReplierSlot { cached: true, reply, .. } => Check::Replay(reply),
-                _ => Check::Uncached,
-            });
+            return Ok(self.retried(slot, fingerprint));
         }
-        if id != entry.id.next() || entry.busy {
+        if !entry.takes(id) || entry.busy {
             return Ok(Check::Misordered);
         }
-        *entry = ReplierSlot {
-            id,
-            used: true,
-            busy: true,
-            cached: false,
-            fingerprint,
-            reply: core::mem::take(&mut entry.reply),
-        };
+        // It would not use the next id without the reply to the last one.
+        let knows = entry.used && entry.told == self.lowered && highest <= self.target;
+        let reply = core::mem::take(&mut entry.reply);
+        let (used, busy, told) = (true, true, self.lowered);
+        *entry = ReplierSlot { id, used, busy, cached: false, again: false, told, fingerprint, reply };
+        if knows && self.target < last {
+            self.shrink();
+        }
         Ok(Check::New)
+    }
+
+    /// What a retry of a slot's last request gets.
+    fn retried(&self, slot: SlotId, fingerprint: u64) -> Check<'_> {
+        match self.slots.get(slot.0 as usize) {
+            // First of all: the reply is not there to be compared with.
+            Some(ReplierSlot { busy: true, .. }) => Check::InProgress,
+            Some(entry) if entry.fingerprint != fingerprint => Check::FalseRetry,
+            Some(ReplierSlot { cached: true, reply, .. }) => Check::Replay(reply),
+            _ => Check::Uncached,
+        }
     }
 
     /// Whether the requester has gone on from a request: it has used the slot with a later sequence id, and so has the
@@ -191,6 +263,72 @@ mod tests {
         assert_eq!(slots.check(SlotId(2), SequenceId(1), SlotId(2), 0), Err(NoSlot::BadSlot));
         assert_eq!(slots.check(S0, SequenceId(1), SlotId(2), 0), Err(NoSlot::BadHighSlot));
         assert_eq!(slots.check(SlotId(1), SequenceId(1), S0, 0), Err(NoSlot::BadHighSlot));
+    }
+
+    /// The requester uses a slot and has its reply.
+    fn exchange(slots: &mut ReplierSlots, slot: u32, id: u32, highest: u32) {
+        assert_eq!(slots.check(SlotId(slot), SequenceId(id), SlotId(highest), 0), Ok(Check::New), "{slot} {id}");
+        slots.finish(SlotId(slot), Some(b"r"));
+    }
+
+    #[test]
+    fn t26_a_table_shrinks_when_its_requester_knows() {
+        let mut slots = ReplierSlots::new(4, 8);
+        exchange(&mut slots, 3, 1, 3);
+        exchange(&mut slots, 0, 1, 0);
+        slots.set_target(SlotId(1));
+        assert_eq!((slots.highest(), slots.target()), (SlotId(3), SlotId(1)));
+        exchange(&mut slots, 0, 2, 0);
+        assert_eq!(slots.highest(), SlotId(3), "it had not been told when it sent that");
+        exchange(&mut slots, 0, 3, 3);
+        assert_eq!(slots.highest(), SlotId(3), "it still uses a higher slot");
+        exchange(&mut slots, 1, 1, 1);
+        assert_eq!(slots.highest(), SlotId(3), "nothing had been told on this slot");
+        exchange(&mut slots, 0, 4, 1);
+        assert_eq!(slots.highest(), SlotId(1));
+        assert_eq!(slots.check(SlotId(3), SequenceId(2), SlotId(3), 0), Err(NoSlot::BadSlot));
+        assert_eq!(slots.check(S0, SequenceId(5), SlotId(3), 0), Err(NoSlot::BadHighSlot));
+        assert_eq!(slots.check(S0, SequenceId(4), S0, 0), Ok(Check::Replay(b"r")), "what stays is as it was");
+    }
+
+    #[test]
+    fn t26_a_slot_that_is_back_begins_anew_or_goes_on() {
+        for id in [1, 3] {
+            let mut slots = ReplierSlots::new(3, 8);
+            exchange(&mut slots, 2, 1, 2);
+            exchange(&mut slots, 2, 2, 2);
+            slots.set_target(S0);
+            (1..3).for_each(|id| exchange(&mut slots, 0, id, 0));
+            assert_eq!(slots.highest(), S0);
+            slots.set_target(SlotId(9));
+            assert_eq!((slots.highest(), slots.target()), (SlotId(2), SlotId(2)), "never more than there were");
+            assert_eq!(slots.check(SlotId(2), SequenceId(2), SlotId(2), 0), Ok(Check::Misordered), "no reply is kept");
+            exchange(&mut slots, 2, id, 2);
+            assert_eq!(slots.check(SlotId(2), SequenceId(id + 2), SlotId(2), 0), Ok(Check::Misordered));
+            exchange(&mut slots, 1, 1, 1);
+        }
+    }
+
+    #[test]
+    fn t26_a_table_shrinks_no_further_than_its_busy_slots() {
+        let mut slots = ReplierSlots::new(3, 8);
+        assert_eq!(slots.check(SlotId(1), SequenceId(1), SlotId(1), 0), Ok(Check::New));
+        slots.set_target(S0);
+        // One who does not tell the truth about what he uses.
+        (1..4).for_each(|id| exchange(&mut slots, 0, id, 0));
+        assert_eq!((slots.highest(), slots.busy_count()), (SlotId(2), 1));
+        slots.finish(SlotId(1), None);
+        exchange(&mut slots, 0, 4, 0);
+        assert_eq!(slots.highest(), S0);
+        // Twice and in parts.
+        slots.set_target(SlotId(1));
+        assert_eq!(slots.highest(), SlotId(1));
+        exchange(&mut slots, 1, 2, 1);
+        slots.set_target(S0);
+        (5..7).for_each(|id| exchange(&mut slots, 0, id, 0));
+        slots.set_target(SlotId(2));
+        exchange(&mut slots, 1, 3, 1);
+        exchange(&mut slots, 2, 1, 2);
     }
 
     /// FNV-1a with 64 bits, by its published test vectors.

@@ -280,6 +280,8 @@ typedef enum rb_event_kind {
     RB_EVENT_MEMORY_PRESSURE = 10,
     // The file of rb_options.memory_pressure tells nothing any more: its cgroup is gone.
     RB_EVENT_MEMORY_PRESSURE_LOST = 11,
+    // What rb_recall_any asked for, to come down to `keep`, is on its way to so many clients: `detail`.
+    RB_EVENT_RECALL_ANY_SENT = 12,
 } rb_event_kind;
 
 // What an item of a queue is about.
@@ -1264,6 +1266,7 @@ int rb_want_room(const struct rb_runtime *runtime);
 int rb_memory_pressure(const struct rb_runtime *runtime);
 
 // Asks all clients, once, to keep about `keep` delegations in all. Nothing is recalled from who does not heed it.
+// RB_EVENT_RECALL_ANY_SENT tells how many were asked.
 int rb_recall_any(const struct rb_runtime *runtime, uint64_t keep);
 
 // Asks the client to use no session slot of the session's fore channel above `highest_slot_id`, by a CB_RECALL_SLOT (RFC 8881

@@ -39,6 +39,7 @@ pub extern "C" fn rb_memory_pressure(runtime: Option<&rb_runtime>) -> c_int {
 }
 
 /// Asks all clients, once, to keep about `keep` delegations in all. Nothing is recalled from who does not heed it.
+/// RB_EVENT_RECALL_ANY_SENT tells how many were asked.
 #[unsafe(no_mangle)]
 pub extern "C" fn rb_recall_any(runtime: Option<&rb_runtime>, keep: u64) -> c_int {
     let about = || format!("to keep {keep}");

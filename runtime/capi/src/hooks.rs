@@ -310,6 +310,10 @@ impl rb_event {
                 (told.held, told.keep) = (*held, *keep);
                 RB_EVENT_MEMORY_PRESSURE
             }
+            Event::RecallAnySent { keep, clients } => {
+                (told.keep, told.detail) = (*keep, i32::try_from(*clients).unwrap_or(i32::MAX));
+                RB_EVENT_RECALL_ANY_SENT
+            }
             Event::MemoryPressureLost => RB_EVENT_MEMORY_PRESSURE_LOST,
             _ => return None,
         };

@@ -44,6 +44,8 @@ pub enum rb_event_kind {
     RB_EVENT_MEMORY_PRESSURE = 10,
     /// The file of rb_options.memory_pressure tells nothing any more: its cgroup is gone.
     RB_EVENT_MEMORY_PRESSURE_LOST = 11,
+    /// What rb_recall_any asked for, to come down to `keep`, is on its way to so many clients: `detail`.
+    RB_EVENT_RECALL_ANY_SENT = 12,
 }
 
 /// Something happened to a client's callback path, or did not happen in time. What a kind does not name is 0.

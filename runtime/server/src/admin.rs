@@ -12,6 +12,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use std::time::Duration;
 const REQUEST_BYTES_MAX: u64 = 64 << 10;
 /// How long either side waits for the other to say something.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the runtime may take to ask all clients; it takes milliseconds.
+const ASKING: Duration = Duration::from_secs(10);
 /// The mask for a socket that only its owner uses.
 const OWNER_ONLY: u32 = 0o177;
 
@@ -48,6 +51,8 @@ pub enum Request {
     NotifyLock(String),
     /// Set how many delegations there may be.
     MaxDelegations(u64),
+    /// Set how many session slots the fore channel of each session may have, and send CB_RECALL_SLOT to those with more.
+    SessionSlots(u32),
 }
 
 /// What comes back.
@@ -60,6 +65,8 @@ pub enum Reply {
     Flight(String),
     /// So many callbacks were started, or were on their way.
     Started(u64),
+    /// CB_RECALL_ANY was sent to so many clients.
+    Asked(u64),
     /// It is done.
     Done,
     /// It could not be done, and why.
@@ -80,6 +87,28 @@ struct Asking {
     stream: Option<UnixStream>,
     /// Nobody is listened to any more.
     stopped: bool,
+}
+
+/// One who has had all clients asked for delegations, and waits to hear how many they were.
+#[derive(Debug, Default)]
+pub(crate) struct AskedAll {
+    waiting: Mutex<Option<(u64, Sender<u32>)>>,
+}
+
+impl AskedAll {
+    /// They have been asked to keep so many.
+    pub(crate) fn tell(&self, keep: u64, clients: u32) {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take_if(|(asked, _)| *asked == keep);
+        // Who does not wait any more has been told that it takes long.
+        let _ = waiting.map(|(_, sender)| sender.send(clients));
+    }
+
+    fn wait(&self, keep: u64, ask: impl FnOnce()) -> Result<u32, String> {
+        let (sender, receiver) = channel();
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some((keep, sender));
+        ask();
+        receiver.recv_timeout(ASKING).map_err(|_| "it takes long; clients may be asked later".to_owned())
+    }
 }
 
 /// A socket that nobody but the owner of the process may use. It is made before there are other threads, as the mask for
@@ -202,9 +231,10 @@ impl Server {
             Request::Getattr(path) => inner.on_file(path, Inner::ask_holders),
             Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
             Request::RecallAny(keep) => {
-                self.runtime.recall_any(*keep);
-                Ok(Reply::Done)
+                let ask = || self.runtime.recall_any(*keep);
+                inner.asked_all.wait(*keep, ask).map(|clients| Reply::Asked(clients.into()))
             }
+            Request::SessionSlots(slots) => Ok(Reply::Started(self.set_session_slots_max(*slots))),
             Request::MaxDelegations(max) => {
                 self.set_delegations_max(*max);
                 Ok(Reply::Done)

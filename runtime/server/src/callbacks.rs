@@ -22,6 +22,8 @@
 //! A fourth one, CB_RECALL_ANY, the runtime sends by itself when there are more delegations than there may be. All that it
 //! wants of us is which were used longest ago ([`Hooks::recall_least_recently_used`]): `reaper.rs`.
 //!
+//! So does CB_RECALL_SLOT, which is asked for with a session and a number: `session_slots.rs`.
+//!
 //! Who needs the answer to a CB_GETATTR waits for it as a future: `later.rs`.
 //!
 //! Locks: the hooks run on reactor threads and take one shard's lock for a look. `try_run`, `insert` and `remove` are
@@ -237,6 +239,11 @@ impl Callbacks {
         let _ = self.runtime().map(|runtime| runtime.remove_session(session));
     }
 
+    /// Asks a session's client to use no higher session slot on the fore channel; whether it could be asked.
+    pub(crate) fn recall_slots(&self, session: SessionKey, highest: u32) -> bool {
+        self.runtime().is_some_and(|runtime| runtime.recall_slots(session, highest).is_ok())
+    }
+
     pub(crate) fn bind(&self, connection: ConnectionId, session: SessionKey) {
         // It fails only for a client that is gone, whose next SEQUENCE says so.
         let _ = self.runtime().map(|runtime| runtime.bind(connection, session));
@@ -384,10 +391,15 @@ impl Hooks for Inner {
     }
 
     fn event(&self, event: &Event) {
-        if let Event::ReturnOverdue { cookie, .. } = event
-            && let Subject::Recall(id) = Subject::of(*cookie)
-        {
-            self.files.revoke(id);
+        match event {
+            Event::ReturnOverdue { cookie, .. } => {
+                if let Subject::Recall(id) = Subject::of(*cookie) {
+                    self.files.revoke(id);
+                }
+            }
+            Event::MemoryPressure { .. } => self.spare_session_slots(),
+            Event::RecallAnySent { keep, clients } => self.asked_all.tell(*keep, *clients),
+            _ => {}
         }
         self.callbacks.observer.event(event);
     }

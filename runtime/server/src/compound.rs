@@ -13,7 +13,7 @@ use ringback_rpc::nfs4::fore::{
     CompoundArgs, CompoundResHead, Op, OpArgs, OpRes, SequenceArgs, SequenceOk, seq4_status,
 };
 use ringback_rpc::nfs4::{Stateid4, Status};
-use ringback_rpc::session::{Check, NoSlot, SequenceId, SlotId, fingerprint};
+use ringback_rpc::session::{Check, NoSlot, ReplierSlots, SequenceId, SlotId, fingerprint};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::sync::Arc;
 
@@ -300,20 +300,20 @@ impl<'a> Compound<'a> {
             return Ok(Err(Status::NFS4ERR_REP_TOO_BIG_TO_CACHE));
         }
         let mut slots = session.slots();
-        let highest = slots.highest();
-        let ok = |server: &Inner| SequenceOk {
+        slots.set_target(SlotId(self.server.session_slots.get(self.origin.now_ns) - 1));
+        let ok = |slots: &ReplierSlots| SequenceOk {
             session_id: args.session_id,
             sequence_id: args.sequence_id,
             slot_id: args.slot_id,
-            highest_slot_id: highest.0,
-            target_highest_slot_id: highest.0,
-            status_flags: server.status_flags(&session.client, session.key),
+            highest_slot_id: slots.highest().0,
+            target_highest_slot_id: slots.target().0,
+            status_flags: self.server.status_flags(&session.client, session.key),
         };
         let slot = SlotId(args.slot_id);
         let digest = fingerprint(r.remaining());
         let judged = match slots.check(slot, SequenceId(args.sequence_id), SlotId(args.highest_slot_id), digest) {
-            Ok(Check::New) => Ok(Judged::New(ok(self.server))),
-            Ok(Check::Uncached) => Ok(Judged::Uncached(ok(self.server))),
+            Ok(Check::New) => Ok(Judged::New(ok(&slots))),
+            Ok(Check::Uncached) => Ok(Judged::Uncached(ok(&slots))),
             Ok(Check::Replay(reply)) => {
                 w.rewind(start);
                 w.raw(reply)?;

@@ -6,13 +6,16 @@ use crate::callbacks::Subject;
 use crate::clients::Client;
 use crate::delegations::Delegation;
 use crate::files::{global, shard_number};
+use crate::sessions::Session;
 use ringback::{
-    CallbackReport, Census, ClientReport, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue, SessionReport,
+    CallbackReport, Census, ClientReport, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue, SessionKey,
+    SessionReport,
 };
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The server at one moment.
@@ -110,6 +113,10 @@ pub struct InspectedClient {
 pub struct InspectedSession {
     /// Its session id, in hexadecimal.
     pub id: String,
+    /// Session slots of its fore channel.
+    pub fore_slots: u32,
+    /// How many of them the client is asked to use.
+    pub fore_slots_target: u32,
     /// Connections that carry it.
     pub connections: u32,
     /// Session slots.
@@ -152,16 +159,14 @@ impl Server {
         let latencies = snapshot.latencies().iter().filter(|l| l.count() > 0).map(InspectedLatency::from).collect();
         let mut reports: HashMap<_, _> = snapshot.clients.into_iter().map(|report| (report.client, report)).collect();
         let sessions = inner.sessions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let names: HashMap<_, _> = sessions.values().map(|s| (s.key, hex(&s.id.0))).collect();
+        let by_key: HashMap<_, _> = sessions.values().map(|s| (s.key, Arc::clone(s))).collect();
         drop(sessions);
         let held = inner.held_by_clients();
         let known: Vec<_> = inner.clients().records.values().filter_map(|r| r.client.clone()).collect();
         let describe = |client: &Client| {
             let report = reports.remove(&client.callbacks)?;
             let delegations = held.get(client.index as usize).copied().unwrap_or(0);
-            Some(
-                self.describe(client, delegations, &report, |session| names.get(&session).cloned().unwrap_or_default()),
-            )
+            Some(self.describe(client, delegations, &report, &by_key))
         };
         let mut clients: Vec<InspectedClient> = known.iter().map(AsRef::as_ref).filter_map(describe).collect();
         clients.sort_by_key(|client| Reverse(client.callbacks.first().map(|callback| callback.age_ms)));
@@ -181,17 +186,27 @@ impl Server {
         client: &Client,
         delegations: u32,
         report: &ClientReport,
-        name: impl Fn(ringback::SessionKey) -> String,
+        sessions: &HashMap<SessionKey, Arc<Session>>,
     ) -> InspectedClient {
         let inner = &self.inner;
-        let session = |s: &SessionReport| InspectedSession {
-            id: name(s.session),
-            connections: s.connections,
-            slots: s.slots,
-            slots_in_use: s.slots_in_use,
-            slots_quarantined: s.slots_quarantined,
-            slots_retired: s.slots_retired,
-            fault: s.fault.map(|fault| format!("{fault:?}")),
+        // A session that is being destroyed may be known to the runtime still.
+        let name = |key| sessions.get(&key).map_or(String::new(), |session| hex(&session.id.0));
+        let session = |s: &SessionReport| {
+            let (fore_slots, fore_slots_target) = sessions.get(&s.session).map_or((0, 0), |session| {
+                let slots = session.slots();
+                (slots.highest().0 + 1, slots.target().0 + 1)
+            });
+            InspectedSession {
+                id: name(s.session),
+                fore_slots,
+                fore_slots_target,
+                connections: s.connections,
+                slots: s.slots,
+                slots_in_use: s.slots_in_use,
+                slots_quarantined: s.slots_quarantined,
+                slots_retired: s.slots_retired,
+                fault: s.fault.map(|fault| format!("{fault:?}")),
+            }
         };
         let stuck_ms = (inner.config.lease.as_millis() as u64 / 10).max(1000);
         let callback = |c: &CallbackReport| {
@@ -320,10 +335,14 @@ impl fmt::Display for Inspection {
             write_counters(f, &client.runs, &client.counters)?;
             for s in &client.sessions {
                 let fault = s.fault.as_ref().map_or(String::new(), |fault| format!(", fault {fault}"));
+                let asked = match s.fore_slots_target {
+                    target if target < s.fore_slots => format!(" (asked to use {target})"),
+                    _ => String::new(),
+                };
                 writeln!(
                     f,
-                    "  session {}: {} connections, {} of {} slots in use, {} quarantined, {} retired{fault}",
-                    s.id, s.connections, s.slots_in_use, s.slots, s.slots_quarantined, s.slots_retired
+                    "  session {}: {} connections, {} of {} slots in use, {} quarantined, {} retired, {} fore slots{asked}{fault}",
+                    s.id, s.connections, s.slots_in_use, s.slots, s.slots_quarantined, s.slots_retired, s.fore_slots
                 )?;
             }
             for c in &client.callbacks {

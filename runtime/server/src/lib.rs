@@ -40,6 +40,7 @@ mod operations;
 mod quota;
 mod reaper;
 mod recall;
+mod session_slots;
 mod sessions;
 mod set_attributes;
 mod stateids;
@@ -57,12 +58,14 @@ pub use inspect::{
 };
 pub use recall::{Delegations, HeldDelegation, KnownClient};
 
+use admin::AskedAll;
 use callbacks::Callbacks;
 use clients::Clients;
 use files::Files;
 use later::Later;
 use listen::Listener;
 use ringback::{Budget, BuildError, Builder, DrainReport, Runtime};
+use session_slots::SlotLimit;
 use sessions::Sessions;
 use stateids::INSTANCE_MASK;
 use std::hash::{BuildHasher, RandomState};
@@ -95,6 +98,8 @@ pub(crate) struct Inner {
     pub(crate) clients: Mutex<Clients>,
     pub(crate) sessions: Sessions,
     pub(crate) session_serial: AtomicU64,
+    pub(crate) session_slots: SlotLimit,
+    pub(crate) asked_all: AskedAll,
     /// The second in which expired clients were last looked for.
     pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
@@ -148,7 +153,9 @@ impl Inner {
             clients: Clients::new(config.clients_max, instance),
             sessions: Sessions::default(),
             session_serial: AtomicU64::new(1),
+            session_slots: SlotLimit::new(config.session_slots_max),
             courtesy_ended_s: AtomicU64::new(0),
+            asked_all: AskedAll::default(),
             files: Files::new(&config, instance),
             callbacks: Callbacks::new(observer),
             later,
@@ -163,7 +170,7 @@ impl Inner {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now_ns(&self) -> u64 {
+    pub(crate) fn now_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
     }
 }

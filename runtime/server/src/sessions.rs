@@ -134,7 +134,7 @@ impl Inner {
             return Err(Status::NFS4ERR_SEQ_MISORDERED);
         }
         // Arguments that no session can have change nothing, not even the sequence id.
-        let channels = self.channels(args)?;
+        let channels = self.channels(args, origin.now_ns)?;
         let reply = self.confirm_and_create(&mut clients, args, channels, origin);
         if reply != Err(Status::NFS4ERR_DELAY)
             && let Some(record) = clients.records.get_mut(&id)
@@ -157,11 +157,11 @@ impl Inner {
     }
 
     /// What the two channels get.
-    fn channels(&self, args: &CreateSessionArgs<'_>) -> Result<(ChannelAttrs, ChannelAttrs), Status> {
+    fn channels(&self, args: &CreateSessionArgs<'_>, now_ns: u64) -> Result<(ChannelAttrs, ChannelAttrs), Status> {
         if args.flags & !(flag::PERSIST | flag::CONN_BACK_CHAN | flag::CONN_RDMA) != 0 {
             return Err(Status::NFS4ERR_INVAL);
         }
-        Ok((self.fore_attrs(&args.fore_channel)?, self.back_attrs(&args.back_channel)?))
+        Ok((self.fore_attrs(&args.fore_channel, now_ns)?, self.back_attrs(&args.back_channel)?))
     }
 
     fn confirm_and_create(
@@ -245,7 +245,7 @@ impl Inner {
     }
 
     /// What the fore channel gets: at most what the client asks for (RFC 8881 section 18.36.3).
-    fn fore_attrs(&self, asked: &ChannelAttrs) -> Result<ChannelAttrs, Status> {
+    fn fore_attrs(&self, asked: &ChannelAttrs, now_ns: u64) -> Result<ChannelAttrs, Status> {
         let config = &self.config;
         let response_bytes_max = asked.response_bytes_max.min(config.response_bytes_max);
         let granted = ChannelAttrs {
@@ -257,7 +257,7 @@ impl Inner {
                 .min(config.response_bytes_max_cached)
                 .min(response_bytes_max),
             operations_max: asked.operations_max.min(config.operations_max),
-            requests_max: asked.requests_max.min(config.session_slots_max),
+            requests_max: asked.requests_max.min(self.session_slots.get(now_ns)),
             rdma_ird: None,
         };
         let too_small = granted.request_bytes_max < FORE_BYTES_MIN

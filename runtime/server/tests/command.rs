@@ -1,5 +1,9 @@
 //! The command as an operator uses it.
 
+mod client;
+
+use client::Client;
+use ringback_rpc::nfs4::fore::share_access;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -87,7 +91,7 @@ fn a_server_is_inspected_operated_and_ended() {
     std::fs::write(folder.file("export/greeting"), "hello").unwrap();
     let (export, socket) = (folder.file("export"), folder.file("admin"));
     let mut server = Serving::start(&["--export", &export, "--admin", &socket, "--drain-timeout", "1"]);
-    assert!(server.line().starts_with("copied 1 files, 5 bytes"));
+    assert!(server.line().starts_with("copied 1 file, 5 bytes"));
     assert!(server.line().starts_with("serving NFSv4.1 on 127.0.0.1:"));
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let json = stdout(&run(&["inspect", "--admin", &socket, "--json"]));
@@ -176,6 +180,37 @@ fn what_happened_last_is_told_in_words() {
     std::fs::write(&file, "something else\n").unwrap();
     assert!(complaint(&["flight", &file]).contains("line 1: not a flight record"));
     assert!(complaint(&["top", "--admin", &socket, "--once"]).contains("no server listens there"));
+}
+
+#[test]
+fn what_happened_before_callbacks_were_given_up_is_kept() {
+    let folder = Folder::new("given-up");
+    let (socket, file) = (folder.file("admin"), folder.file("record"));
+    let serve = ["--admin", &socket, "--flight-file", &file, "--drain-timeout", "0"];
+    let mut server = Serving::start(&serve);
+    let line = server.line();
+    let address = line.strip_prefix("serving NFSv4.1 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let mut client = Client::connect(address, "deaf".to_owned());
+    client.visit("f", share_access::READ);
+    assert_eq!(client.held.len(), 1);
+    // It reads nothing from here on, so it answers nothing.
+    let recall = ["recall", "--admin", &socket, "--client", "deaf"];
+    assert_eq!(stdout(&run(&recall)), "1 callback is on its way\n");
+    let sent = || stdout(&run(&["inspect", "--admin", &socket])).contains("CB_RECALL of file ");
+    assert!((0..1000).any(|_| sent()), "the recall is not seen");
+    let any = ["trigger", "--admin", &socket, "--recall-any", "0"];
+    assert_eq!(stdout(&run(&any)), "1 client is asked\n");
+    let said = server.end();
+    assert!(said.contains(": 1 callback was given up; 1 client held 1 delegation\n"), "{said}");
+    assert!(said.ends_with(&format!("what happened last is in {file}: ringback flight {file}\n")), "{said}");
+    let told = stdout(&run(&["flight", &file]));
+    assert!(told.contains("CB_RECALL"), "{told}");
+
+    let mut server = Serving::start(&serve);
+    server.line();
+    std::fs::remove_file(&file).unwrap();
+    server.end();
+    assert!(!Path::new(&file).exists(), "nothing was given up");
 }
 
 #[test]

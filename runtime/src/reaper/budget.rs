@@ -74,7 +74,8 @@ impl Runtime {
     }
 
     /// Asks all clients, once, to keep about `keep` delegations in all; those that were asked within the last five seconds
-    /// are left out. Nothing is recalled from who does not heed it.
+    /// are left out. Nothing is recalled from who does not heed it. [`Event::RecallAnySent`](crate::Event::RecallAnySent) tells how
+    /// many were asked.
     pub fn recall_any(&self, keep: u64) {
         self.shared().reaper.come_down(keep);
     }

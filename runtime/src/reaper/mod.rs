@@ -152,8 +152,10 @@ impl Reaper {
         if keep < u64::MAX {
             self.planner.come_down(now_ns, keep);
         }
-        for order in self.planner.plan(now_ns, room_wanted, &holdings) {
-            self.carry_out(shared, order);
+        let orders = self.planner.plan(now_ns, room_wanted, &holdings);
+        let clients = orders.into_iter().map(|order| u32::from(self.carry_out(shared, order))).sum();
+        if keep < u64::MAX {
+            tell(shared, &Event::RecallAnySent { keep, clients });
         }
     }
 
@@ -167,15 +169,17 @@ impl Reaper {
         clients.map(holding).filter(|holding| holding.held > 0).collect()
     }
 
-    fn carry_out(&mut self, shared: &Shared, order: Order) {
+    /// Does what is ordered; whether a client was asked.
+    fn carry_out(&mut self, shared: &Shared, order: Order) -> bool {
         let port = &shared.reaper;
         match order {
             Order::Ask { client, held, keep } => {
                 // Without room for a callback it is as if the client did not heed it.
-                let Ok(key) = shared.send_own(client, CallbackOp::RecallAny, keep.into(), None) else { return };
+                let Ok(key) = shared.send_own(client, CallbackOp::RecallAny, keep.into(), None) else { return false };
                 self.sent.insert(client, key);
                 port.asked.fetch_add(1, Relaxed);
                 tell(shared, &Event::AskedToKeep { client, held, keep });
+                true
             }
             Order::Recall { client, held, keep, count } => {
                 let recall = || shared.hooks.recall_least_recently_used(client, count as usize);
@@ -185,6 +189,7 @@ impl Reaper {
                 port.ignored.fetch_add(1, Relaxed);
                 port.recalled.fetch_add(recalled.into(), Relaxed);
                 tell(shared, &Event::AskedInVain { client, held, keep, recalled });
+                false
             }
         }
     }

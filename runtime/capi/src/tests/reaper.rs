@@ -2,6 +2,7 @@
 
 use super::common::eventually;
 use super::*;
+use crate::budget::rb_recall_any;
 use crate::budget::rb_set_budget;
 use crate::callback::rb_insert;
 use crate::client::rb_add_client;
@@ -48,6 +49,10 @@ fn above_the_budget_the_embedder_is_told_and_recalls_what_was_asked_for_in_vain(
     let vain = told(rb_event_kind::RB_EVENT_ASKED_IN_VAIN).unwrap();
     assert_eq!((vain.client, vain.held, vain.keep, vain.recalled), (client, 40, 14, 20));
     assert_eq!(*COUNTS.lock().unwrap(), [26]);
+    assert_eq!(rb_recall_any(rt, 5), 0);
+    eventually("all are asked", || told(rb_event_kind::RB_EVENT_RECALL_ANY_SENT).is_some());
+    let sent = told(rb_event_kind::RB_EVENT_RECALL_ANY_SENT).unwrap();
+    assert_eq!((sent.keep, sent.client), (5, 0));
     let mut stats = sized::<rb_stats>();
     // SAFETY: P3
     assert_eq!(unsafe { rb_get_stats(rt, &mut stats) }, 0);

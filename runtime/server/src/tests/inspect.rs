@@ -66,7 +66,7 @@ fn callbacks_are_started_by_hand() {
     assert_eq!(answer(Request::Getattr("f".to_owned())), Answer::Started(0), "nobody writes");
     assert_eq!(answer(Request::NotifyLock("f".to_owned())), Answer::Started(0), "nobody waits");
     assert_eq!(answer(Request::MaxDelegations(7)), Answer::Done);
-    assert_eq!(answer(Request::RecallAny(1)), Answer::Done);
+    assert_eq!(answer(Request::RecallAny(1)), Answer::Asked(1));
     assert_eq!(inspect(&world).delegations_max, 7);
     let error = |request| match answer(request) {
         Answer::Error(error) => error,

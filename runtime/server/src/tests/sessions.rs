@@ -1,6 +1,7 @@
 //! CREATE_SESSION, BIND_CONN_TO_SESSION, BACKCHANNEL_CTL, DESTROY_SESSION.
 
 use super::*;
+use crate::admin::{Reply as Answer, Request};
 use ringback_rpc::message::AuthSys;
 
 #[test]
@@ -193,4 +194,61 @@ fn a_reply_that_cannot_be_kept_is_not_begun() {
     let keep = SequenceArgs { cache_this: true, ..peer.sequence_args() };
     assert_eq!(peer.bare(&[OpArgs::Sequence(keep)]).status(), Status::NFS4ERR_REP_TOO_BIG_TO_CACHE);
     assert_eq!(peer.call(&[]).status(), Status::NFS4_OK, "the session slot is where it was");
+}
+
+/// The highest session slot that there is, and the one that the client is asked to use.
+fn slots_told(reply: &Reply) -> (u32, u32) {
+    match reply.compound().1.first() {
+        Some(OpRes::Sequence(Ok(ok))) => (ok.highest_slot_id, ok.target_highest_slot_id),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next CB_RECALL_SLOT that the client gets, which it answers.
+fn recalled_to(peer: &Peer<'_>) -> u32 {
+    let record = peer.callbacks.recv_timeout(PATIENCE).unwrap();
+    let (header, sequence, args) = parse_call(&record[4..]);
+    let CbArgs::RecallSlot(slot) = args else { panic!("no CB_RECALL_SLOT: {args:?}") };
+    peer.answer_call(&header, sequence, &CbRes::RecallSlot(Status::NFS4_OK));
+    slot.target_highest_slot_id
+}
+
+#[test]
+fn t26_a_fore_channel_is_shrunk_and_grown_by_hand() {
+    let world = World::new();
+    let (mut peer, idle) = (world.client("a"), world.client("b"));
+    assert_eq!(slots_told(&peer.call(&[])), (15, 15));
+    assert_eq!(world.server.answer(&Request::SessionSlots(3)), Answer::Started(2));
+    assert_eq!((recalled_to(&peer), recalled_to(&idle)), (2, 2));
+    assert_eq!(slots_told(&peer.call(&[])), (15, 2), "it has to be told on this slot first");
+    let seen = world.server.inspect(0).unwrap();
+    let session = seen.clients.iter().find(|client| client.name == "a").unwrap().sessions[0].clone();
+    assert_eq!((session.fore_slots, session.fore_slots_target), (16, 3));
+    assert!(seen.to_string().contains(", 16 fore slots (asked to use 3)\n"), "{seen}");
+    assert_eq!(slots_told(&peer.call(&[])), (2, 2));
+    let on_slot = |peer: &Peer<'_>, slot_id, sequence_id| {
+        let args = SequenceArgs { slot_id, sequence_id, highest_slot_id: slot_id, ..peer.sequence_args() };
+        peer.bare(&[OpArgs::Sequence(args)]).status()
+    };
+    assert_eq!(on_slot(&peer, 3, 1), Status::NFS4ERR_BADSLOT);
+    assert_eq!(on_slot(&peer, 2, 1), Status::NFS4_OK);
+    assert_eq!(world.server.answer(&Request::SessionSlots(100)), Answer::Started(0));
+    assert_eq!(slots_told(&peer.call(&[])), (15, 15), "never more than it was granted");
+    assert_eq!(on_slot(&peer, 3, 1), Status::NFS4_OK);
+}
+
+#[test]
+fn session_slots_are_spared_while_memory_is_short() {
+    let world = World::with(Config { session_slots_max: 16, ..Config::default() });
+    let mut peer = world.client("a");
+    world.server.runtime().memory_pressure();
+    assert_eq!(recalled_to(&peer), 7);
+    // The clock of the test's calls stands at the beginning, when memory was short.
+    assert_eq!(slots_told(&peer.call(&[])), (15, 7));
+    assert_eq!(slots_told(&peer.call(&[])), (7, 7));
+    let late = world.client("b");
+    let args = CreateSessionArgs { client_id: late.client_id, ..late.create_session_args(2) };
+    assert_eq!(late.create_session(&args).map(|ok| ok.fore_channel.requests_max), Ok(8), "a new one gets as many");
+    peer.now_ns = 1 << 40;
+    assert_eq!(slots_told(&peer.call(&[])), (15, 15));
 }

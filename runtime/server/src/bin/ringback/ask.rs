@@ -86,6 +86,7 @@ pub fn trigger(options: TriggerOptions) -> Result<(), String> {
         TriggerWhat { notify_lock: Some(file), .. } => Request::NotifyLock(file),
         TriggerWhat { recall_any: Some(keep), .. } => Request::RecallAny(keep),
         TriggerWhat { max_delegations: Some(max), .. } => Request::MaxDelegations(max),
+        TriggerWhat { session_slots: Some(slots), .. } => Request::SessionSlots(slots),
         // The parser wants one of them.
         TriggerWhat { .. } => return Err("nothing to start: see --help".to_owned()),
     };
@@ -94,7 +95,10 @@ pub fn trigger(options: TriggerOptions) -> Result<(), String> {
 
 fn order(socket: &Socket, request: &Request) -> Result<(), String> {
     match ask(&socket.admin, request)? {
+        Reply::Started(1) => println!("1 callback is on its way"),
         Reply::Started(count) => println!("{count} callbacks are on their way"),
+        Reply::Asked(1) => println!("1 client is asked"),
+        Reply::Asked(count) => println!("{count} clients are asked"),
         Reply::Done => println!("done"),
         other => return Err(unexpected(&other)),
     }

@@ -151,6 +151,10 @@ pub struct TriggerWhat {
     /// Change the limit of `serve --max-delegations`; CB_RECALL_ANY follows if there are more.
     #[arg(long, value_name = "N")]
     pub max_delegations: Option<u64>,
+    /// Change how many session slots each session has for its client's requests: CB_RECALL_SLOT to all sessions with more. No
+    /// session gets more than it was granted at first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub session_slots: Option<u32>,
 }
 
 /// Options of `serve`.

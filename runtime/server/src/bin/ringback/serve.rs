@@ -32,7 +32,8 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
     let server = Arc::new(server);
     if let Some(directory) = &options.export {
         let imported = server.import(directory).map_err(|e| format!("--export: {e}"))?;
-        println!("copied {} files, {} bytes, from {}", imported.files, imported.bytes, directory.display());
+        let (files, bytes) = (counted(imported.files, "file"), counted(imported.bytes, "byte"));
+        println!("copied {files}, {bytes}, from {}", directory.display());
     }
     let address = server.listen(options.listen).map_err(|e| cannot_listen(options.listen, &e))?;
     let start = |(path, socket)| Admin::start(&server, socket, path).map_err(|e| format!("--admin: {e}"));
@@ -110,11 +111,16 @@ fn builder(options: &ServeOptions) -> Builder {
 
 fn drained(report: &DrainReport, took: Duration, delegations: u64, clients: usize) -> String {
     let took = took.as_secs_f64();
-    let held = format!("{clients} clients held {delegations} delegations");
+    let held = format!("{} held {}", counted(clients as u64, "client"), counted(delegations, "delegation"));
     match report.abandoned.len() {
         0 => format!("drained in {took:.3} s: no callback was given up; {held}"),
+        1 => format!("drained in {took:.3} s: 1 callback was given up; {held}"),
         given_up => format!("drained in {took:.3} s: {given_up} callbacks were given up; {held}"),
     }
+}
+
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> String {

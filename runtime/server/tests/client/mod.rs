@@ -1,0 +1,246 @@
+//! A client over TCP that takes delegations, answers recalls, and gives back what was recalled.
+
+use ringback_rpc::message::{CallHeader, MessageType, OpaqueAuth, ReplyHeader, peek};
+use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRes, CbSequenceRes};
+use ringback_rpc::nfs4::fore::*;
+use ringback_rpc::nfs4::*;
+use ringback_rpc::record::{self, RecordReader};
+use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A delegation by its filehandle.
+type Held = HashMap<Vec<u8>, Stateid4>;
+
+pub struct Client {
+    socket: TcpStream,
+    records: RecordReader,
+    input: Vec<u8>,
+    name: String,
+    xid: u32,
+    session: SessionId,
+    sequence: u32,
+    pub held: Held,
+    recalled: Vec<(Stateid4, Vec<u8>)>,
+    pub recalls: u64,
+}
+
+fn encode(values: &[&dyn Encode]) -> Vec<u8> {
+    let mut space = vec![0; 16 << 10];
+    let mut w = Writer::new(&mut space);
+    let mark = record::begin(&mut w).unwrap();
+    values.iter().for_each(|v| v.encode(&mut w).unwrap());
+    record::end(&mut w, mark).unwrap();
+    w.written().to_vec()
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr, name: String) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = Client {
+            socket,
+            records: RecordReader::new(1 << 20),
+            input: Vec::new(),
+            name,
+            xid: 0,
+            session: SessionId::default(),
+            sequence: 1,
+            held: Held::new(),
+            recalled: Vec::new(),
+            recalls: 0,
+        };
+        client.establish();
+        client
+    }
+
+    fn establish(&mut self) {
+        let name = self.name.clone();
+        let client_owner =
+            ClientOwner { verifier: Verifier4([1; 8]), owner_id: Opaque4::new(name.as_bytes()).unwrap() };
+        let state_protect = StateProtectArgs::None;
+        let args = ExchangeIdArgs { client_owner, flags: 0, state_protect, impl_id: None };
+        let reply = self.bare(&[OpArgs::ExchangeId(args)]);
+        let OpRes::ExchangeId(Ok(id)) = results(&reply)[0] else { panic!() };
+        let channel = ChannelAttrs {
+            header_pad_bytes: 0,
+            request_bytes_max: 4096,
+            response_bytes_max: 4096,
+            response_bytes_max_cached: 1024,
+            operations_max: 8,
+            requests_max: 4,
+            rdma_ird: None,
+        };
+        let reply = self.bare(&[OpArgs::CreateSession(CreateSessionArgs {
+            client_id: id.client_id,
+            sequence_id: id.sequence_id,
+            flags: create_session_flag::CONN_BACK_CHAN,
+            fore_channel: channel,
+            back_channel: channel,
+            callback_program: 0x4000_0000,
+            security: List::EMPTY,
+        })]);
+        let OpRes::CreateSession(Ok(session)) = results(&reply)[0] else { panic!("{:?}", results(&reply)) };
+        assert_eq!(session.flags, create_session_flag::CONN_BACK_CHAN);
+        self.session = session.session_id;
+        let complete = OpArgs::ReclaimComplete(ReclaimCompleteArgs { one_fs: false });
+        assert_eq!(status(&self.call(&[complete])), Status::NFS4_OK);
+    }
+
+    /// Sends a compound and gives its reply; recalls that come meanwhile are answered.
+    fn bare(&mut self, ops: &[OpArgs<'_>]) -> Vec<u8> {
+        self.xid += 1;
+        let header = CallHeader {
+            xid: self.xid,
+            program: NFS4_PROGRAM,
+            version: NFS_V4,
+            procedure: PROCEDURE_COMPOUND,
+            credential: OpaqueAuth::NONE,
+            verifier: OpaqueAuth::NONE,
+        };
+        let head = CompoundArgs { tag: b"", minor_version: 1, count: ops.len() };
+        let mut values: Vec<&dyn Encode> = vec![&header, &head];
+        values.extend(ops.iter().map(|op| op as &dyn Encode));
+        self.socket.write_all(&encode(&values)).unwrap();
+        loop {
+            let record = self.receive();
+            match peek(&record).unwrap() {
+                (xid, MessageType::Reply) if xid == self.xid => return record,
+                (_, MessageType::Call) => self.answer(&record),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    fn call(&mut self, ops: &[OpArgs<'_>]) -> Vec<u8> {
+        let sequence = SequenceArgs {
+            session_id: self.session,
+            sequence_id: self.sequence,
+            slot_id: 0,
+            highest_slot_id: 0,
+            cache_this: self.sequence.is_multiple_of(2),
+        };
+        self.sequence += 1;
+        let mut all = vec![OpArgs::Sequence(sequence)];
+        all.extend_from_slice(ops);
+        self.bare(&all)
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        loop {
+            let mut input = &self.input[..];
+            let found = self.records.next(&mut input).unwrap().map(|r| r.into_vec());
+            let used = self.input.len() - input.len();
+            self.input.drain(..used);
+            if let Some(record) = found {
+                return record;
+            }
+            let mut space = [0; 4096];
+            let n = self.socket.read(&mut space).unwrap();
+            assert_ne!(n, 0, "the server has closed the connection");
+            self.input.extend_from_slice(&space[..n]);
+        }
+    }
+
+    fn answer(&mut self, record: &[u8]) {
+        let mut r = Reader::new(record);
+        let header = CallHeader::decode(&mut r).unwrap();
+        let head = CbCompoundArgs::decode(&mut r).unwrap();
+        let CbArgs::Sequence(s) = CbArgs::decode(&mut r).unwrap() else { panic!() };
+        let sequence = CbSequenceRes {
+            session_id: s.session_id,
+            sequence_id: s.sequence_id,
+            slot_id: s.slot_id,
+            highest_slot_id: 3,
+            target_highest_slot_id: 3,
+        };
+        let mut statuses = Vec::new();
+        for _ in 1..head.count {
+            let CbArgs::Recall(recall) = CbArgs::decode(&mut r).unwrap() else { panic!() };
+            self.recalls += 1;
+            // The OPEN's reply may be behind the recall, or the return before it.
+            let known = self.held.get(recall.fh.as_bytes()) == Some(&recall.stateid);
+            statuses.push(if known { Status::NFS4_OK } else { Status::NFS4ERR_BAD_STATEID });
+            if known {
+                self.recalled.push((recall.stateid, recall.fh.as_bytes().to_vec()));
+            } else {
+                break;
+            }
+        }
+        let status = *statuses.last().unwrap();
+        let head = CbCompoundRes { status, tag: head.tag, count: 1 + statuses.len() as u32 };
+        let results: Vec<CbRes<'_>> = statuses.into_iter().map(CbRes::Recall).collect();
+        let first = CbRes::Sequence(Ok(sequence));
+        let reply = ReplyHeader::success(header.xid);
+        let mut values: Vec<&dyn Encode> = vec![&reply, &head, &first];
+        values.extend(results.iter().map(|r| r as &dyn Encode));
+        self.socket.write_all(&encode(&values)).unwrap();
+    }
+
+    pub fn give_back(&mut self, stateid: Stateid4, handle: &[u8]) {
+        self.held.remove(handle);
+        let put = OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
+        let reply = self.call(&[put, OpArgs::DelegReturn(DelegReturnArgs { deleg_stateid: stateid })]);
+        assert_eq!(status(&reply), Status::NFS4_OK);
+    }
+
+    /// Opens a file and closes it; comes again while others have to give it up.
+    pub fn visit(&mut self, name: &str, access: u32) {
+        let args = OpenArgs {
+            seqid: 0,
+            share_access: access,
+            share_deny: share_deny::NONE,
+            owner: StateOwner4::new(ClientId4(0), b"owner").unwrap(),
+            how: OpenHow::Unchecked(Fattr::NONE),
+            claim: OpenClaim::Null(name.as_bytes()),
+        };
+        let start = Instant::now();
+        loop {
+            let reply = self.call(&[OpArgs::PutRootFh, OpArgs::Open(args), OpArgs::GetFh]);
+            match results(&reply)[..] {
+                [.., OpRes::Open(Ok(open)), OpRes::GetFh(Ok(fh))] => {
+                    if let Some(stateid) = open.delegation.stateid() {
+                        assert_eq!(self.held.insert(fh.object.as_bytes().to_vec(), stateid), None);
+                    }
+                    let put = OpArgs::PutFh(PutFhArgs { object: fh.object });
+                    let close = OpArgs::Close(CloseArgs { seqid: 0, open_stateid: open.stateid });
+                    assert_eq!(status(&self.call(&[put, close])), Status::NFS4_OK);
+                    break;
+                }
+                [.., OpRes::Open(Err(Status::NFS4ERR_DELAY))] => {
+                    assert!(start.elapsed() < PATIENCE, "{name} is not given up");
+                    self.give_up_recalled();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                ref other => panic!("{other:?}"),
+            }
+        }
+        self.give_up_recalled();
+    }
+
+    fn give_up_recalled(&mut self) {
+        for (stateid, handle) in std::mem::take(&mut self.recalled) {
+            // Recalled twice, returned once.
+            if self.held.contains_key(&handle) {
+                self.give_back(stateid, &handle);
+            }
+        }
+    }
+}
+
+fn results(reply: &[u8]) -> Vec<OpRes<'_>> {
+    let mut r = Reader::new(reply);
+    ReplyHeader::decode(&mut r).unwrap();
+    let head = CompoundRes::decode(&mut r).unwrap();
+    (0..head.count).map(|_| OpRes::decode(&mut r).unwrap()).collect()
+}
+
+fn status(reply: &[u8]) -> Status {
+    results(reply).last().unwrap().status()
+}
