@@ -42,6 +42,8 @@ pub mod how {
     pub const BARE: u8 = 4;
     /// Without PUTROOTFH before the operations.
     pub const ELSEWHERE: u8 = 8;
+    /// After the operator has changed how many session slots there are: as many as operations, modulo four.
+    pub const SLOTS: u8 = 16;
 }
 
 struct Wire(Sender<Vec<u8>>);
@@ -72,6 +74,9 @@ pub fn server(data: &[u8]) -> usize {
     let mut clients = [Client::new(&server, b"first"), Client::new(&server, b"second")];
     let mut answered = 0;
     for (way, count, operations) in compounds(data).take(COMPOUNDS_MAX) {
+        if way & how::SLOTS != 0 {
+            server.set_session_slots_max(u32::from(count % 4));
+        }
         answered += clients[usize::from(way & how::SECOND)].send(way, count, operations);
     }
     let _ = server.shutdown(Duration::ZERO).expect("this is no hook");

@@ -47,6 +47,18 @@ pub(super) fn seeds(seeds: &mut Vec<Seed>) {
     let commit = OpArgs::Commit(CommitArgs { offset: 0, count: 0 });
     let data = [create(share_access::BOTH), OpArgs::Write(write), read, commit, getattr(), close];
     add("data", &[compound(FIRST, &data)]);
+    let fewer = [getattr()];
+    let more = [getattr(), getattr(), getattr()];
+    add(
+        "slots",
+        &[
+            compound(FIRST | how::SLOTS, &fewer),
+            compound(FIRST, &fewer),
+            compound(FIRST, &fewer),
+            compound(FIRST | how::SLOTS, &more),
+            compound(FIRST, &more),
+        ],
+    );
     add(
         "conflict",
         &[
