@@ -31,18 +31,18 @@ struct Bed {
 
 impl Bed {
     /// A runtime with one queue, and a client at the other end of `stream` that answers all.
-    fn new(backend: Backend, reactors: usize) -> Self {
+    fn new(mode: &Mode, reactors: usize) -> Self {
         let hooks = Arc::new(Counting::default());
-        let builder = Builder::new().reactors(reactors).backend(backend).completion_queues(1);
+        let builder = Builder::new().reactors(reactors).backend(mode.backend).completion_queues(1);
         let runtime = builder.build(hooks.clone(), Arc::new(Deaf)).unwrap();
         let queue = runtime.completion_queue(0).unwrap();
-        let (client, _) = Bed::client(&runtime, 1);
+        let (client, _) = Bed::client(mode, &runtime, 1);
         Bed { runtime, hooks, queue, client }
     }
 
-    fn client(runtime: &Runtime, id: u8) -> (ClientId, std::thread::JoinHandle<Vec<u64>>) {
+    fn client(mode: &Mode, runtime: &Runtime, id: u8) -> (ClientId, std::thread::JoinHandle<Vec<u64>>) {
         let (ours, theirs) = pair();
-        let connection = runtime.add_connection(ours).unwrap();
+        let connection = mode.add_connection(runtime, ours).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(id, 8)).unwrap();
         runtime.bind(connection, session).unwrap();
@@ -66,9 +66,9 @@ impl Bed {
 
 #[test]
 fn each_completion_comes_once_and_the_run_ends_with_the_next_poll() {
-    for backend in backends() {
-        let bed = Bed::new(backend, 2);
-        let (other, _) = Bed::client(&bed.runtime, 2);
+    for mode in modes() {
+        let bed = Bed::new(&mode, 2);
+        let (other, _) = Bed::client(&mode, &bed.runtime, 2);
         let mut keys: Vec<_> = (0..200).map(|cookie| bed.insert(cookie)).collect();
         keys.extend(insert_all(&bed.runtime, other, 200..400));
         assert!(keys.iter().all(|key| bed.runtime.try_run(*key) == TryRun::Submitted));
@@ -87,7 +87,7 @@ fn each_completion_comes_once_and_the_run_ends_with_the_next_poll() {
         }
         bed.queue.release();
         seen.sort_unstable();
-        assert!(seen.iter().copied().eq(0..400), "{backend:?}: once each");
+        assert!(seen.iter().copied().eq(0..400), "{mode:?}: once each");
         eventually("all is released", || bed.runtime.stats().in_flight == 0);
         assert_clean(&bed.runtime, &bed.hooks, 0..400);
         assert!(keys.iter().all(|key| bed.runtime.remove(*key) == Remove::Removed));
@@ -97,7 +97,7 @@ fn each_completion_comes_once_and_the_run_ends_with_the_next_poll() {
 
 #[test]
 fn the_descriptor_is_readable_while_there_is_something() {
-    let bed = Bed::new(Backend::Epoll, 1);
+    let bed = Bed::new(&Mode::sockets(Backend::Epoll), 1);
     assert!(!readable(&bed.queue, AT_ONCE));
     let key = bed.insert(7);
     // Twice: the first time nobody has looked into the queue before.
@@ -119,7 +119,7 @@ fn the_descriptor_is_readable_while_there_is_something() {
 
 #[test]
 fn t32_a_request_while_the_completion_waits_runs_again() {
-    let bed = Bed::new(Backend::Auto, 1);
+    let bed = Bed::new(&Mode::sockets(Backend::Auto), 1);
     let key = bed.insert(1);
     assert_eq!(bed.runtime.try_run(key), TryRun::Submitted);
     assert!(readable(&bed.queue, Duration::from_millis(999)));
@@ -138,7 +138,7 @@ fn t32_a_request_while_the_completion_waits_runs_again() {
 
 #[test]
 fn t33_remove_while_the_completion_waits_frees_after_the_release() {
-    let bed = Bed::new(Backend::Auto, 1);
+    let bed = Bed::new(&Mode::sockets(Backend::Auto), 1);
     let key = bed.insert(1);
     assert_eq!(bed.runtime.try_run(key), TryRun::Submitted);
     assert_eq!(bed.next(1)[0].key, key);
@@ -153,8 +153,8 @@ fn t33_remove_while_the_completion_waits_frees_after_the_release() {
 /// The client goes while its completions wait to be taken: they are, and only then is it forgotten.
 #[test]
 fn t29_a_client_removed_while_its_completions_wait() {
-    for backend in backends() {
-        let bed = Bed::new(backend, 1);
+    for mode in modes() {
+        let bed = Bed::new(&mode, 1);
         let keys = insert_all(&bed.runtime, bed.client, 0..3);
         assert!(keys.iter().all(|key| bed.runtime.try_run(*key) == TryRun::Submitted));
         eventually("all are decided", || bed.runtime.stats().completed == 3);
@@ -177,7 +177,7 @@ fn t29_a_client_removed_while_its_completions_wait() {
 
 #[test]
 fn who_waits_is_answered_before_the_completion_is_taken() {
-    let bed = Bed::new(Backend::Auto, 1);
+    let bed = Bed::new(&Mode::sockets(Backend::Auto), 1);
     let key = bed.insert(1);
     let (asked, wait) = bed.runtime.run_and_wait(key);
     assert_eq!(asked, TryRun::Submitted);
@@ -192,7 +192,7 @@ fn who_waits_is_answered_before_the_completion_is_taken() {
 #[test]
 fn a_drain_tells_of_completions_that_nobody_takes_and_the_end_does_not_wait_for_them() {
     for taken in [false, true] {
-        let bed = Bed::new(Backend::Auto, 1);
+        let bed = Bed::new(&Mode::sockets(Backend::Auto), 1);
         let key = bed.insert(1);
         assert_eq!(bed.runtime.try_run(key), TryRun::Submitted);
         assert!(readable(&bed.queue, Duration::from_millis(999)));
@@ -214,7 +214,7 @@ fn a_drain_tells_of_completions_that_nobody_takes_and_the_end_does_not_wait_for_
 
 #[test]
 fn the_queue_outlives_the_runtime() {
-    let Bed { runtime, hooks, queue, client } = Bed::new(Backend::Auto, 2);
+    let Bed { runtime, hooks, queue, client } = Bed::new(&Mode::sockets(Backend::Auto), 2);
     let keys = insert_all(&runtime, client, 0..50);
     assert!(keys.iter().all(|key| runtime.try_run(*key) == TryRun::Submitted));
     drop(runtime);
@@ -230,7 +230,7 @@ fn the_queue_outlives_the_runtime() {
 
 #[test]
 fn a_thread_that_polls_the_queue_can_drain() {
-    let bed = Bed::new(Backend::Auto, 2);
+    let bed = Bed::new(&Mode::sockets(Backend::Auto), 2);
     let keys: Vec<_> = (0..50).map(|cookie| bed.insert(cookie)).collect();
     assert!(keys.iter().all(|key| bed.runtime.try_run(*key) == TryRun::Submitted));
     let mut drain = Box::pin(bed.runtime.start_drain(Duration::from_secs(5)));

@@ -120,11 +120,11 @@ fn t20_calls_survive_their_connection() {
 /// TCP may cut a reply anywhere, in the record mark too.
 #[test]
 fn t28_a_reply_split_at_every_byte() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 1, &hooks);
+        let runtime = build(mode.backend, 1, &hooks);
         let (server, mut stream) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(1, 1)).unwrap();
         runtime.bind(connection, session).unwrap();
@@ -140,7 +140,7 @@ fn t28_a_reply_split_at_every_byte() {
             stream.write_all(first).unwrap();
             // Each part is a receive of its own; in the last round there is no rest.
             received += first.len() as u64;
-            eventually("the first part is there", || runtime.stats().received_bytes == received);
+            eventually("the first part is there", || mode.received_bytes(&runtime) == received);
             received += rest.len() as u64;
             if !rest.is_empty() {
                 assert_eq!(hooks.of(cookie).released, 0, "not answered yet");
@@ -190,17 +190,18 @@ fn t1_a_drain_ends_and_reports_what_it_abandoned() {
 /// Without a drain, what is in flight is cancelled all the same.
 #[test]
 fn a_dropped_runtime_completes_every_run() {
-    for backend in backends() {
+    for mode in modes() {
         let hooks = Arc::new(Counting::default());
-        let runtime = build(backend, 2, &hooks);
+        let runtime = build(mode.backend, 2, &hooks);
         let (server, _never_reads) = pair();
-        let connection = runtime.add_connection(server).unwrap();
+        let connection = mode.add_connection(&runtime, server).unwrap();
         let client = runtime.add_client(Some(connection)).unwrap();
         let session = runtime.add_session(client, session_config(1, 4)).unwrap();
         runtime.bind(connection, session).unwrap();
         for key in insert_all(&runtime, client, 0..20_000) {
             assert_eq!(runtime.try_run(key), TryRun::Submitted);
         }
+        mode.let_go();
         drop(runtime);
         for cookie in 0..20_000 {
             let seen = hooks.of(cookie);

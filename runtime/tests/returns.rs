@@ -18,7 +18,7 @@ fn build(backend: Backend, hooks: &Arc<Counting>) -> Runtime {
 }
 
 /// A client that answers NFS4_OK to every recall, and returns nothing.
-fn connect(mode: Mode, runtime: &Runtime) -> ClientId {
+fn connect(mode: &Mode, runtime: &Runtime) -> ClientId {
     let (server, stream) = pair();
     answer_all(stream);
     let connection = mode.add_connection(runtime, server).unwrap();
@@ -48,7 +48,7 @@ fn t23_a_return_that_is_overdue_is_told_once() {
     for mode in modes() {
         let hooks = Arc::new(Counting::default());
         let runtime = build(mode.backend, &hooks);
-        let client = connect(mode, &runtime);
+        let client = connect(&mode, &runtime);
         let keys = insert_all(&runtime, client, 0..100);
         let begun = Instant::now();
         for key in &keys {
@@ -75,7 +75,7 @@ fn what_came_back_is_not_overdue() {
     for mode in modes() {
         let hooks = Arc::new(Counting::default());
         let runtime = build(mode.backend, &hooks);
-        let client = connect(mode, &runtime);
+        let client = connect(&mode, &runtime);
         let keys = insert_all(&runtime, client, 0..4);
         for key in &keys {
             recall(&runtime, &hooks, *key);
@@ -136,7 +136,7 @@ fn f4_the_return_deadline_begins_with_the_first_transmission() {
 fn nobody_is_overdue_who_is_gone_or_was_only_asked() {
     let hooks = Arc::new(Counting::default());
     let runtime = build(Backend::Epoll, &hooks);
-    let client = connect(Mode::sockets(Backend::Epoll), &runtime);
+    let client = connect(&Mode::sockets(Backend::Epoll), &runtime);
     let key = insert_all(&runtime, client, 0..1)[0];
     recall(&runtime, &hooks, key);
     runtime.remove_client(client).unwrap();
@@ -153,7 +153,7 @@ fn f15_awaiting_many_returns_costs_nothing() {
     let hooks = Arc::new(Silent);
     let builder = Builder::new().backend(Backend::Auto).reactors(1).return_deadline(Duration::from_secs(3600));
     let runtime = builder.build(hooks, Arc::new(Deaf)).unwrap();
-    let client = connect(Mode::sockets(Backend::Auto), &runtime);
+    let client = connect(&Mode::sockets(Backend::Auto), &runtime);
     let keys = insert_all(&runtime, client, 0..COUNT);
     for key in &keys {
         assert_eq!(runtime.try_run(*key), TryRun::Submitted);

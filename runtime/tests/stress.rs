@@ -28,15 +28,15 @@ fn main() {
         return;
     }
     let seconds = value("--seconds").map_or(1, |s| s.parse().expect("--seconds takes a number"));
-    for backend in common::backends() {
-        stress::run(backend, std::time::Duration::from_secs(seconds));
+    for mode in common::modes() {
+        stress::run(&mode, std::time::Duration::from_secs(seconds));
     }
 }
 
 #[cfg(not(loom))]
 mod stress {
-    use super::common::{Deaf, SlotIds, answer_recall, pair, read_record, session_config, stateid};
-    use ringback::{Backend, Builder, CallbackKey, CallbackOp, ClientId, Done, Hooks, Outcome, Prepare, Remove, Run};
+    use super::common::{Deaf, Mode, SlotIds, answer_recall, pair, read_record, session_config, stateid};
+    use ringback::{Builder, CallbackKey, CallbackOp, ClientId, Done, Hooks, Outcome, Prepare, Remove, Run};
     use ringback::{Runtime, SessionKey, TryRun};
     use ringback_rpc::nfs4::callback::CbRecallArgs;
     use ringback_rpc::nfs4::{FileHandle, Status};
@@ -154,9 +154,9 @@ mod stress {
     }
 
     /// A client with a connection that answers, on whichever reactors.
-    fn connect(runtime: &Runtime, place: usize) -> Option<(Known, ringback::ConnectionId)> {
+    fn connect(mode: &Mode, runtime: &Runtime, place: usize) -> Option<(Known, ringback::ConnectionId)> {
         let (server, stream) = pair();
-        let connection = runtime.add_connection(server).ok()?;
+        let connection = mode.add_connection(runtime, server).ok()?;
         let client = runtime.add_client(place.is_multiple_of(2).then_some(connection)).ok()?;
         let session = runtime.add_session(client, session_config(place as u8, 8)).ok()?;
         runtime.bind(connection, session).ok()?;
@@ -215,7 +215,7 @@ mod stress {
         }
 
         /// Cuts connections; now and then a client goes with all that it has, and another one takes its place.
-        fn cut(&self, mut connections: Vec<ringback::ConnectionId>) {
+        fn cut(&self, mode: &Mode, mut connections: Vec<ringback::ConnectionId>) {
             let mut dice = Dice(99);
             while !self.quiet.load(SeqCst) {
                 thread::sleep(Duration::from_millis(3));
@@ -224,7 +224,7 @@ mod stress {
                     self.runtime.close_connection(connections[at]);
                     let session = self.clients[at].lock().unwrap().session;
                     let (server, stream) = pair();
-                    connections[at] = self.runtime.add_connection(server).unwrap();
+                    connections[at] = mode.add_connection(&self.runtime, server).unwrap();
                     self.runtime.bind(connections[at], session).unwrap();
                     thread::spawn(move || answer_resumed(stream));
                     self.cuts.fetch_add(1, Relaxed);
@@ -239,7 +239,7 @@ mod stress {
                     thread::yield_now();
                 }
                 self.runtime.close_connection(connections[at]);
-                (*known, connections[at]) = connect(&self.runtime, at).unwrap();
+                (*known, connections[at]) = connect(mode, &self.runtime, at).unwrap();
                 self.replaced.fetch_add(1, Relaxed);
             }
         }
@@ -256,12 +256,12 @@ mod stress {
         }
     }
 
-    pub fn run(backend: Backend, length: Duration) {
+    pub fn run(mode: &Mode, length: Duration) {
         let busy = (0..PLACES).map(|_| Mutex::new(false)).collect();
         let hooks = Arc::new(Counting { busy, ..Counting::default() });
         let runtime =
-            Builder::new().backend(backend).reactors(2).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
-        let (known, connections): (Vec<_>, Vec<_>) = (0..CLIENTS).map(|n| connect(&runtime, n).unwrap()).unzip();
+            Builder::new().backend(mode.backend).reactors(2).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
+        let (known, connections): (Vec<_>, Vec<_>) = (0..CLIENTS).map(|n| connect(mode, &runtime, n).unwrap()).unzip();
         let zero = || AtomicU64::new(0);
         let scene = Scene {
             runtime: runtime.clone(),
@@ -280,7 +280,7 @@ mod stress {
                 scope.spawn(move || scene.ask(seed));
             }
             scope.spawn(|| scene.remove(50));
-            let cutter = scope.spawn(|| scene.cut(connections));
+            let cutter = scope.spawn(|| scene.cut(mode, connections));
             thread::sleep(length);
             // Clients and connections stay from here on; the askers go on into the drain, and behind it.
             scene.quiet.store(true, SeqCst);
@@ -299,7 +299,9 @@ mod stress {
         let stats = runtime.shutdown(Duration::from_secs(1)).map(|_| runtime.stats()).unwrap();
         assert_eq!((stats.in_flight, stats.started), (0, stats.completed));
         println!(
-            "{NAME} {backend:?}: {} runs, {} waited for, {} removals, {} cuts, {} clients replaced ... ok",
+            "{NAME} {:?}{}: {} runs, {} waited for, {} removals, {} cuts, {} clients replaced ... ok",
+            mode.backend,
+            if mode.own_transport { ", own transport" } else { "" },
             stats.completed,
             count(&scene.waited),
             count(&scene.removed),

@@ -100,7 +100,7 @@ fn values_of(ended: &Ended) -> Vec<u8> {
 }
 
 /// A runtime with one connected client, and that client's end.
-fn connected(mode: Mode) -> (Arc<Attributes>, Runtime, TcpStream, ringback::ClientId) {
+fn connected(mode: &Mode) -> (Arc<Attributes>, Runtime, TcpStream, ringback::ClientId) {
     let hooks = Arc::new(Attributes::default());
     let builder = Builder::new().backend(mode.backend).reactors(1);
     let runtime = builder.build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
@@ -124,7 +124,7 @@ fn poll_once(wait: &mut std::pin::Pin<&mut ringback::Wait>) -> Poll<Result<Ended
 #[test]
 fn t21_two_waiters_on_one_getattr_get_its_result() {
     for mode in modes() {
-        let (hooks, runtime, mut stream, client) = connected(mode);
+        let (hooks, runtime, mut stream, client) = connected(&mode);
         let key = insert(&runtime, client);
         let (first, blocked) = runtime.run_and_wait(key);
         let (second, future) = runtime.run_and_wait(key);
@@ -154,7 +154,7 @@ fn t21_two_waiters_on_one_getattr_get_its_result() {
 fn a_wait_ends_by_its_deadline_or_with_the_run() {
     for mode in modes() {
         for ending in ["drain", "remove_client", "courtesy"] {
-            let (hooks, runtime, mut stream, client) = connected(mode);
+            let (hooks, runtime, mut stream, client) = connected(&mode);
             let key = insert(&runtime, client);
             let (asked, wait) = runtime.run_and_wait(key);
             assert_eq!(asked, TryRun::Submitted);
@@ -183,7 +183,7 @@ fn a_wait_ends_by_its_deadline_or_with_the_run() {
 #[test]
 fn t30_a_hook_waits_for_nothing() {
     for mode in modes() {
-        let (hooks, runtime, mut stream, client) = connected(mode);
+        let (hooks, runtime, mut stream, client) = connected(&mode);
         hooks.runtime.set(runtime.clone()).unwrap();
         let key = insert(&runtime, client);
         let (_, wait) = runtime.run_and_wait(key);
@@ -197,7 +197,7 @@ fn t30_a_hook_waits_for_nothing() {
 
 #[test]
 fn a_long_result_is_told_to_be_cut() {
-    let (_, runtime, mut stream, client) = connected(Mode::sockets(Backend::Epoll));
+    let (_, runtime, mut stream, client) = connected(&Mode::sockets(Backend::Epoll));
     let key = insert(&runtime, client);
     let (_, wait) = runtime.run_and_wait(key);
     let asked = read_getattr(&mut stream).unwrap();
@@ -212,7 +212,7 @@ fn a_long_result_is_told_to_be_cut() {
 #[test]
 fn t21_every_waiter_is_answered_in_a_storm() {
     for mode in modes() {
-        let (hooks, runtime, mut stream, client) = connected(mode);
+        let (hooks, runtime, mut stream, client) = connected(&mode);
         let keys: Vec<_> = (0..8).map(|_| insert(&runtime, client)).collect();
         let answering = std::thread::spawn(move || {
             while let Some(asked) = read_getattr(&mut stream) {
@@ -255,7 +255,7 @@ fn t21_every_waiter_is_answered_in_a_storm() {
 /// Who waits when the reactor dies is told.
 #[test]
 fn nobody_waits_for_a_runtime_that_is_gone() {
-    let (_, runtime, mut stream, client) = connected(Mode::sockets(Backend::Epoll));
+    let (_, runtime, mut stream, client) = connected(&Mode::sockets(Backend::Epoll));
     let key = insert(&runtime, client);
     let (_, wait) = runtime.run_and_wait(key);
     let _unanswered = read_getattr(&mut stream).unwrap();

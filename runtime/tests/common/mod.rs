@@ -1,9 +1,14 @@
 //! A client that answers callbacks over a real socket, and an embedder that counts.
 #![allow(dead_code)] // each test file uses a part
 
+mod mode;
+
+#[allow(unused_imports)] // as above
+pub use mode::{Mode, modes};
+
 use ringback::{
-    Backend, Builder, Call, CallbackKey, ConnectionId, Done, Event, ForeChannel, Hooks, Outbound, Outcome, Run,
-    Runtime, Security, SessionConfig, Transport,
+    Backend, Builder, Call, CallbackKey, Done, Event, ForeChannel, Hooks, Outcome, Run, Runtime, Security,
+    SessionConfig,
 };
 use ringback_rpc::message::{CallHeader, MessageType, ReplyHeader, peek};
 use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRecallArgs, CbRes, CbSequenceRes};
@@ -12,8 +17,8 @@ use ringback_rpc::record::{self, RecordReader};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, mpsc};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The back ends that can be used here; says so when one cannot.
@@ -25,70 +30,6 @@ pub fn backends() -> Vec<Backend> {
             eprintln!("skipped: the io_uring back end ({error})");
             vec![Backend::Epoll]
         }
-    }
-}
-
-/// How the connections of a test are driven.
-#[derive(Clone, Copy, Debug)]
-pub struct Mode {
-    pub backend: Backend,
-    /// By the embedder: the runtime never sees a socket.
-    pub own_transport: bool,
-}
-
-/// Every back end with sockets, and an embedder with a transport of its own.
-pub fn modes() -> Vec<Mode> {
-    let sockets = backends().into_iter().map(Mode::sockets);
-    sockets.chain([Mode { backend: Backend::Epoll, own_transport: true }]).collect()
-}
-
-impl Mode {
-    /// The runtime drives the sockets.
-    pub fn sockets(backend: Backend) -> Self {
-        Mode { backend, own_transport: false }
-    }
-
-    pub fn add_connection(&self, runtime: &Runtime, socket: TcpStream) -> Result<ConnectionId, ringback::Error> {
-        if !self.own_transport {
-            return runtime.add_connection(socket);
-        }
-        let (sender, outbounds) = mpsc::channel::<Outbound>();
-        let (mut reading, mut writing) = (socket.try_clone().unwrap(), socket.try_clone().unwrap());
-        let connection = runtime.add_transport(Box::new(Threads { sender, socket }))?;
-        std::thread::spawn(move || {
-            for outbound in outbounds {
-                let sent = writing.write_all(outbound.bytes());
-                outbound.complete(sent);
-            }
-        });
-        let runtime = runtime.clone();
-        std::thread::spawn(move || {
-            let (mut reader, mut bytes) = (RecordReader::new(1 << 20), [0; 4096]);
-            while let Ok(count @ 1..) = reading.read(&mut bytes) {
-                let mut input = &bytes[..count];
-                while let Ok(Some(record)) = reader.next(&mut input) {
-                    runtime.receive(connection, record.into_vec());
-                }
-            }
-            runtime.close_connection(connection);
-        });
-        Ok(connection)
-    }
-}
-
-/// A transport with a thread for each direction.
-struct Threads {
-    sender: mpsc::Sender<Outbound>,
-    socket: TcpStream,
-}
-
-impl Transport for Threads {
-    fn send(&mut self, outbound: Outbound) {
-        self.sender.send(outbound).unwrap();
-    }
-
-    fn close(&mut self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
