@@ -265,7 +265,8 @@ pub enum AuthStatus {
 }
 
 impl AuthStatus {
-    const ALL: [AuthStatus; 15] = [
+    /// All of them, in the order of their numbers.
+    pub const ALL: [AuthStatus; 15] = [
         AuthStatus::Ok,
         AuthStatus::BadCred,
         AuthStatus::RejectedCred,

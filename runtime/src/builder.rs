@@ -19,7 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Reactors in one runtime: connections are named by 16 bits of reactor number, one per core is enough.
-const REACTORS_MAX: usize = 1024;
+pub(crate) const REACTORS_MAX: usize = 1024;
 
 /// Why a runtime could not be built.
 ///
@@ -70,6 +70,10 @@ pub enum BuildError {
     /// The reaper could not be started.
     #[error("the reaper could not be started: {0}")]
     Reaper(io::Error),
+    /// A checkpoint could not be restored, or none can be written.
+    #[cfg(feature = "checkpoint")]
+    #[error(transparent)]
+    Checkpoint(#[from] crate::CheckpointError),
     /// A reactor could not be started.
     #[error("reactor {reactor} could not be started: {error}")]
     Reactor {
@@ -99,6 +103,10 @@ pub struct Builder {
     rpc_timeout: Option<Duration>,
     run_deadline: Option<Duration>,
     return_deadline: Option<Duration>,
+    #[cfg(feature = "checkpoint")]
+    restore: Option<crate::Checkpoint>,
+    #[cfg(feature = "checkpoint")]
+    checkpoint_every: Option<(PathBuf, Duration)>,
 }
 
 impl Builder {
@@ -234,6 +242,25 @@ impl Builder {
         self
     }
 
+    /// The runtime goes on where this checkpoint was written: clients, sessions and callbacks are what they were, under
+    /// the names that they had; [`Hooks::restored`] is asked about each callback. Connections do not come back: what was
+    /// sent is sent again, the same bytes, on the next connection that is [bound](Runtime::bind) to its session, and what
+    /// waits goes on waiting. Time has stood still: what was left of deadlines is left now. Not kept are groups and waits, and the limits
+    /// that [`Builder`] sets. The number of reactors and the back end may be others.
+    #[cfg(feature = "checkpoint")]
+    pub fn restore(mut self, checkpoint: &crate::Checkpoint) -> Self {
+        self.restore = Some(checkpoint.clone());
+        self
+    }
+
+    /// Writes a [checkpoint](Runtime::checkpoint_to) to this file every so often, at least a second. That one could not be
+    /// written is told as [`Event::CheckpointFailed`](crate::Event::CheckpointFailed). Default: never.
+    #[cfg(feature = "checkpoint")]
+    pub fn checkpoint_every(mut self, interval: Duration, file: impl Into<PathBuf>) -> Self {
+        self.checkpoint_every = Some((file.into(), interval));
+        self
+    }
+
     /// Begins the names of the reactor threads. Default: `ringback`.
     pub fn name(mut self, name: &str) -> Self {
         self.settings.name = name.to_owned();
@@ -242,17 +269,22 @@ impl Builder {
 
     /// Starts the runtime: its hooks and its fore-channel handler are called from now on.
     pub fn build(self, hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Result<Runtime, BuildError> {
+        #[cfg(feature = "checkpoint")]
+        let (restore, checkpoint_every) = (self.restore.clone(), self.checkpoint_every.clone());
         let settings = self.into_settings()?;
         let report = settings.backend.choose(&settings.io)?;
         let fallback = settings.backend == Backend::Auto && report.kind == BackendKind::Uring;
-        match launch(settings.clone(), report, Arc::clone(&hooks), Arc::clone(&fore)) {
+        let launched = match launch(settings.clone(), report, Arc::clone(&hooks), Arc::clone(&fore)) {
             // One ring could be made to try it, but not one for each reactor: locked memory has a limit.
             Err(BuildError::Reactor { reactor, error }) if fallback => {
                 let reason = format!("io_uring works, but reactor {reactor} could not have one: {error}");
                 launch(settings, BackendReport::epoll(reason), hooks, fore)
             }
             launched => launched,
-        }
+        };
+        #[cfg(feature = "checkpoint")]
+        let launched = launched.and_then(|runtime| go_on(runtime, restore, checkpoint_every));
+        launched
     }
 
     /// The settings, with what follows from others filled in.
@@ -261,8 +293,29 @@ impl Builder {
         self.settings.return_deadline = self.return_deadline.unwrap_or(self.settings.lease);
         self.settings.rpc_timeout = self.rpc_timeout.unwrap_or_else(|| rpc_timeout_default(self.settings.lease));
         check(&self.settings)?;
+        #[cfg(feature = "checkpoint")]
+        if let Some((_, interval)) = &self.checkpoint_every {
+            in_range("checkpoint interval in ms", millis(*interval), 1000, 1 << 40)?;
+        }
         Ok(self.settings)
     }
+}
+
+/// What checkpoints have to do with a runtime that was just started.
+#[cfg(feature = "checkpoint")]
+fn go_on(
+    mut runtime: Runtime,
+    checkpoint: Option<crate::Checkpoint>,
+    checkpoint_every: Option<(PathBuf, Duration)>,
+) -> Result<Runtime, BuildError> {
+    use crate::checkpoint::restore::{Purpose, restore};
+    if let Some(checkpoint) = checkpoint {
+        restore(runtime.shared(), &checkpoint, crate::io::monotonic_ns(), Purpose::GoOn)?;
+    }
+    if let Some((file, interval)) = checkpoint_every {
+        runtime.write_checkpoints(file, interval).map_err(crate::CheckpointError::from)?;
+    }
+    Ok(runtime)
 }
 
 /// Starts all reactors on one back end; none is left running if one of them fails.
@@ -298,11 +351,12 @@ pub(crate) fn share(
     Ok(shared)
 }
 
+fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), BuildError> {
+    let error = BuildError::Setting { name, value, min, max };
+    if (min..=max).contains(&value) { Ok(()) } else { Err(error) }
+}
+
 fn check(settings: &Settings) -> Result<(), BuildError> {
-    let in_range = |name, value: u64, min, max| {
-        let error = BuildError::Setting { name, value, min, max };
-        if (min..=max).contains(&value) { Ok(()) } else { Err(error) }
-    };
     in_range("reactors", settings.reactors as u64, 1, REACTORS_MAX as u64)?;
     in_range("completion_queues", settings.completion_queues as u64, 0, settings.reactors as u64)?;
     in_range("flight_records", settings.flight_records as u64, 0, FLIGHT_RECORDS_MAX as u64)?;

@@ -157,6 +157,18 @@ pub(crate) enum Command {
         callbacks_max: usize,
         answer: Sender<Described>,
     },
+    /// Hand out the clients from that place on, as many as fit into a turn.
+    #[cfg(feature = "checkpoint")]
+    Export {
+        from: u32,
+        answer: Sender<crate::checkpoint::take::Piece>,
+    },
+    /// Stand still at the end of the turn, and take orders.
+    #[cfg(feature = "checkpoint")]
+    Freeze(crate::checkpoint::take::Freeze),
+    /// Go on with what another process has left off.
+    #[cfg(feature = "checkpoint")]
+    Restore(Box<crate::checkpoint::restore::RestoredReactor>),
     /// Describe one client.
     InspectClient {
         client: ClientId,

@@ -290,6 +290,13 @@ impl Shared {
         queue.signal();
     }
 
+    /// A run that another process had handed over, as its entry says, comes again.
+    #[cfg(feature = "checkpoint")]
+    pub fn deliver_again(&self, queue: &QueueState, index: u32) {
+        queue.arrived.push(&self.slab, index);
+        queue.signal();
+    }
+
     /// A run that [`deliver`](Shared::deliver) handed over: what the embedder is told, and the hooks.
     fn completion(&self, index: u32) -> Completion {
         let entry = &self.slab[index];
@@ -336,6 +343,11 @@ impl Shared {
 
     /// Ends the runs that were given back to a reactor that has ended. Any thread may do it: each run is taken by one.
     pub fn finish_returned(&self, reactor: usize) {
+        #[cfg(feature = "checkpoint")]
+        if self.standstill.has_left() {
+            // They end in another process.
+            return;
+        }
         let port = &self.reactors[reactor];
         let mut returned = port.returned.take_all(&self.slab);
         while let Some(index) = returned.pop(&self.slab) {

@@ -39,11 +39,11 @@ impl EntryCount {
         self.0.fetch_sub(Self::ONE, AcqRel);
     }
 
-    fn add(&self, op: u8) {
+    pub fn add(&self, op: u8) {
         self.0.fetch_add(Self::weight(op), SeqCst);
     }
 
-    fn sub(&self, op: u8) {
+    pub fn sub(&self, op: u8) {
         self.0.fetch_sub(Self::weight(op), AcqRel);
     }
 

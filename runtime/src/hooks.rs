@@ -81,6 +81,35 @@ pub enum Done {
 
 pub use ringback_rpc::backchannel::{Outcome, PathFault, PathState};
 
+/// A callback that comes back from a checkpoint, as [`Hooks::restored`] is asked about it.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::Restored;
+/// use std::collections::HashMap;
+///
+/// /// By the names that the last process gave them. Here an object has another address.
+/// fn restored(objects: &HashMap<u64, Box<u32>>, callback: &Restored) -> Option<u64> {
+///     objects.get(&callback.cookie).map(|object| std::ptr::from_ref(&**object) as u64)
+/// }
+/// ```
+#[cfg(feature = "checkpoint")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// The callback; its key is what it was.
+    pub key: CallbackKey,
+    /// The cookie that it had.
+    pub cookie: u64,
+    /// The client.
+    pub client: ClientId,
+    /// Which operation.
+    pub op: CallbackOp,
+    /// It is in flight.
+    pub running: bool,
+}
+
 /// The embedder's side of its callbacks. All but `acquire` are called on the reactor that owns the client, one at a time
 /// for one callback (rule R1), and must not block. They may call `try_run` and `remove` on any key; what waits for
 /// reactors (drain, shutdown, census, memory, inspect) is [`Error::InHook`](crate::Error::InHook) from a hook. A hook that
@@ -170,6 +199,22 @@ pub trait Hooks: Send + Sync + 'static {
         0
     }
 
+    /// A callback comes back from a [checkpoint](crate::Builder::restore): the embedder says by which cookie it is known from
+    /// now on, or `None` if what it is about is there no more. Then the callback is gone, and no hook will be called for a
+    /// run of it. Of a callback that runs, the embedder holds the reference from now on that `acquire` took. Called in the
+    /// thread that builds the runtime, before anything else. By default all come back as they were.
+    #[cfg(feature = "checkpoint")]
+    fn restored(&self, callback: &Restored) -> Option<u64> {
+        Some(callback.cookie)
+    }
+
+    /// Appends what the embedder wants to have in a [checkpoint](crate::Runtime::checkpoint), which
+    /// [`Checkpoint::own`](crate::Checkpoint::own) gives back. Called in the thread that writes it. By default nothing.
+    #[cfg(feature = "checkpoint")]
+    fn checkpoint(&self, out: &mut Vec<u8>) {
+        let _ = out;
+    }
+
     /// Something happened to a client's callback path, or did not happen in time. What the [reaper](crate::Budget) does is
     /// told on its thread.
     fn event(&self, event: &Event) {
@@ -240,6 +285,13 @@ pub enum Event {
     /// - `done`: as [`Done::Finish`]. `release`, `drop_reference` and `event`: as if nothing had happened.
     /// - `ForeChannel::call`, and all of a `Transport`: its connection is closed.
     ///
+    /// The checkpoint that [`Builder::checkpoint_every`](crate::Builder::checkpoint_every) asks for could not be written. The
+    /// one before it is still there.
+    #[cfg(feature = "checkpoint")]
+    CheckpointFailed {
+        /// Why.
+        error: String,
+    },
     /// A panic of `acquire` goes to the caller of `try_run`; no run was begun, not for those either whose requests were
     /// [coalesced](crate::TryRun::Coalesced) with that one meanwhile.
     Panicked {

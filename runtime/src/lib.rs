@@ -10,6 +10,8 @@
 mod builder;
 #[cfg_attr(loom, allow(dead_code))] // loom looks at this module alone
 mod callback;
+#[cfg(all(feature = "checkpoint", not(loom)))]
+mod checkpoint;
 #[cfg(not(loom))]
 mod command;
 #[cfg(not(loom))]
@@ -85,6 +87,12 @@ pub use {
     stats::{Census, MemoryUse, Stats},
     transport::{Outbound, Transport},
     wait::{Ended, Wait, WaitError},
+};
+
+#[cfg(all(feature = "checkpoint", not(loom)))]
+pub use {
+    checkpoint::{Checkpoint, CheckpointError, CheckpointSize, Suspended},
+    hooks::Restored,
 };
 
 /// The programs in the README and in the book are compiled and run.

@@ -39,6 +39,9 @@ pub(crate) struct Shared {
     pub queues: Box<[Arc<QueueState>]>,
     /// Set by drain and shutdown: no new clients, connections or runs.
     pub closed: AtomicBool,
+    /// The reactors stand still, or have left everything to another process.
+    #[cfg(feature = "checkpoint")]
+    pub standstill: crate::checkpoint::take::Standstill,
     serials: AtomicU64,
     /// Counts what was placed on a reactor in turn. Not `serials`: an embedder that makes a connection and a session for
     /// each client takes two of those each, and would place every connection on the same one of two reactors.
@@ -61,6 +64,8 @@ impl Shared {
             reaper: ReaperPort::new(settings.budget),
             queues: Box::default(),
             closed: AtomicBool::new(false),
+            #[cfg(feature = "checkpoint")]
+            standstill: Default::default(),
             // 0 names nothing.
             serials: AtomicU64::new(1),
             placed: AtomicU64::new(0),
@@ -171,6 +176,18 @@ impl Shared {
     /// A number that is used once in this runtime.
     pub fn serial(&self) -> u64 {
         self.serials.fetch_add(1, Relaxed)
+    }
+
+    /// No number up to this one is given from now on.
+    #[cfg(feature = "checkpoint")]
+    pub fn skip_serials(&self, used: u64) {
+        self.serials.fetch_max(used, Relaxed);
+    }
+
+    /// No number from this one on was given so far.
+    #[cfg(feature = "checkpoint")]
+    pub fn next_serial(&self) -> u64 {
+        self.serials.load(Relaxed)
     }
 
     /// The port of the reactor that drives a connection.
@@ -417,6 +434,33 @@ impl ClientTable {
         client.in_flight.reopen();
         client.live.store(true, SeqCst);
         Some(ClientId { index, generation })
+    }
+
+    /// The places that were ever taken, in their order.
+    #[cfg(feature = "checkpoint")]
+    pub fn places(&self) -> Vec<&ClientShared> {
+        let used = self.admission.lock().unwrap_or_else(PoisonError::into_inner).used;
+        (0..used).filter_map(|index| self.get(index)).collect()
+    }
+
+    /// Takes the places of another process, in a table of which none was taken yet: each with its generation, its home, and
+    /// whether a client is there that is registered, or one that is being forgotten.
+    #[cfg(feature = "checkpoint")]
+    pub fn restore(&self, places: impl Iterator<Item = (u32, usize, bool, bool)>) {
+        let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        for (generation, home, live, leaving) in places {
+            let index = admission.used;
+            let Some(segment) = self.segments.get(index as usize / CLIENTS_PER_SEGMENT) else { return };
+            segment.get_or_init(|| (0..CLIENTS_PER_SEGMENT).map(|_| ClientShared::new()).collect());
+            let Some(client) = self.get(index) else { return };
+            client.generation.store(generation, Relaxed);
+            client.home.store(home as u32, Relaxed);
+            client.live.store(live, SeqCst);
+            admission.used += 1;
+            if !live && !leaving {
+                admission.removed.push(index);
+            }
+        }
     }
 
     /// The home reactor has forgotten the client.

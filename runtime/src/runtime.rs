@@ -125,6 +125,9 @@ struct Inner {
     shared: Arc<Shared>,
     backend: BackendReport,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Ends the thread that writes checkpoints, by being dropped.
+    #[cfg(feature = "checkpoint")]
+    checkpoints: Mutex<Option<mpsc::Sender<()>>>,
 }
 
 impl Drop for Inner {
@@ -138,6 +141,8 @@ impl Inner {
     /// Ends the reactor threads. From a hook, which runs on one of them, they are told to end and not waited for.
     fn stop(&self) {
         self.shared.reaper.stop();
+        #[cfg(feature = "checkpoint")]
+        drop(self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).take());
         for port in &self.shared.reactors {
             port.post(Command::Stop);
         }
@@ -152,14 +157,52 @@ impl Inner {
     }
 }
 
+impl Shared {
+    /// See [`Runtime::stats`].
+    pub fn stats(&self) -> Stats {
+        let mut total = Stats::default();
+        for port in &self.reactors {
+            total.add(&port.stats.read());
+        }
+        self.reaper.add_to(&mut total);
+        total.delegations = self.clients.delegations();
+        total.in_flight = self.clients.in_flight();
+        total
+    }
+}
+
 impl Runtime {
     pub(crate) fn new(shared: Arc<Shared>, backend: BackendReport) -> Self {
-        Runtime { inner: Arc::new(Inner { shared, backend, threads: Mutex::default() }) }
+        Runtime {
+            inner: Arc::new(Inner {
+                shared,
+                backend,
+                threads: Mutex::default(),
+                #[cfg(feature = "checkpoint")]
+                checkpoints: Mutex::default(),
+            }),
+        }
     }
 
     /// Takes over a thread that was started.
     pub(crate) fn adopt(&mut self, thread: JoinHandle<()>) {
         self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+
+    /// Ends all threads, and waits for that.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn stop(&self) {
+        self.inner.stop();
+    }
+
+    /// Starts to write checkpoints.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn write_checkpoints(&mut self, path: std::path::PathBuf, interval: Duration) -> std::io::Result<()> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = crate::checkpoint::take::start(self.shared(), path, interval, stopped)?;
+        self.adopt(thread);
+        *self.inner.checkpoints.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop);
+        Ok(())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -409,14 +452,7 @@ impl Runtime {
 
     /// What has been counted so far.
     pub fn stats(&self) -> Stats {
-        let mut total = Stats::default();
-        for port in &self.shared().reactors {
-            total.add(&port.stats.read());
-        }
-        self.shared().reaper.add_to(&mut total);
-        total.delegations = self.shared().clients.delegations();
-        total.in_flight = self.shared().clients.in_flight();
-        total
+        self.shared().stats()
     }
 
     /// Counts where the session slots of all backchannels are. Walks them on their reactors and waits for the answers:

@@ -194,6 +194,15 @@ macro_rules! reactor_stats {
         }
 
         impl ReactorStats {
+            /// Adds to a counter, in the order of a restoration: before the reactor counts.
+            #[cfg(feature = "checkpoint")]
+            pub fn add_by_name(&self, name: &str, n: u64) {
+                match name {
+                    $(stringify!($name) => count_by(&self.$name, n),)*
+                    _ => {}
+                }
+            }
+
             /// What has been counted so far. What is in flight the clients know.
             pub fn read(&self) -> Stats {
                 let mut stats = Stats { $($name: self.$name.load(Relaxed),)* ..Stats::default() };
@@ -238,6 +247,15 @@ impl EndingCounts {
         };
         count(&self.0[usize::from(code)]);
         code
+    }
+
+    /// Adds to an ending that bears this name.
+    #[cfg(feature = "checkpoint")]
+    pub fn add_by_name(&self, name: &str, n: u64) {
+        let code = (0..Ending::CODES).find(|code| Ending::from_code(*code as u8).name() == name);
+        if let Some(code) = code {
+            count_by(&self.0[code], n);
+        }
     }
 
     /// Those that have come.

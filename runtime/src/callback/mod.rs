@@ -106,6 +106,11 @@ pub(crate) use {
     state::{Abandon, Claim, Dequeue, Finish, Flags, Removal, Wait},
     waiters::{Arrivals, WaitTable, Waiter},
 };
+#[cfg(all(feature = "checkpoint", not(loom)))]
+pub(crate) use {
+    slab::{Restored, SEGMENT_ENTRIES},
+    state::{GENERATION_RETIRED, GENERATION_UNUSED},
+};
 
 /// Names one callback: an entry of the slab and the generation that tells this callback from earlier and later ones in
 /// the same entry. A key may be kept and used after its callback is gone: it is then answered as stale.

@@ -13,6 +13,12 @@
 //! one, so that it can be prefetched.
 #![allow(unsafe_code)]
 
+#[cfg(all(feature = "checkpoint", not(loom)))]
+mod restore;
+
+#[cfg(all(feature = "checkpoint", not(loom)))]
+pub(crate) use restore::Restored;
+
 use super::state::{Claim, Freed, Loss, StateWord};
 use super::{CallbackKey, InsertError};
 use crate::sync::{self, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
@@ -23,7 +29,7 @@ use std::ptr;
 /// Entries per segment, as a power of two: 2 MiB, one huge page where the kernel gives one. Tiny under loom, which
 /// tracks every atomic.
 const SEGMENT_SHIFT: u32 = if cfg!(loom) { 1 } else { 16 };
-const SEGMENT_ENTRIES: u32 = 1 << SEGMENT_SHIFT;
+pub(crate) const SEGMENT_ENTRIES: u32 = 1 << SEGMENT_SHIFT;
 /// How far ahead of the next insert an entry of the array stack is prefetched.
 const PREFETCH_AHEAD: usize = 8;
 /// The unit in which the kernel gives memory.
@@ -80,6 +86,12 @@ impl CallbackEntry {
     /// The operation (`nfs_cb_opnum4`).
     pub(crate) fn op(&self) -> u8 {
         self.op.load(Ordering::Relaxed) & !OWN
+    }
+
+    /// The operation, with the mark of the runtime's own.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn op_and_mark(&self) -> u8 {
+        self.op.load(Ordering::Relaxed)
     }
 
     /// Whether it is a callback of the runtime's own.
@@ -373,6 +385,12 @@ impl CallbackSlab {
 
     /// Maps the next segment of a shard that has no free entry left.
     fn grow(&self, pool: &mut Pool) -> Grown {
+        // Segments that were restored.
+        let is_mapped =
+            |n: usize| self.segments.get(n).is_some_and(|segment| !segment.load(Ordering::Relaxed).is_null());
+        while is_mapped(pool.next_segment) {
+            pool.next_segment += self.shards.len();
+        }
         let Some(segment) = self.segments.get(pool.next_segment) else { return Grown::Exhausted };
         let first = (pool.next_segment as u32) << SEGMENT_SHIFT;
         // The last segment may be cut short by the limit.

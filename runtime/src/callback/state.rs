@@ -430,6 +430,12 @@ impl StateWord {
         })
     }
 
+    /// A never used entry becomes what an entry of another process was; publishes the fields that were written before.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn restore(&self, generation: u32, flags: Flags) {
+        self.owner("restore", |now| now == Snapshot(0), |_| (Snapshot::new(generation, flags), ()));
+    }
+
     /// A free entry becomes a callback; publishes the fields that were written before. Returns its generation.
     pub(crate) fn activate(&self) -> u32 {
         let legal = |now: Snapshot| now.flags().is_empty() && now.generation() != GENERATION_RETIRED;

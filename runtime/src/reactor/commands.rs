@@ -71,6 +71,14 @@ impl<I: Io> Reactor<I> {
             Command::Inspect { callbacks_max, answer } => {
                 self.inspections.push_back(Inspection::new(callbacks_max, answer));
             }
+            #[cfg(feature = "checkpoint")]
+            Command::Export { from, answer } => {
+                let _ = answer.send(self.export(from));
+            }
+            #[cfg(feature = "checkpoint")]
+            Command::Freeze(freeze) => self.freeze = Some(freeze),
+            #[cfg(feature = "checkpoint")]
+            Command::Restore(restored) => self.restore(*restored),
             Command::InspectClient { client, callbacks_max, answer } => {
                 if let Some(report) = self.home.describe_client(client, callbacks_max) {
                     let _ = answer.send(report);

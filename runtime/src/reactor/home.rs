@@ -127,6 +127,12 @@ impl Client {
         self.counted = now;
     }
 
+    /// What the core has counted is in the reactor's counters.
+    #[cfg(feature = "checkpoint")]
+    pub fn counted_already(&mut self) {
+        self.counted = *self.backchannel.counters();
+    }
+
     /// Lets other threads see the SEQ4_STATUS bits, and what the client does not support. Sessions take the first free place in the table, so all of them are
     /// found when as many were looked at as there are.
     pub fn publish_status(&self, shared: &ClientShared) {
@@ -177,6 +183,9 @@ pub(super) struct Home {
     with_embedder: u64,
     /// Runs are to end by then: the runtime is draining or stopping.
     pub drain_deadline_ns: Option<u64>,
+    /// Clients that are restored keep their connections: they are only looked at.
+    #[cfg(feature = "checkpoint")]
+    pub keeps_connections: bool,
 }
 
 impl Home {
@@ -200,6 +209,8 @@ impl Home {
             waits: WaitTable::new(Err(WaitError::Closed)),
             with_embedder: 0,
             drain_deadline_ns: None,
+            #[cfg(feature = "checkpoint")]
+            keeps_connections: false,
         }
     }
 

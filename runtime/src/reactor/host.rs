@@ -320,6 +320,12 @@ impl Host for ClientHost<'_> {
         Ok(())
     }
 
+    fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
+        let run = self.run(token);
+        let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
+        self.call("Hooks::encode", &run, || self.shared.hooks_of(run.own).encode(&run, args)).unwrap_or(Err(failed))
+    }
+
     fn unsent(&mut self, token: Token) {
         let (entry, generation) = (self.entry(token), self.run(token).key.generation);
         if entry.attempts() & NOTE_OWED != 0 {

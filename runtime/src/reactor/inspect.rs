@@ -67,7 +67,7 @@ impl<I: Io> Reactor<I> {
 
 impl Home {
     /// Describes the reactor itself. What the cores have counted since their clients were looked at last belongs to it.
-    fn describe(&mut self) -> ReactorReport {
+    pub fn describe(&mut self) -> ReactorReport {
         let shared = &self.shared;
         let stats = &shared.reactors[self.reactor].stats;
         let (mut counters, mut in_flight) = (self.gone, 0);

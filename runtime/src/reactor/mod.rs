@@ -6,9 +6,12 @@
 //!
 //! - [`home`]: the clients. [`host`]: their running callbacks.
 //! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
+//! - `checkpoint.rs`: what goes to another process, and comes from one.
 //! - `commands.rs`: what other threads ask for; [`draining`]: above all, that runs end.
 //! - [`wheel`]: the timers; `retry.rs` waits for what was refused. [`owed`]: recalls whose return is awaited.
 
+#[cfg(feature = "checkpoint")]
+mod checkpoint;
 mod commands;
 pub(crate) mod connection;
 mod deficit;
@@ -30,6 +33,8 @@ use crate::registry::{ReactorPort, Shared};
 #[cfg(feature = "simulator")]
 use crate::stats::Census;
 use crate::stats::{count, count_by};
+#[cfg(feature = "checkpoint")]
+pub(crate) use checkpoint::{Offline, entry_record};
 use connection::Lines;
 use home::{Client, Home};
 use host::ClientHost;
@@ -45,7 +50,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use wheel::Wheel;
 
 /// The clock as [`ReactorPort::turn_us`] and the entries hold it: it wraps after 71 minutes, and is never 0.
-fn turn_us(now_ns: u64) -> u32 {
+pub(crate) fn turn_us(now_ns: u64) -> u32 {
     (now_ns / 1000) as u32 | 1
 }
 
@@ -98,6 +103,11 @@ pub(crate) struct Reactor<I: Io> {
     refused: Vec<ConnKey>,
     sending: Retry,
     stopping: bool,
+    /// It is to stand still at the end of the turn.
+    #[cfg(feature = "checkpoint")]
+    freeze: Option<crate::checkpoint::take::Freeze>,
+    /// Everything was left to another process.
+    left: bool,
 }
 
 impl<I: Io> Reactor<I> {
@@ -124,6 +134,9 @@ impl<I: Io> Reactor<I> {
             refused: Vec::new(),
             sending: Retry::default(),
             stopping: false,
+            #[cfg(feature = "checkpoint")]
+            freeze: None,
+            left: false,
         }
     }
 
@@ -141,7 +154,7 @@ impl<I: Io> Reactor<I> {
 
     /// Told to stop, and everything has ended, but what waits for the embedder.
     pub fn is_over(&self) -> bool {
-        self.stopping && self.lines.is_empty() && self.home.is_all_with_embedder()
+        self.left || self.stopping && self.lines.is_empty() && self.home.is_all_with_embedder()
     }
 
     /// Lets `gate` decide whether there is memory for a staging buffer.
@@ -186,6 +199,10 @@ impl<I: Io> Reactor<I> {
         self.advance_drain();
         self.flush();
         self.port().stats.publish_io(self.io.counters());
+        #[cfg(feature = "checkpoint")]
+        if let Some(freeze) = self.freeze.take() {
+            self.stand_still(freeze);
+        }
         Ok(())
     }
 

@@ -83,6 +83,20 @@ impl Owed {
         tick as u16
     }
 
+    /// The clock of the list, for who reads stamps: a tick, and the tick of the last push.
+    #[cfg(feature = "checkpoint")]
+    pub fn ticks(&self) -> (u64, u64) {
+        (self.tick_ns, self.last_tick)
+    }
+
+    /// As [`push`](Owed::push), of a recall that another process has sent, and which is overdue in `left_ns`: no earlier than
+    /// those that were pushed before.
+    #[cfg(feature = "checkpoint")]
+    pub fn push_back(&mut self, key: CallbackKey, now_ns: u64, left_ns: u64) -> u16 {
+        let passed_ns = self.deadline_ns.saturating_sub(left_ns);
+        self.push(key, now_ns.saturating_sub(passed_ns))
+    }
+
     /// When the first record is overdue, if there is one.
     pub fn next_ns(&self) -> Option<u64> {
         self.first_ns

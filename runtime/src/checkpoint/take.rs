@@ -1,0 +1,427 @@
+//! Writing a checkpoint: the reactors hand out their clients, some in each turn; the entries are read where they are, by the
+//! thread that writes. Or the reactors stand still meanwhile.
+
+use super::format::{ChunkWriter, Kind};
+use super::record::{ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, to_bytes};
+use super::{CheckpointError, convert};
+use crate::callback::Flags;
+use crate::command::Command;
+use crate::guard::guard;
+use crate::hooks::Event;
+use crate::io::monotonic_ns;
+use crate::keys::ClientId;
+use crate::reactor::entry_record;
+use crate::registry::{ClientShared, Shared};
+use crate::runtime::Runtime;
+use crate::stats::Stats;
+use ringback_rpc::backchannel::{BackchannelImage, Counters};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a reactor may take for the turn that it is in, and the hooks in it, until it is taken to be stuck.
+const STANDSTILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Clients of a reactor, on their way into a checkpoint.
+pub(crate) struct Piece {
+    pub clients: Vec<ClientPart>,
+    /// The place of the next one.
+    pub next: Option<u32>,
+    /// After the last one.
+    pub reactor: Option<ReactorPart>,
+}
+
+/// What a reactor knows beside its clients.
+pub(crate) struct ReactorPart {
+    pub stats: Stats,
+    pub endings: Vec<(String, u64)>,
+    pub gone: Counters,
+    /// Its clock, and that of the returns that it awaits.
+    pub now_ns: u64,
+    pub tick_ns: u64,
+    pub last_tick: u64,
+}
+
+/// A client.
+pub(crate) struct ClientPart {
+    pub id: ClientId,
+    pub removed: bool,
+    pub image: BackchannelImage,
+    pub runs: Vec<RunRecord>,
+    pub of_session: Vec<(u32, u32, u64)>,
+}
+
+/// Makes a reactor stand still.
+pub(crate) struct Freeze {
+    /// Told when it does.
+    pub ready: Sender<usize>,
+    /// It goes on when nobody can give any more.
+    pub orders: Receiver<Order>,
+}
+
+/// To a reactor that stands still.
+pub(crate) enum Order {
+    /// As [`Command::Export`].
+    Export { from: u32, answer: Sender<Piece> },
+    /// End, and leave everything to another process.
+    Leave,
+}
+
+const RUNNING: u8 = 0;
+const STILL: u8 = 1;
+const LEFT: u8 = 2;
+
+/// Whether the reactors run.
+#[derive(Debug, Default)]
+pub(crate) struct Standstill(AtomicU8);
+
+impl Standstill {
+    /// Everything was left to another process: nothing ends here any more.
+    pub fn has_left(&self) -> bool {
+        self.0.load(SeqCst) == LEFT
+    }
+}
+
+/// How much a checkpoint holds.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CheckpointError, Runtime};
+///
+/// fn save(runtime: &Runtime) -> Result<(), CheckpointError> {
+///     let size = runtime.checkpoint_to("/var/lib/server/callbacks")?;
+///     println!("{} callbacks of {} clients, {} bytes", size.callbacks, size.clients, size.bytes);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointSize {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Registered clients.
+    pub clients: u64,
+    /// Callbacks.
+    pub callbacks: u64,
+    /// Callbacks in flight.
+    pub in_flight: u64,
+}
+
+/// Asks a reactor for clients.
+type Ask<'a> = dyn Fn(usize, u32, Sender<Piece>) + 'a;
+
+struct Taking<'a> {
+    shared: &'a Shared,
+    out: ChunkWriter<'a>,
+    summary: SummaryRecord,
+    size: CheckpointSize,
+    /// Of each reactor: its clock, and that of the returns.
+    clocks: Vec<(u64, u64, u64)>,
+}
+
+/// Writes a checkpoint of what the reactors answer.
+fn take(
+    shared: &Shared,
+    complete: bool,
+    ask: &Ask<'_>,
+    out: &mut dyn Write,
+) -> Result<CheckpointSize, CheckpointError> {
+    let names = |stats: &Stats| stats.each().map(|(name, ..)| name.to_owned()).collect();
+    let summary = SummaryRecord {
+        complete,
+        taken_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        counter_names: Counters::names(),
+        stat_names: names(&Stats::default()),
+        ..SummaryRecord::default()
+    };
+    let size = CheckpointSize::default();
+    let mut taking = Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new() };
+    for reactor in 0..shared.reactors.len() {
+        taking.reactor(reactor, ask)?;
+    }
+    taking.entries()?;
+    let mut own = Vec::new();
+    // A hook that panics has nothing to say.
+    if shared.call_hook(|| guard(|| shared.hooks.checkpoint(&mut own))).is_none() {
+        own.clear();
+    }
+    if !own.is_empty() {
+        taking.out.chunk(Kind::Own, 0, &own)?;
+    }
+    taking.summary.totals = values(&shared.stats());
+    taking.finish()
+}
+
+fn values(stats: &Stats) -> Vec<u64> {
+    stats.each().map(|(.., value)| value).collect()
+}
+
+impl Taking<'_> {
+    fn reactor(&mut self, reactor: usize, ask: &Ask<'_>) -> Result<(), CheckpointError> {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (answer, answers) = channel();
+            ask(reactor, at, answer);
+            let piece: Piece = answers.recv().map_err(|_| CheckpointError::Reactor { reactor })?;
+            for client in piece.clients {
+                self.client(client)?;
+            }
+            if let Some(part) = piece.reactor {
+                self.clocks.push((part.now_ns, part.tick_ns, part.last_tick));
+                self.summary.reactors.push(ReactorRecord {
+                    reactor: reactor as u32,
+                    stats: values(&part.stats),
+                    endings: part.endings,
+                    gone: convert::counter_values(&part.gone, &self.summary.counter_names),
+                });
+            }
+            from = piece.next;
+        }
+        Ok(())
+    }
+
+    fn client(&mut self, part: ClientPart) -> Result<(), CheckpointError> {
+        let record = ClientRecord {
+            index: part.id.index,
+            generation: part.id.generation,
+            removed: part.removed,
+            core: convert::to_record(&part.image, &self.summary.counter_names),
+            runs: part.runs,
+            of_session: part.of_session,
+        };
+        self.out.chunk(Kind::Client, 0, &to_bytes(&record)?)
+    }
+
+    fn entries(&mut self) -> Result<(), CheckpointError> {
+        for range in self.shared.slab.used() {
+            let first = range.start;
+            let entries: Vec<EntryRecord> = range.map(|index| self.entry(index)).collect();
+            self.out.chunk(Kind::Entries, first, &to_bytes(&entries)?)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, index: u32) -> EntryRecord {
+        let entry = &self.shared.slab[index];
+        let home = self.shared.home_of(entry.client()).unwrap_or(0);
+        let (now_ns, tick_ns, last_tick) = self.clocks.get(home).copied().unwrap_or((monotonic_ns(), 1, 0));
+        let mut record = entry_record(entry, crate::reactor::turn_us(now_ns));
+        let flags = Flags::from_bits_truncate(record.flags.into());
+        if !flags.contains(Flags::LIVE) {
+            return EntryRecord { generation: record.generation, ..EntryRecord::default() };
+        }
+        if flags.contains(Flags::DYING) && !flags.contains(Flags::RUNNING) {
+            // Whoever removed it is about to free it.
+            return EntryRecord { generation: record.generation + 1, ..EntryRecord::default() };
+        }
+        if flags.contains(Flags::SETTLED) {
+            // On a completion queue: that is its age.
+            record.age_us = entry.started_us();
+        }
+        // Nobody waits in another process.
+        record.flags &= !(Flags::WAKE.bits() as u16);
+        if flags.contains(Flags::OWED) {
+            record.owed_left_ms = owed_left_ms(entry.return_stamp(), now_ns, tick_ns, last_tick);
+        }
+        self.size.callbacks += 1;
+        self.size.in_flight += u64::from(flags.contains(Flags::RUNNING));
+        record
+    }
+
+    fn finish(mut self) -> Result<CheckpointSize, CheckpointError> {
+        let place = |known: &ClientShared| PlaceRecord {
+            generation: known.generation(),
+            home: known.home() as u32,
+            live: known.live.load(SeqCst),
+            closed: known.in_flight.is_closed(),
+        };
+        self.summary.clients = self.shared.clients.places().into_iter().map(place).collect();
+        self.summary.serials = self.shared.next_serial();
+        self.size.clients = self.summary.clients.iter().filter(|place| place.live).count() as u64;
+        self.out.chunk(Kind::Summary, 0, &to_bytes(&self.summary)?)?;
+        self.size.bytes = self.out.finish()?;
+        Ok(self.size)
+    }
+}
+
+/// How long what was recalled may still be away, by the low half of the tick at which it is overdue. What was sent after the
+/// last tick that is known has all of its time.
+fn owed_left_ms(stamp: u16, now_ns: u64, tick_ns: u64, last_tick: u64) -> u32 {
+    let behind = u64::from((last_tick as u16).wrapping_sub(stamp));
+    let due = if behind <= 1 << 15 { last_tick.saturating_sub(behind) } else { last_tick };
+    let left_ms = due.saturating_mul(tick_ns).saturating_sub(now_ns) / 1_000_000;
+    u32::try_from(left_ms).unwrap_or(u32::MAX)
+}
+
+fn take_running(shared: &Shared, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
+    let ask = |reactor: usize, from, answer| shared.reactors[reactor].post(Command::Export { from, answer });
+    take(shared, false, &ask, out)
+}
+
+impl Runtime {
+    /// Writes a checkpoint of a runtime that goes on: each client as it is between two pieces of work, those of different
+    /// reactors a moment apart. No reactor is kept from its work for longer than one turn at a time, and none for the
+    /// entries. For a look at it later, also when the process has crashed; a process that goes on from it has to find out
+    /// what has happened since ([`Checkpoint::is_complete`](crate::Checkpoint::is_complete)). Waits for the reactors: an
+    /// error from a hook.
+    pub fn checkpoint(&self, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
+        self.may_wait().map_err(|_| CheckpointError::Busy)?;
+        take_running(self.shared(), out)
+    }
+
+    /// [`Runtime::checkpoint`] into a file, which only its owner may read: it holds credentials. The file is replaced when
+    /// all of it is on the disk, and else stays what it was.
+    pub fn checkpoint_to(&self, path: impl AsRef<Path>) -> Result<CheckpointSize, CheckpointError> {
+        replace(path.as_ref(), |out| self.checkpoint(out))
+    }
+
+    /// Makes the reactors stand still: nothing is sent, received or completed, and no hook is called, until the answer is
+    /// dropped. For a checkpoint after which nothing happens any more, from which the next process goes on. What other
+    /// threads ask for meanwhile waits; the embedder takes care that its own state and the checkpoint belong together.
+    pub fn suspend(&self) -> Result<Suspended, CheckpointError> {
+        self.may_wait().map_err(|_| CheckpointError::Busy)?;
+        let shared = self.shared();
+        if shared.is_closed() || shared.standstill.0.compare_exchange(RUNNING, STILL, SeqCst, SeqCst).is_err() {
+            return Err(CheckpointError::Busy);
+        }
+        let (ready, standing) = channel();
+        let mut suspended = Suspended { runtime: self.clone(), orders: Vec::new(), left: false };
+        for port in &shared.reactors {
+            let (order, orders) = channel();
+            suspended.orders.push(order);
+            port.post(Command::Freeze(Freeze { ready: ready.clone(), orders }));
+        }
+        drop(ready);
+        let mut missing: Vec<usize> = (0..shared.reactors.len()).collect();
+        let until = Instant::now() + STANDSTILL_PATIENCE;
+        while let Some(&reactor) = missing.first() {
+            match standing.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(reactor) => missing.retain(|missing| *missing != reactor),
+                Err(_) => return Err(CheckpointError::Reactor { reactor }),
+            }
+        }
+        Ok(suspended)
+    }
+}
+
+/// Writes a file beside the one that it is to replace, and replaces that when it is complete.
+fn replace<R>(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<R, CheckpointError>,
+) -> Result<R, CheckpointError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.new", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = (|| {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let result = write(&mut out)?;
+        let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)?;
+        // The name is on the disk when the directory is.
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()?;
+        Ok(result)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// A runtime that stands still. It goes on when this is dropped, as if nothing had happened, but for the time that has
+/// passed.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CheckpointError, Runtime};
+/// use std::path::Path;
+///
+/// /// The last thing that a server does before the next version is started. If the file cannot be written, it goes on.
+/// fn hand_over(runtime: &Runtime, file: &Path) -> Result<(), CheckpointError> {
+///     let suspended = runtime.suspend()?;
+///     suspended.checkpoint_to(file)?;
+///     suspended.leave();
+///     Ok(())
+/// }
+/// ```
+#[must_use = "the runtime goes on when this is dropped"]
+pub struct Suspended {
+    runtime: Runtime,
+    orders: Vec<Sender<Order>>,
+    left: bool,
+}
+
+impl Suspended {
+    /// Writes a checkpoint after which nothing has happened, as long as this is [left](Suspended::leave) and not dropped.
+    pub fn checkpoint(&self, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
+        let ask = |reactor: usize, from, answer| {
+            // A reactor that has ended drops the order, and the question with it.
+            let _ = self.orders[reactor].send(Order::Export { from, answer });
+        };
+        take(self.runtime.shared(), true, &ask, out)
+    }
+
+    /// [`Suspended::checkpoint`] into a file, as [`Runtime::checkpoint_to`].
+    pub fn checkpoint_to(&self, path: impl AsRef<Path>) -> Result<CheckpointSize, CheckpointError> {
+        replace(path.as_ref(), |out| self.checkpoint(out))
+    }
+
+    /// Ends the reactors where they stand, and their connections with them. No run ends here and no hook is called: all that
+    /// goes on in the process that restores the checkpoint.
+    pub fn leave(mut self) {
+        self.left = true;
+        let shared = Arc::clone(self.runtime.shared());
+        shared.standstill.0.store(LEFT, SeqCst);
+        shared.closed.store(true, SeqCst);
+        for order in self.orders.drain(..) {
+            let _ = order.send(Order::Leave);
+        }
+        self.runtime.stop();
+    }
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        if !self.left {
+            self.runtime.shared().standstill.0.store(RUNNING, SeqCst);
+        }
+    }
+}
+
+impl std::fmt::Debug for Suspended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Suspended").field(&self.runtime).finish()
+    }
+}
+
+/// Writes a checkpoint every now and then, until nobody holds the other end of `stop` any more.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    path: PathBuf,
+    interval: Duration,
+    stop: Receiver<()>,
+) -> std::io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let name = format!("{}-checkpoint", shared.settings.name);
+    thread::Builder::new().name(name).spawn(move || {
+        while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            if let Err(error) = replace(&path, |out| take_running(&shared, out))
+                && !shared.is_closed()
+            {
+                let event = Event::CheckpointFailed { error: error.to_string() };
+                // That it panics changes nothing here.
+                let _ = shared.call_hook(|| guard(|| shared.hooks.event(&event)));
+            }
+        }
+    })
+}

@@ -1,0 +1,137 @@
+//! Whether a file is a checkpoint that can be believed: whoever wrote it, what passes here can be restored.
+
+use super::format::{self, Kind};
+use super::map::Bytes;
+use super::record::{self, ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, SummaryRecord};
+use super::{CheckpointError, Counts, Opened, convert};
+use crate::builder::REACTORS_MAX;
+use crate::callback::{Flags, GENERATION_RETIRED, GENERATION_UNUSED, OWN, SEGMENT_ENTRIES};
+use ringback_rpc::backchannel::{BackchannelImage, Token};
+use ringback_rpc::nfs4::callback::CallbackOp;
+use std::ops::Range;
+
+/// Most clients that a runtime can be configured for.
+const PLACES_MAX: usize = 1 << 24;
+
+/// Something is wrong with a payload.
+type Wrong = &'static str;
+
+fn hold(holds: bool, what: Wrong) -> Result<(), Wrong> {
+    if holds { Ok(()) } else { Err(what) }
+}
+
+/// Validates all of it.
+pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
+    let chunks = format::chunks(&bytes)?;
+    let (mut clients, mut entries, mut own, mut summaries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for chunk in chunks {
+        match chunk.kind {
+            Kind::Summary => summaries.push(chunk.payload),
+            Kind::Client => clients.push(chunk.payload),
+            Kind::Entries => entries.push((chunk.first, chunk.payload)),
+            Kind::Own => own.push(chunk.payload),
+            Kind::End => {}
+        }
+    }
+    let corrupt = |range: &Range<usize>| {
+        let at = range.start as u64;
+        move |what| CheckpointError::Corrupt { at, what }
+    };
+    let [summary_at] = &summaries[..] else {
+        return Err(CheckpointError::Corrupt { at: 0, what: "it has no summary, or several" });
+    };
+    let summary = record::from_bytes(&bytes[summary_at.clone()])
+        .ok_or("a summary is malformed")
+        .and_then(|summary| check_summary(&summary).map(|()| summary));
+    let summary: SummaryRecord = summary.map_err(corrupt(summary_at))?;
+    let mut counts = Counts::default();
+    let mut end = 0;
+    for (first, range) in &entries {
+        let checked = hold(*first >= end && first.is_multiple_of(SEGMENT_ENTRIES), "entries are out of order")
+            .and_then(|()| check_entries(*first, &bytes[range.clone()], &summary, &mut counts));
+        end = checked.map_err(corrupt(range))?;
+    }
+    let mut seen = vec![false; summary.clients.len()];
+    for range in &clients {
+        check_client(&bytes[range.clone()], &summary, &mut seen).map_err(corrupt(range))?;
+    }
+    Ok(Opened { bytes, summary, clients, entries, own, counts })
+}
+
+fn check_summary(summary: &SummaryRecord) -> Result<(), Wrong> {
+    hold(summary.clients.len() <= PLACES_MAX, "there are too many clients")?;
+    let reactors = summary.reactors.len();
+    hold((1..=REACTORS_MAX).contains(&reactors), "there are no reactors, or too many")?;
+    let numbered = summary.reactors.iter().enumerate().all(|(n, r)| r.reactor as usize == n);
+    hold(numbered, "a reactor is missing or doubled")?;
+    let homes = |place: &PlaceRecord| (place.home as usize) < reactors;
+    hold(summary.clients.iter().all(homes), "a client has no reactor")?;
+    hold(summary.serials < 1 << 48, "a name is higher than any is")?;
+    let counted =
+        |r: &ReactorRecord| r.stats.len() == summary.stat_names.len() && r.gone.len() == summary.counter_names.len();
+    hold(summary.reactors.iter().all(counted), "a reactor's counters have no names")?;
+    hold(summary.totals.len() == summary.stat_names.len(), "the counters have no names")
+}
+
+/// Where the entries end.
+fn check_entries(first: u32, payload: &[u8], summary: &SummaryRecord, counts: &mut Counts) -> Result<u32, Wrong> {
+    let entries = record::entries(payload).ok_or("entries are malformed")?;
+    let end = first.checked_add(SEGMENT_ENTRIES).ok_or("an index is higher than any is")?;
+    hold(entries.len() <= SEGMENT_ENTRIES as usize, "there are too many entries in one place")?;
+    for entry in entries {
+        let entry = EntryRecord::from(entry);
+        let flags = check_entry(&entry, summary)?;
+        counts.callbacks += u64::from(flags.contains(Flags::LIVE));
+        counts.running += u64::from(flags.contains(Flags::RUNNING));
+    }
+    Ok(end)
+}
+
+fn check_entry(entry: &EntryRecord, summary: &SummaryRecord) -> Result<Flags, Wrong> {
+    let flags = Flags::from_bits(entry.flags.into()).ok_or("an entry has unknown flags")?;
+    if !flags.contains(Flags::LIVE) {
+        return hold(flags.is_empty(), "a free entry has flags").map(|()| flags);
+    }
+    hold(!matches!(entry.generation, GENERATION_UNUSED | GENERATION_RETIRED), "a callback has no generation")?;
+    hold((entry.client as usize) < summary.clients.len(), "a callback has no client")?;
+    let op = CallbackOp::try_from(u32::from(entry.op & !OWN)).ok();
+    let is_callback = op.is_some_and(|op| !matches!(op, CallbackOp::Sequence | CallbackOp::Illegal));
+    hold(is_callback, "a callback has no operation")?;
+    let of_run = Flags::SETTLED | Flags::REQUEUE | Flags::REARM | Flags::WAKE | Flags::CANCEL;
+    hold(flags.contains(Flags::RUNNING) || !flags.intersects(of_run), "an idle callback has a run")?;
+    hold(!flags.contains(Flags::SETTLED | Flags::REQUEUE), "a run is decided and is not")?;
+    hold(!flags.contains(Flags::DYING | Flags::REARM), "a removed callback is to run again")?;
+    hold(!flags.contains(Flags::DYING | Flags::OWED), "a removed callback is owed")?;
+    Ok(flags)
+}
+
+/// The record of a client and its image.
+pub(super) fn client(payload: &[u8], summary: &SummaryRecord) -> Result<(ClientRecord, BackchannelImage), Wrong> {
+    let client: ClientRecord = record::from_bytes(payload).ok_or("a client is malformed")?;
+    let image = convert::to_image(&client.core, &summary.counter_names).ok_or("a client has unknown numbers")?;
+    Ok((client, image))
+}
+
+fn check_client(payload: &[u8], summary: &SummaryRecord, seen: &mut [bool]) -> Result<(), Wrong> {
+    let (record, image) = client(payload, summary)?;
+    let place = summary.clients.get(record.index as usize).ok_or("a client has no place")?;
+    let twice = std::mem::replace(&mut seen[record.index as usize], true);
+    hold(!twice, "two clients have one place")?;
+    // One that has gone since it was looked at is left out.
+    hold(!summary.complete || place.generation == record.generation, "a client has another one's place")?;
+    hold(record.generation != 0, "a client has no generation")?;
+    hold(image.sessions.iter().all(|s| s.key.0 < summary.serials), "a session's name is yet to be given")?;
+    hold(record.core.counters.len() == summary.counter_names.len(), "a client's counters have no names")?;
+    image.check().map_err(|error| error.what)?;
+    let mut runs: Vec<Token> = image.runs().collect();
+    let mut listed: Vec<Token> = record.runs.iter().map(|run| Token(run.index)).collect();
+    runs.sort_unstable();
+    listed.sort_unstable();
+    hold(runs == listed, "the runs of a client are not those that are listed")?;
+    for run in &record.runs {
+        let flags = check_entry(&run.entry, summary)?;
+        let here = run.entry.client == record.index && flags.contains(Flags::LIVE | Flags::RUNNING);
+        hold(here && !flags.contains(Flags::SETTLED), "a run of a client is not its own")?;
+    }
+    Ok(())
+}
