@@ -110,6 +110,7 @@ pub(crate) struct CoreRecord {
     pub counters: Vec<u64>,
     pub fresh: Vec<u32>,
     pub again: Vec<u32>,
+    pub resend: Vec<u32>,
     pub delayed: Vec<(u32, u64)>,
     /// Name, silence, turn.
     pub connections: Vec<(u64, u64, u8)>,

@@ -321,9 +321,11 @@ impl Host for ClientHost<'_> {
     }
 
     fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        let run = self.run(token);
         let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
-        self.call("Hooks::encode", &run, || self.shared.hooks_of(run.own).encode(&run, args)).unwrap_or(Err(failed))
+        let run = self.run(token);
+        self.shared
+            .call_about(self.port, "Hooks::encode", &run, |hooks| hooks.encode(&run, args))
+            .unwrap_or(Err(failed))
     }
 
     fn unsent(&mut self, token: Token) {
