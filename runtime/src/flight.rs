@@ -109,11 +109,14 @@ steps! {
     Shutdown = 16, "shutdown", "nfsd_cb_shutdown";
     /// All runs are to end.
     Draining = 17, "draining", "ringback_cb_draining";
+    /// The session slot of a call is free for the next one.
+    SlotFreed = 18, "slot_freed", "nfsd_cb_free_slot";
 }
 
 impl FlightStep {
     const fn is_about_call(self) -> bool {
-        matches!(self, FlightStep::Sent | FlightStep::Resent | FlightStep::Resynchronising | FlightStep::Answered)
+        use FlightStep::{Answered, Resent, Resynchronising, Sent, SlotFreed};
+        matches!(self, Sent | Resent | Resynchronising | Answered | SlotFreed)
     }
 }
 

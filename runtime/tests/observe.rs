@@ -281,6 +281,7 @@ fn the_flight_recorder_tells_the_life_of_a_callback() {
         (Queued, None),
         (Sent, None),
         (Answered, Some("NFS4_OK")),
+        (SlotFreed, None),
         (Done, Some("NFS4ERR_BAD_STATEID")),
         (Released, None),
         (Lost, None),

@@ -77,11 +77,12 @@ fn a_callback_is_traced_as_nfsd_would() {
         "nfsd_cb_queue",
         "nfsd_cb_rpc_prepare",
         "nfsd_cb_seq_status",
+        "nfsd_cb_free_slot",
         "nfsd_cb_rpc_done",
         "nfsd_cb_destroy",
     ];
     assert_eq!(names[..expected.len()], expected, "{names:?}");
-    let (_, done) = &events[5];
+    let (_, done) = &events[6];
     assert_eq!((done.0["op"].as_str(), done.0["detail"].as_str()), ("\"CB_RECALL\"", "\"NFS4_OK\""));
     assert_eq!((&done.0["key"], &done.0["client"]), (&key.to_bits().to_string(), &client.to_bits().to_string()));
 }

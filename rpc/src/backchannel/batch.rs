@@ -178,12 +178,12 @@ impl Backchannel {
     ) -> bool {
         match fault {
             PathFault::NoResults(status) if is_too_large(status) || status == Status::NFS4ERR_RESOURCE => {
-                self.settle_unexecuted(now_ns, index);
+                self.settle_unexecuted(now_ns, index, host);
                 self.split(now_ns, call, host);
             }
             // The arguments of one operation are enough for this. The others are not to suffer with it.
             PathFault::NotExecuted(AcceptStatus::GarbageArgs) => {
-                self.settle_unexecuted(now_ns, index);
+                self.settle_unexecuted(now_ns, index, host);
                 self.counters.splits += 1;
                 let mut runs = call.runs();
                 while let Some(token) = runs.next(host) {

@@ -124,6 +124,8 @@ pub enum CallStep {
     Resynchronising,
     /// The client answered; with this status of CB_SEQUENCE if there is one.
     Answered(Result<Status, PathFaultKind>),
+    /// Its session slot is free for the next call.
+    SlotFreed,
 }
 
 /// How a run ended.

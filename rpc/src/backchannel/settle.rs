@@ -133,6 +133,7 @@ impl Backchannel {
         if session.higher_busy_count > 0 {
             self.cap_higher_busy(usize::from(call.session));
         }
+        self.tell_step(index, || CallStep::SlotFreed, host);
         self.advance_slot(index);
         if accepts_again {
             self.update_path(host);
@@ -305,7 +306,7 @@ impl Backchannel {
         if first {
             host.event(Event::SessionFault { session: session.key, fault });
         }
-        self.settle_unexecuted(now_ns, index);
+        self.settle_unexecuted(now_ns, index, host);
         self.update_path(host);
         let elsewhere = call.op != CallbackOp::RecallSlot && self.another_is_better(at);
         if !current || elsewhere {
@@ -319,11 +320,12 @@ impl Backchannel {
 
     /// The client has refused this transmission. If it was the first, the slot is free; else an earlier one may have
     /// been executed.
-    pub(super) fn settle_unexecuted(&mut self, now_ns: u64, index: usize) {
+    pub(super) fn settle_unexecuted<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = self.calls.get(index);
         if call.unknown || call.token.is_none() {
             self.quarantine(now_ns, index);
         } else {
+            self.tell_step(index, || CallStep::SlotFreed, host);
             self.release_slot(index);
         }
     }
@@ -331,7 +333,7 @@ impl Backchannel {
     /// CB_SEQUENCE failed for a reason that has to do with the request itself.
     fn sequence_failed<H: Host>(&mut self, now_ns: u64, index: usize, status: Status, host: &mut H) {
         let call = *self.calls.get(index);
-        self.settle_unexecuted(now_ns, index);
+        self.settle_unexecuted(now_ns, index, host);
         if call.is_batch() && is_too_large(status) {
             return self.split(now_ns, &call, host);
         }
@@ -373,6 +375,7 @@ impl Backchannel {
         match call.token {
             // Not executed, hence not pinned: another session may take it.
             Some(_) if !call.unknown => {
+                self.tell_step(index, || CallStep::SlotFreed, host);
                 self.release_slot(index);
                 self.send_all_again(now_ns, &call, Requeue::NotBound, When::Now, host);
             }
@@ -444,6 +447,7 @@ impl Backchannel {
     /// NFS4ERR_SEQ_FALSE_RETRY: the client has executed something else under this id, so that the id is used up.
     fn false_retry<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = *self.calls.get(index);
+        self.tell_step(index, || CallStep::SlotFreed, host);
         self.advance_slot(index);
         self.counters.false_retries += u64::from(call.token.is_some());
         self.send_all_again(now_ns, &call, Requeue::FalseRetry, When::Backoff, host);
@@ -452,6 +456,7 @@ impl Backchannel {
     /// NFS4ERR_RETRY_UNCACHED_REP from CB_SEQUENCE itself.
     fn uncached<H: Host>(&mut self, now_ns: u64, index: usize, host: &mut H) {
         let call = *self.calls.get(index);
+        self.tell_step(index, || CallStep::SlotFreed, host);
         self.advance_slot(index);
         self.results_lost(now_ns, &call, call.runs(), When::Backoff, host);
     }

@@ -408,6 +408,7 @@ impl Host for ClientHost<'_> {
             CallStep::Resent => (FlightStep::Resent, 0),
             CallStep::Resynchronising => (FlightStep::Resynchronising, 0),
             CallStep::Answered(status) => (FlightStep::Answered, answer_code(status)),
+            CallStep::SlotFreed => (FlightStep::SlotFreed, 0),
         };
         let run = call.token.map(|token| self.run(token));
         self.note(|| {
