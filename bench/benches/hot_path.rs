@@ -52,6 +52,13 @@ fn main() -> ExitCode {
             }
             _ => fail(&format!("--run needs one of {}, and a count", WORKS.map(|work| work.0).join(", "))),
         },
+        ["--count", name, ..] if WORKS.iter().any(|work| work.0 == *name) => match each(name) {
+            Ok(each) => {
+                println!("{each:.0}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => fail(&why),
+        },
         args if args.contains(&"--bench") => check(args.contains(&"--write")),
         // As a test: that the work is done.
         _ => {
@@ -76,9 +83,9 @@ fn check(write: bool) -> ExitCode {
     let committed = std::fs::read_to_string(FILE).unwrap_or_default();
     let (mut text, mut grown) = (format!("compiler {}\n", compiler()), false);
     for (name, _) in WORKS {
-        let each = match (instructions(name, COUNT), instructions(name, 2 * COUNT)) {
-            (Ok(once), Ok(twice)) => (twice - once) as f64 / COUNT as f64,
-            (Err(why), _) | (_, Err(why)) => return fail(&why),
+        let each = match each(name) {
+            Ok(each) => each,
+            Err(why) => return fail(&why),
         };
         text += &format!("{name} {each:.0}\n");
         let before =
@@ -103,6 +110,12 @@ fn check(write: bool) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// Instructions of one.
+fn each(name: &str) -> Result<f64, String> {
+    let (once, twice) = (instructions(name, COUNT)?, instructions(name, 2 * COUNT)?);
+    Ok((twice - once) as f64 / COUNT as f64)
 }
 
 fn compiler() -> String {

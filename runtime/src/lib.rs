@@ -37,7 +37,7 @@ mod io;
 mod keys;
 #[cfg(not(loom))]
 mod latency;
-#[cfg(not(loom))]
+#[cfg(all(feature = "prometheus", not(loom)))]
 mod prometheus;
 #[cfg(not(loom))]
 mod reactor;

@@ -116,7 +116,7 @@ impl<'a> ClientHost<'a> {
     /// Records a step of a run.
     #[inline]
     fn note(&self, raw: impl FnOnce() -> Raw) {
-        if self.watch.is_some() {
+        if self.watches() {
             note(self.port.flight.as_ref(), self.now_ns, raw);
         }
     }
@@ -129,7 +129,7 @@ impl<'a> ClientHost<'a> {
     /// Hands an accepted run to the core.
     #[inline]
     pub fn submit(&mut self, backchannel: &mut Backchannel, token: Token, entry: &CallbackEntry) {
-        if self.watch.is_some() {
+        if self.watches() {
             self.watch_run(FlightStep::Queued, 0, LatencyStage::Queued, &self.run(token));
         }
         match self.session_of(token, entry) {
@@ -165,7 +165,7 @@ impl<'a> ClientHost<'a> {
     #[inline(always)]
     fn count_outcome(&mut self, run: &Run, outcome: &Outcome<'_>) {
         let code = self.port.stats.endings.count(outcome);
-        if self.watch.is_some() {
+        if self.watches() {
             self.watch_run(FlightStep::Done, code, LatencyStage::Done, run);
         }
         if let (Outcome::Cancelled { sent }, false) = (outcome, run.own) {
@@ -281,7 +281,7 @@ impl Host for ClientHost<'_> {
     #[inline(always)]
     fn prepare(&mut self, token: Token) -> bool {
         let Run { op, age_ns, .. } = self.describe(token).run;
-        if self.watch.is_some() {
+        if self.watches() {
             self.measure(LatencyStage::Unsent, op, age_ns, 1);
         }
         let (shared, port) = (self.shared, self.port);
@@ -399,7 +399,8 @@ impl Host for ClientHost<'_> {
 
     #[inline]
     fn watches(&self) -> bool {
-        self.watch.is_some()
+        // Taken out, to count what it costs that one may watch: bench/observability.
+        !cfg!(ringback_unwatched) && self.watch.is_some()
     }
 
     fn step(&mut self, call: &CallView, step: CallStep) {
