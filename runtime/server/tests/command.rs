@@ -201,7 +201,7 @@ fn what_happened_before_callbacks_were_given_up_is_kept() {
     let any = ["trigger", "--admin", &socket, "--recall-any", "0"];
     assert_eq!(stdout(&run(&any)), "1 client is asked\n");
     let said = server.end();
-    assert!(said.contains(": 1 callback was given up; 1 client held 1 delegation\n"), "{said}");
+    assert!(said.contains(": 1 callback not answered; 1 client held 1 delegation\n"), "{said}");
     assert!(said.ends_with(&format!("what happened last is in {file}: ringback flight {file}\n")), "{said}");
     let told = stdout(&run(&["flight", &file]));
     assert!(told.contains("CB_RECALL"), "{told}");
@@ -227,4 +227,6 @@ fn the_command_explains_itself() {
             .contains("--export: /does/not/exist")
     );
     assert!(complaint(&["recall", "--admin", "x"]).contains("--all"));
+    let nowhere = ["serve", "--listen", "127.0.0.1:0", "--flight-file", "/does/not/exist"];
+    assert!(complaint(&nowhere).contains("--flight-file /does/not/exist: no file can be there"));
 }

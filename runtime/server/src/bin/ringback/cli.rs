@@ -175,7 +175,7 @@ pub struct ServeOptions {
     /// Most delegations; 0 for none at all.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub max_delegations: u32,
-    /// Have clients give up delegations when memory is short, as the kernel tells it in this file: /proc/pressure/memory, or
+    /// Have clients give up delegations and session slots when memory is short, as the kernel tells it in this file: /proc/pressure/memory, or
     /// the memory.pressure of a cgroup.
     #[arg(long, value_name = "FILE")]
     pub memory_pressure: Option<PathBuf>,

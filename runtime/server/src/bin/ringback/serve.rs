@@ -25,6 +25,12 @@ const FLIGHT_RECORDS: usize = 4096;
 pub fn serve(options: &ServeOptions) -> Result<(), String> {
     // Before anything is promised: a signal that comes early ends the server as well.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| format!("signals cannot be handled: {e}"))?;
+    if let Some(file) = &options.flight_file {
+        // Not only when it is wanted.
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let is_there = folder.is_dir() && !file.is_dir();
+        is_there.then_some(()).ok_or_else(|| format!("--flight-file {}: no file can be there", file.display()))?;
+    }
     // Before there are other threads, see there.
     let socket = options.admin.as_deref().map(|path| bind(path).map(|socket| (path, socket))).transpose()?;
     let server = Server::new(config(options), builder(options), Arc::new(()))
@@ -66,7 +72,8 @@ fn start_metrics(server: &Arc<Server>, address: SocketAddr) -> Result<Metrics, S
 
 /// Writes what happened last, if a drain did not end well.
 fn keep_flight_record(server: &Server, report: &DrainReport, file: Option<&Path>) -> Result<(), String> {
-    let (Some(file), false) = (file, report.abandoned.is_empty() && report.in_flight == 0) else { return Ok(()) };
+    let well = report.abandoned.is_empty() && report.unsent.is_empty() && report.in_flight == 0;
+    let (Some(file), false) = (file, well) else { return Ok(()) };
     let lines = server.runtime().flight_record().to_json_lines();
     std::fs::write(file, lines).map_err(|e| format!("--flight-file {}: {e}", file.display()))?;
     println!("what happened last is in {0}: ringback flight {0}", file.display());
@@ -112,11 +119,12 @@ fn builder(options: &ServeOptions) -> Builder {
 fn drained(report: &DrainReport, took: Duration, delegations: u64, clients: usize) -> String {
     let took = took.as_secs_f64();
     let held = format!("{} held {}", counted(clients as u64, "client"), counted(delegations, "delegation"));
-    match report.abandoned.len() {
-        0 => format!("drained in {took:.3} s: no callback was given up; {held}"),
-        1 => format!("drained in {took:.3} s: 1 callback was given up; {held}"),
-        given_up => format!("drained in {took:.3} s: {given_up} callbacks were given up; {held}"),
-    }
+    let callbacks = match (report.abandoned.len() as u64, report.unsent.len()) {
+        (0, 0) => "no callback was given up".to_owned(),
+        (unanswered, 0) => format!("{} not answered", counted(unanswered, "callback")),
+        (unanswered, unsent) => format!("{} not answered, {unsent} not sent", counted(unanswered, "callback")),
+    };
+    format!("drained in {took:.3} s: {callbacks}; {held}")
 }
 
 fn counted(count: u64, what: &str) -> String {
