@@ -318,6 +318,115 @@ fn wrong_sizes_are_errors() {
     answers! { rb_runtime_free(Some(&mut made)) => 0; };
 }
 
+/// Whatever has an owner is given up once.
+#[test]
+fn handles_given_up_twice_are_errors() {
+    let mut made = runtime(|_| (), &hooks());
+    // SAFETY: just made.
+    let rt = unsafe { made.as_ref() };
+    let mut freed = BTreeSet::new();
+    macro_rules! twice {
+        ($handle:ident, $make:expr, $free:ident) => {
+            let mut place = MaybeUninit::uninit();
+            let $handle = Some(&mut place);
+            // SAFETY: what is pointed to is of the test, or null.
+            #[allow(unused_unsafe)]
+            let answer = unsafe { $make };
+            assert_eq!(answer, 0, "{}: {}", stringify!($make), last_error());
+            // SAFETY: written by a function that has not failed.
+            let mut handle = unsafe { place.assume_init() };
+            answers! { $free(Some(&mut handle)) => 0; };
+            assert!(handle.is_null(), "{}", stringify!($free));
+            answers! { $free(Some(&mut handle)) => NULL; };
+            assert!(last_error().contains("given up before"), "{}", last_error());
+            freed.insert(stringify!($free).to_owned());
+        };
+    }
+    twice!(reader, rb_reader_new(1 << 10, reader), rb_reader_free);
+    twice!(queue, rb_queue_open(rt, 0, queue), rb_queue_free);
+    twice!(wait, rb_wait_start(rt, 1, wait), rb_wait_free);
+    twice!(group, rb_run_many(rt, none(), 0, None, none(), none(), group), rb_group_free);
+    twice!(drain, rb_drain_start(rt, 0, None, none(), drain), rb_drain_free);
+    twice!(runtime, rb_runtime_new(&sized(), &hooks(), runtime), rb_runtime_free);
+    answers! { rb_runtime_free(Some(&mut made)) => 0; };
+    // With a client at the other end: scenario.rs.
+    freed.insert("rb_call_free".to_owned());
+    let all = exported(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let all: BTreeSet<_> = all.into_iter().filter(|name| name.ends_with("_free")).collect();
+    assert_eq!(freed, all, "left: given up twice; right: what there is to give up");
+}
+
+/// When all is over, nothing hangs and nothing begins.
+#[test]
+fn after_the_shutdown_every_function_has_an_answer() {
+    let mut made = runtime(|o| o.backend = rb_backend::RB_BACKEND_EPOLL as i32, &hooks());
+    // SAFETY: just made.
+    let rt = unsafe { made.as_ref() };
+    let (mut client, mut key) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    answers! { rb_add_client(rt, 0, Some(&mut client)) => 0; };
+    // SAFETY: written by a function that has not failed.
+    let client = unsafe { client.assume_init() };
+    answers! {
+        rb_insert(rt, client, 4, 0, Some(&mut key)) => 0;
+        rb_shutdown(rt, 0, none()) => 0;
+    };
+    // SAFETY: as above.
+    let key = unsafe { key.assume_init() };
+    let closed = rb_error::RB_ERR_CLOSED as c_int;
+    let nobody = rb_error::RB_ERR_NO_SUCH_CLIENT as c_int;
+    let nothing = rb_error::RB_ERR_NO_SUCH_SESSION as c_int;
+    let session = rb_session { client, serial: 1 };
+    let mut group = MaybeUninit::uninit();
+    let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let socket = std::os::fd::IntoRawFd::into_raw_fd(socket);
+    let called = answers! {
+        rb_reactors(rt) => 1;
+        rb_runtime_backend(rt) => rb_backend::RB_BACKEND_EPOLL as c_int;
+        rb_add_connection(rt, socket, Some(&mut MaybeUninit::uninit())) => closed;
+        rb_add_transport(rt, &sized(), Some(&mut MaybeUninit::uninit())) => closed;
+        rb_receive(rt, 1, none(), 0) => 0;
+        rb_close_connection(rt, 1) => 0;
+        rb_add_client(rt, 0, Some(&mut MaybeUninit::uninit())) => closed;
+        rb_set_client_state(rt, client, 0) => 0;
+        rb_set_client_limits(rt, client, 1, 0) => 0;
+        rb_seq4_status(rt, client, None, Some(&mut MaybeUninit::uninit())) => 0;
+        rb_is_unsupported(rt, client, 4) => 0;
+        rb_add_session(rt, client, &rb_session_options { slots: 1, ..sized() }, Some(&mut MaybeUninit::uninit())) => closed;
+        rb_remove_session(rt, session) => 0;
+        rb_bind(rt, 1, session) => 0;
+        rb_backchannel_ctl(rt, session, 0, Some(&sized::<rb_session_options>().security)) => 0;
+        rb_insert(rt, client, 4, 0, Some(&mut MaybeUninit::uninit())) => 0;
+        rb_insert_recall_slot(rt, session, 0, Some(&mut MaybeUninit::uninit())) => nothing;
+        rb_try_run(rt, key) => rb_try_run_answer::RB_RUN_CLOSED as c_int;
+        rb_cancel(rt, key) => rb_cancel_answer::RB_CANCEL_IDLE as c_int;
+        rb_returned(rt, key) => rb_returned_answer::RB_RETURNED_NOT_AWAITED as c_int;
+        rb_run_many(rt, &key, 1, None, none(), none(), Some(&mut group)) => 0;
+        rb_drain_all(rt, 0, none()) => 0;
+        rb_shutdown(rt, 0, none()) => 0;
+        rb_drain_client(rt, client, 0, none()) => 0;
+        rb_drain_session(rt, session, 0, none()) => 0;
+        rb_set_budget(rt, 1) => 0;
+        rb_want_room(rt) => 0;
+        rb_memory_pressure(rt) => 0;
+        rb_recall_any(rt, 1) => 0;
+        rb_recall_slots(rt, session, 0) => nothing;
+        rb_get_stats(rt, &mut sized()) => 0;
+        rb_get_census(rt, &mut sized()) => 0;
+        rb_get_memory(rt, &mut sized()) => 0;
+        rb_get_client_stats(rt, client, &mut sized()) => nobody;
+        rb_get_reactor_stats(rt, 0, &mut sized()) => 0;
+        rb_metrics_text(rt, 1, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_flight_text(rt, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_remove(rt, key) => rb_remove_answer::RB_REMOVE_REMOVED as c_int;
+        rb_remove_client(rt, client) => 0;
+    };
+    assert!(called.len() > 35, "{called:?}");
+    // SAFETY: as above.
+    let mut group = unsafe { group.assume_init() };
+    answers! { rb_group_free(Some(&mut group)) => 0; };
+    answers! { rb_runtime_free(Some(&mut made)) => 0; };
+}
+
 #[test]
 fn settings_out_of_range_are_named() {
     let refused = |set: fn(&mut rb_options), text: &str| {
