@@ -57,7 +57,7 @@ fn every_kind_of_fault_answer_and_outcome_is_reached() {
 }
 
 /// Each planted fault, and what its checker calls it.
-const PLANTED: [(Plant, Rule); 27] = [
+const PLANTED: [(Plant, Rule); 28] = [
     (Plant::SwallowRelease, Rule::OneCompletion),
     (Plant::SwallowDone, Rule::OneCompletion),
     (Plant::SkipSequenceId, Rule::SequenceIds),
@@ -85,6 +85,7 @@ const PLANTED: [(Plant, Rule); 27] = [
     (Plant::SlotGivenUp, Rule::SequenceIds),
     (Plant::PanicInHook, Rule::Panic),
     (Plant::PanicInReactor, Rule::Panic),
+    (Plant::MisplaceClient, Rule::OneOwner),
 ];
 
 #[test]

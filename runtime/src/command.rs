@@ -7,7 +7,7 @@ use crate::guard::guard;
 use crate::inspect::ClientReport;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
-use crate::reactor::Described;
+use crate::reactor::{Described, Moving};
 use crate::stats::Census;
 use crate::transport::Transport;
 use ringback_rpc::backchannel::{ClientLimits, ClientState, Credential, SessionParams};
@@ -122,7 +122,27 @@ pub(crate) enum Command {
         client: ClientId,
     },
 
+    /// The client goes to another reactor.
+    Move {
+        client: ClientId,
+        to: usize,
+    },
+    /// A client comes from another reactor.
+    Arrive(Box<Moving>),
+    /// The client at this place was to come, and is lost.
+    Lost(u32),
+    /// Counts the session slots of one client, for a census that has missed it.
+    CensusOf {
+        client: ClientId,
+        census: u64,
+        answer: Sender<Census>,
+    },
+
     // To every reactor, or to one.
+    /// An accepted run that came to a reactor which is not the client's home any more.
+    Submit(u32),
+    /// The same of one that the embedder has given back.
+    TakeBack(u32),
     /// This callback is about a session (CB_RECALL_SLOT).
     Belongs {
         key: CallbackKey,
@@ -150,8 +170,11 @@ pub(crate) enum Command {
     /// Many waiters have left: forget them.
     ForgetWaiters,
     Drain(Arc<DrainJob>),
-    /// Count session slots.
-    Census(Sender<Census>),
+    /// Count session slots of the clients that this census has not counted.
+    Census {
+        census: u64,
+        answer: Sender<Census>,
+    },
     /// Describe the reactor and its clients, with so many of the callbacks of each that are in flight.
     Inspect {
         callbacks_max: usize,
@@ -182,6 +205,33 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// The place in the table of the client that it is about, if it goes to the home of one.
+    pub fn client(&self) -> Option<u32> {
+        match self {
+            Command::RemoveClient(client)
+            | Command::ClientState { client, .. }
+            | Command::Limits { client, .. }
+            | Command::PathDownTold(client)
+            | Command::Carried { client, .. }
+            | Command::Heard { client, .. }
+            | Command::Hold { client, .. }
+            | Command::CarryDone { client, .. }
+            | Command::Unbound { client, .. }
+            | Command::Move { client, .. }
+            | Command::CensusOf { client, .. }
+            | Command::DrainClient { client, .. }
+            | Command::InspectClient { client, .. } => Some(client.index),
+            Command::AddSession { session, .. }
+            | Command::RemoveSession(session)
+            | Command::Control { session, .. }
+            | Command::Bound { session, .. }
+            | Command::Belongs { session, .. }
+            | Command::DrainSession { session, .. } => Some(session.client.index),
+            Command::Cancel(client) | Command::Abandoned { client, .. } => Some(*client),
+            _ => None,
+        }
+    }
+
     /// The reactor has ended without taking this. What is owned here is dropped, which closes a socket and ends the
     /// wait for an answer.
     pub fn discard(self) {

@@ -10,6 +10,7 @@
 //! A reactor that was told to end does not wait for embedders: who gives back to one that has ended ends the run himself.
 
 use crate::callback::{CallbackEntry, CallbackKey, Chain, Finish, Inbox, Parking};
+use crate::command::Command;
 use crate::hooks::{Outcome, Run};
 use crate::keys::ClientId;
 use crate::registry::{ReactorPort, Shared};
@@ -351,6 +352,10 @@ impl Shared {
         let port = &self.reactors[reactor];
         let mut returned = port.returned.take_all(&self.slab);
         while let Some(index) = returned.pop(&self.slab) {
+            if let Some(home) = self.home_of(self.slab[index].client()).filter(|home| *home != reactor) {
+                self.reactors[home].post(Command::TakeBack(index));
+                continue;
+            }
             let (run, ending) = self.run_of(index);
             self.call_hook(|| self.call(port, "Hooks::release", Some(run.key), || self.hooks.release(&run)));
             port.stats.released.fetch_add(1, Relaxed);

@@ -108,8 +108,12 @@ impl DrainJob {
     /// The report, once every reactor is done.
     #[cfg(feature = "simulator")]
     pub fn poll(&self) -> Option<DrainReport> {
-        let over = self.lock().reactors_left == 0;
-        over.then(|| self.report())
+        self.is_over().then(|| self.report())
+    }
+
+    #[cfg(any(test, feature = "simulator"))]
+    pub fn is_over(&self) -> bool {
+        self.lock().reactors_left == 0
     }
 
     /// Waits for every reactor until `until`.
@@ -204,9 +208,7 @@ impl Runtime {
             let _ = client.in_flight.close();
         }
         let job = Arc::new(DrainJob::new(deadline_ns, self.reactors()));
-        for port in &shared.reactors {
-            port.post(Command::Drain(Arc::clone(&job)));
-        }
+        shared.begin_drain(Arc::clone(&job));
         job
     }
 
@@ -221,12 +223,11 @@ impl Runtime {
 
     /// The beginning of [`Runtime::drain_client`].
     pub(crate) fn begin_drain_client(&self, client: ClientId, deadline_ns: u64) -> Result<Arc<DrainJob>, Error> {
-        let home = self.with_client(client, |known| {
-            let _ = known.in_flight.close();
-            known.home()
-        })?;
         let job = Arc::new(DrainJob::new(deadline_ns, 1));
-        self.shared().reactors[home].post(Command::DrainClient { client, job: Arc::clone(&job) });
+        self.with_client(client, |known| {
+            let _ = known.in_flight.close();
+            self.shared().post_home(known, Command::DrainClient { client, job: Arc::clone(&job) });
+        })?;
         Ok(job)
     }
 
@@ -242,7 +243,7 @@ impl Runtime {
     pub(crate) fn begin_drain_session(&self, session: SessionKey, deadline_ns: u64) -> Result<Arc<DrainJob>, Error> {
         let known = self.client(session.client)?;
         let job = Arc::new(DrainJob::new(deadline_ns, 1));
-        self.shared().reactors[known.home()].post(Command::DrainSession { session, job: Arc::clone(&job) });
+        self.shared().post_home(known, Command::DrainSession { session, job: Arc::clone(&job) });
         Ok(job)
     }
 
@@ -256,7 +257,7 @@ impl Runtime {
         let client = entry.client();
         let answer = entry.word().cancel(key.generation);
         if let (Cancel::Asked, Some(known)) = (answer, shared.clients.get(client)) {
-            shared.reactors[known.home()].post(Command::Cancel(client));
+            shared.post_home(known, Command::Cancel(client));
         }
         answer
     }

@@ -92,7 +92,7 @@ impl Shared {
         let known = self.clients.live(client).ok_or(InsertError::NoSuchClient)?;
         let key = self.insert_entry(client, op as u8 | OWN, cookie)?;
         if let Some(session) = session {
-            self.reactors[known.home()].post(Command::Belongs { key, session });
+            self.post_home(known, Command::Belongs { key, session });
         }
         let asked = self.ask(key, || ());
         let _ = self.remove(key);
@@ -114,10 +114,10 @@ impl Shared {
     /// [`Runtime::try_run`](crate::Runtime::try_run); `won` is called if it is accepted, before the run can end.
     pub fn ask(&self, key: CallbackKey, won: impl FnOnce()) -> TryRun {
         let (asked, reactor) = self.ask_quietly(key, |entry| entry.try_run(key.generation), won);
-        if let Some(port) = reactor.map(|reactor| &self.reactors[reactor])
-            && port.parking.must_wake()
+        if let Some(reactor) = reactor
+            && self.reactors[reactor].parking.must_wake()
         {
-            port.wake();
+            self.wake(reactor);
         }
         asked
     }
@@ -212,12 +212,12 @@ struct Undo<'a> {
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         // Read first: when the run is counted out, the client may be gone.
-        let (home, client) = (self.client.home(), self.client_index);
+        let client = self.client_index;
         self.shared.abandon(self.key, self.entry, self.client);
         let _ = self.client.in_flight.leave();
         // Elsewhere it is the reactor that counts a run out, and looks then what has waited for it. Here it may sleep, and
         // compares counts when it is awake: not the last one out alone matters.
-        self.shared.reactors[home].post(Command::Abandoned { callback: self.key.index, client });
+        self.shared.post_home(self.client, Command::Abandoned { callback: self.key.index, client });
     }
 }
 

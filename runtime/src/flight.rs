@@ -111,6 +111,8 @@ steps! {
     Draining = 17, "draining", "ringback_cb_draining";
     /// The session slot of a call is free for the next one.
     SlotFreed = 18, "slot_freed", "nfsd_cb_free_slot";
+    /// The client leaves for another reactor.
+    Moved = 19, "moved", "ringback_cb_moved";
 }
 
 impl FlightStep {

@@ -90,8 +90,10 @@ struct Nudges<'a> {
 
 impl Drop for Nudges<'_> {
     fn drop(&mut self) {
-        let due = self.shared.reactors.iter().zip(&self.due).filter(|(_, due)| **due);
-        due.filter(|(port, _)| port.parking.must_wake()).for_each(|(port, _)| port.wake());
+        let ports = self.shared.reactors.iter().zip(&self.due).enumerate();
+        for (reactor, _) in ports.filter(|(_, (port, due))| **due && port.parking.must_wake()) {
+            self.shared.wake(reactor);
+        }
     }
 }
 

@@ -278,6 +278,13 @@ pub enum Event {
         /// The client.
         client: ClientId,
     },
+    /// A client is at the home that [`Runtime::move_client`](crate::Runtime::move_client) has asked for.
+    Moved {
+        /// The client.
+        client: ClientId,
+        /// The reactor that is its home.
+        reactor: usize,
+    },
     /// Code of the embedder panicked on a reactor; where, the panic hook of the process has told. The runtime goes on as
     /// if it had returned, so that every run ends and is released once:
     ///

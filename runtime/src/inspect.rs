@@ -12,6 +12,8 @@ use crate::stats::{Census, Stats};
 use ringback_rpc::backchannel::{Counters, Stage};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc;
 
 /// A runtime: what each reactor says of itself and of its clients between two pieces of work, so that the numbers of one
@@ -214,16 +216,28 @@ impl Runtime {
         let mut reactors: Vec<ReactorReport> = reactors.into_iter().flatten().collect();
         reactors.sort_by_key(|report| report.reactor);
         let mut clients: Vec<ClientReport> = clients.into_iter().flatten().collect();
+        self.add_missed(&mut clients, callbacks_max);
+        // One that moved meanwhile may have been described twice.
         clients.sort_by_key(|report| report.client.to_bits());
+        clients.dedup_by_key(|report| report.client);
         Ok(Snapshot { reactors, clients, totals: self.stats() })
+    }
+
+    /// Adds the clients that were on their way from one reactor to another.
+    fn add_missed(&self, clients: &mut Vec<ClientReport>, callbacks_max: usize) {
+        let described: HashSet<u32> = clients.iter().map(|report| report.client.index).collect();
+        let all = self.shared().clients.each().enumerate().map(|(index, known)| (index as u32, known));
+        for (index, known) in all.filter(|(index, known)| known.live.load(SeqCst) && !described.contains(index)) {
+            let client = ClientId { index, generation: known.generation() };
+            clients.extend(self.inspect_client(client, callbacks_max));
+        }
     }
 
     /// One client of a [snapshot](Runtime::snapshot).
     pub fn inspect_client(&self, client: ClientId, callbacks_max: usize) -> Result<ClientReport, Error> {
         self.may_wait()?;
-        let home = self.client(client)?.home();
         let (answer, answers) = mpsc::channel();
-        self.shared().reactors[home].post(Command::InspectClient { client, callbacks_max, answer });
+        self.post_home(client, Command::InspectClient { client, callbacks_max, answer })?;
         // It may have gone meanwhile; or its reactor has ended, and the question with it.
         answers.recv().map_err(|_| Error::NoSuchClient)
     }

@@ -37,6 +37,8 @@ mod io;
 mod keys;
 #[cfg(not(loom))]
 mod latency;
+#[cfg(not(loom))]
+mod moving;
 #[cfg(all(feature = "prometheus", not(loom)))]
 mod prometheus;
 #[cfg(not(loom))]

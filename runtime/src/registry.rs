@@ -1,9 +1,10 @@
 //! What all threads share: the slab, the table of clients, and each reactor's front door. Read by many, changed by few;
 //! nothing here blocks a reactor or `try_run`.
 
-use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, MemberPool, Parking};
+use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, MemberPool, Parking, Residence};
 use crate::command::Command;
 use crate::completion::QueueState;
+use crate::drain::DrainJob;
 use crate::entries::EntryCount;
 use crate::flight::FlightRing;
 use crate::fore::ForeChannel;
@@ -42,6 +43,14 @@ pub(crate) struct Shared {
     /// The reactors stand still, or have left everything to another process.
     #[cfg(feature = "checkpoint")]
     pub standstill: crate::checkpoint::take::Standstill,
+    /// Clients that are on their way from one reactor to another. Closed when the runtime is.
+    pub moves: InFlight,
+    /// How many have asked that no more begin for a while.
+    pub moves_held: AtomicU32,
+    /// Drains of all that begin when no client is.
+    pub drains_waiting: SegQueue<Arc<DrainJob>>,
+    /// The number of the last census.
+    pub census: Mutex<u64>,
     serials: AtomicU64,
     /// Counts what was placed on a reactor in turn. Not `serials`: an embedder that makes a connection and a session for
     /// each client takes two of those each, and would place every connection on the same one of two reactors.
@@ -66,6 +75,10 @@ impl Shared {
             closed: AtomicBool::new(false),
             #[cfg(feature = "checkpoint")]
             standstill: Default::default(),
+            moves: InFlight::new(),
+            moves_held: AtomicU32::new(0),
+            drains_waiting: SegQueue::new(),
+            census: Mutex::new(0),
             // 0 names nothing.
             serials: AtomicU64::new(1),
             placed: AtomicU64::new(0),
@@ -167,6 +180,7 @@ impl Shared {
         self.finish_returned(reactor);
         self.forsake_reactor(reactor);
         port.waits.end(&Err(WaitError::Closed));
+        self.rescue(reactor);
     }
 
     pub fn is_closed(&self) -> bool {
@@ -272,8 +286,10 @@ impl ReactorPort {
 /// A client as other threads see it.
 pub(crate) struct ClientShared {
     pub in_flight: InFlight,
-    /// The reactor that owns the client.
-    home: AtomicU32,
+    /// The reactor that owns the client, and who is just leaving something there.
+    pub residence: Residence,
+    /// The last census that counted it.
+    pub counted: AtomicU64,
     generation: AtomicU32,
     /// Callback entries that name the client. Its index is used again only when there are none.
     pub entries: EntryCount,
@@ -310,7 +326,8 @@ impl ClientShared {
     fn new() -> Self {
         ClientShared {
             in_flight: InFlight::new(),
-            home: AtomicU32::new(0),
+            residence: Residence::new(),
+            counted: AtomicU64::new(0),
             generation: AtomicU32::new(0),
             entries: EntryCount::new(),
             status: AtomicU32::new(0),
@@ -350,7 +367,7 @@ impl ClientShared {
     }
 
     pub fn home(&self) -> usize {
-        self.home.load(Relaxed) as usize
+        self.residence.home()
     }
 
     pub fn generation(&self) -> u32 {
@@ -424,7 +441,7 @@ impl ClientTable {
         let client = self.get(index)?;
         let generation = client.generation.load(Relaxed).wrapping_add(1);
         client.generation.store(generation, Relaxed);
-        client.home.store(home as u32, Relaxed);
+        client.residence.settle_at(home);
         client.status.store(0, Relaxed);
         client.path_down_told.store(false, Relaxed);
         client.unsupported.store(0, Relaxed);
@@ -454,7 +471,7 @@ impl ClientTable {
             segment.get_or_init(|| (0..CLIENTS_PER_SEGMENT).map(|_| ClientShared::new()).collect());
             let Some(client) = self.get(index) else { return };
             client.generation.store(generation, Relaxed);
-            client.home.store(home as u32, Relaxed);
+            client.residence.settle_at(home);
             client.live.store(live, SeqCst);
             admission.used += 1;
             if !live && !leaving {

@@ -68,6 +68,14 @@ pub enum Error {
     /// The client is not registered, or has been removed.
     #[error("no such client: it was never registered here or has been removed")]
     NoSuchClient,
+    /// There is no such reactor.
+    #[error("there is no reactor {reactor}: there are {reactors}, numbered from 0")]
+    NoSuchReactor {
+        /// Which.
+        reactor: usize,
+        /// How many there are.
+        reactors: usize,
+    },
     /// The client has as many sessions as are allowed.
     #[error("the client has {limit} sessions with a backchannel, which is the limit")]
     SessionsFull {
@@ -133,6 +141,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.closed.store(true, SeqCst);
+        let _ = self.shared.moves.close();
         self.stop();
     }
 }
@@ -284,12 +293,6 @@ impl Runtime {
         self.shared().clients.live(client).ok_or(Error::NoSuchClient)
     }
 
-    fn post_home(&self, client: ClientId, command: Command) -> Result<(), Error> {
-        let home = self.client(client)?.home();
-        self.shared().reactors[home].post(command);
-        Ok(())
-    }
-
     /// Does something to a client whose place cannot become the next one's meanwhile: as in [`Runtime::insert`].
     pub(crate) fn with_client<R>(&self, client: ClientId, f: impl FnOnce(&ClientShared) -> R) -> Result<R, Error> {
         let known = self.client(client)?;
@@ -302,14 +305,12 @@ impl Runtime {
     /// Forgets a client, its sessions included: its runs end as [`Outcome::Cancelled`](crate::Outcome::Cancelled), and
     /// `try_run` on its callbacks answers [`TryRun::Closed`]. The callbacks themselves are still to be removed.
     pub fn remove_client(&self, client: ClientId) -> Result<(), Error> {
-        let removed = self.with_client(client, |known| {
+        self.with_client(client, |known| {
             let _ = known.in_flight.close();
-            known.live.swap(false, SeqCst).then(|| known.home())
-        })?;
-        if let Some(home) = removed {
-            self.shared().reactors[home].post(Command::RemoveClient(client));
-        }
-        Ok(())
+            if known.live.swap(false, SeqCst) {
+                self.shared().post_home(known, Command::RemoveClient(client));
+            }
+        })
     }
 
     /// Announces what the embedder knows of a client: callbacks to a client in courtesy end at once as
@@ -332,7 +333,7 @@ impl Runtime {
         let of_session = session.and_then(|k| known.sessions.iter().find(|s| s.serial() == Some(k.serial)));
         let status = of_session.map_or(&known.status, |s| &s.status).load(Relaxed);
         if status & seq4_status::CB_PATH_DOWN != 0 && !known.path_down_told.swap(true, Relaxed) {
-            self.shared().reactors[known.home()].post(Command::PathDownTold(client));
+            self.shared().post_home(known, Command::PathDownTold(client));
         }
         status
     }
@@ -357,7 +358,7 @@ impl Runtime {
             known.hide_session(session.serial);
             return Err(Error::NoSuchClient);
         }
-        self.shared().reactors[known.home()].post(Command::AddSession { session, params });
+        self.shared().post_home(known, Command::AddSession { session, params });
         Ok(session)
     }
 
@@ -365,7 +366,7 @@ impl Runtime {
     pub fn remove_session(&self, session: SessionKey) -> Result<(), Error> {
         let known = self.client(session.client)?;
         known.hide_session(session.serial);
-        self.shared().reactors[known.home()].post(Command::RemoveSession(session));
+        self.shared().post_home(known, Command::RemoveSession(session));
         Ok(())
     }
 
@@ -400,7 +401,7 @@ impl Runtime {
             return Err(InsertError::NoSuchSession);
         }
         let key = self.insert(session.client, CallbackOp::RecallSlot, cookie)?;
-        self.shared().reactors[known.home()].post(Command::Belongs { key, session });
+        self.shared().post_home(known, Command::Belongs { key, session });
         Ok(key)
     }
 
@@ -459,13 +460,28 @@ impl Runtime {
     /// not to be done often. A reactor that has ended has none. [`Error::InHook`] from a hook.
     pub fn census(&self) -> Result<Census, Error> {
         self.may_wait()?;
-        let (answer, answers) = mpsc::channel();
-        for port in &self.shared().reactors {
-            port.post(Command::Census(answer.clone()));
-        }
-        drop(answer);
-        // Ends when the last reactor has answered, or dropped the question because it has ended.
-        Ok(answers.iter().fold(Census::default(), |total, one| total.plus(&one)))
+        let shared = self.shared();
+        // One at a time: a client bears the number of the last one that has counted it.
+        let mut number = shared.census.lock().unwrap_or_else(PoisonError::into_inner);
+        *number += 1;
+        let census = *number;
+        let ask = |ask: &dyn Fn(mpsc::Sender<Census>)| {
+            let (answer, answers) = mpsc::channel();
+            ask(answer);
+            // Ends when the last reactor has answered, or dropped the question because it has ended.
+            answers.iter().fold(Census::default(), |total, one| total.plus(&one))
+        };
+        let total = ask(&|answer| {
+            shared.reactors.iter().for_each(|port| port.post(Command::Census { census, answer: answer.clone() }));
+        });
+        // Those that were on their way.
+        let missed = |known: &&ClientShared| known.live.load(SeqCst) && known.counted.load(Relaxed) != census;
+        Ok(total.plus(&ask(&|answer| {
+            for (index, known) in shared.clients.each().enumerate().filter(|(_, known)| missed(known)) {
+                let client = ClientId { index: index as u32, generation: known.generation() };
+                shared.post_home(known, Command::CensusOf { client, census, answer: answer.clone() });
+            }
+        })))
     }
 
     /// Memory held for callbacks. Walks tables and waits for the reactors, as [`Runtime::census`] does.

@@ -57,6 +57,8 @@ ringback_rpc::counters! {
         fore_calls,
         /// Calls of the embedder's code that panicked.
         embedder_panics,
+        /// Clients that came from another reactor.
+        clients_moved,
         /// Delegations: CB_RECALLs that are there, running or not. Of the runtime, as the next four.
         delegations,
         /// CB_RECALL_ANY sent because of the budget, or for want of memory.
@@ -223,7 +225,7 @@ macro_rules! reactor_stats {
 
 reactor_stats! {
     started, released, requeued, resent, callbacks_sent, calls_sent, resynchronised, replies_unknown, replies_malformed,
-    records_malformed, connections_condemned, connections_failed, fore_calls, embedder_panics, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
+    records_malformed, connections_condemned, connections_failed, fore_calls, embedder_panics, clients_moved, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
 }
 
 /// How often each ending came, by its code.

@@ -211,8 +211,10 @@ impl Runtime {
         // Read before the transition that confirms the generation; without that it is nobody's.
         let client = entry.client();
         let Some(known) = shared.clients.get(client) else { return refused(WaitError::Stale) };
-        let reactor = known.home();
-        match shared.reactors[reactor].waits.register(entry.word(), key, client) {
+        // A visit: a client that moves takes with it who waits at its old home.
+        let register = |reactor: usize| (reactor, shared.reactors[reactor].waits.register(entry.word(), key, client));
+        let (reactor, registered) = shared.visit_home(known, register);
+        match registered {
             Ok(waiter) => {
                 let wait = Wait(State::Waiting { waiter, shared: Arc::clone(shared), reactor });
                 // Then the run is one that was just refused, or there is nobody to end it.

@@ -164,6 +164,8 @@ kinds! {
     SessionRefused: "event SessionRefused",
     Overdue: "event ReturnOverdue",
     Panicked: "event Panicked",
+    Moved: "event Moved",
+    MovedBusy: "moved with runs in flight",
 }
 
 impl Kind {
@@ -226,6 +228,7 @@ impl Kind {
             Event::SessionRefused { .. } => Kind::SessionRefused,
             Event::ReturnOverdue { .. } => Kind::Overdue,
             Event::Panicked { .. } => Kind::Panicked,
+            Event::Moved { .. } => Kind::Moved,
             _ => return None,
         })
     }

@@ -45,6 +45,8 @@ pub(crate) struct Embedder {
     waiters: Mutex<Waiters>,
     /// Sessions whose parameters or bindings were refused.
     pub refused: Mutex<Vec<SessionKey>>,
+    /// Clients that have moved, and where.
+    pub moved: Mutex<Vec<(ClientId, usize)>>,
     /// Allocations that failed.
     pub starved: Arc<AtomicU64>,
     /// Hooks that have panicked on purpose, and how many of these the runtime has told.
@@ -67,7 +69,7 @@ enum Wish {
 
 impl Embedder {
     pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, plant: Plant, fore: Arc<Fore>) -> Self {
-        let (runtime, refused, starved, stumbled, told, unreleased) = Default::default();
+        let (runtime, refused, moved, starved, stumbled, told, unreleased) = Default::default();
         let completions = Mutex::default();
         let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
         let waiters = Mutex::new(Waiters::new(journal.clone(), plant == Plant::MuffleWaiter));
@@ -80,6 +82,7 @@ impl Embedder {
             manners,
             planted,
             refused,
+            moved,
             starved,
             stumbled,
             told,
@@ -444,6 +447,11 @@ impl Hooks for Embedder {
         match event {
             Event::SessionRefused { session, .. } => {
                 self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(*session);
+            }
+            Event::Moved { client, reactor } => {
+                let stray = usize::from(self.planted.strikes(Plant::MisplaceClient));
+                self.reference().moved(*client, *reactor + stray);
+                self.moved.lock().unwrap_or_else(PoisonError::into_inner).push((*client, *reactor));
             }
             Event::Panicked { .. } => {
                 let told = self.told.fetch_add(1, Relaxed) + 1;

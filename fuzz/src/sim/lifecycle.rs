@@ -9,6 +9,7 @@ use super::transport::Carrier;
 use super::world::{PartDrain, World};
 use ringback::simulator::Drain;
 use ringback::{CallbackOp, ClientState, ConnectionId, Security, SessionConfig};
+use std::collections::VecDeque;
 
 /// How much later than its deadline a drain may end.
 const DRAIN_SLACK_NS: u64 = 2_000_000_000;
@@ -278,6 +279,18 @@ impl World {
             self.bind_some(index, line);
         }
         Some(index)
+    }
+
+    /// A client is to move to another reactor.
+    pub(crate) fn move_client(&mut self, client: usize) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let (id, to) = (self.clients[client].id, self.choices.index(self.scenario.reactors));
+        let asked = runtime.move_client(id, to);
+        self.journal.note(|| format!("client {client} is to move to reactor {to}: {asked:?}"), 55);
+        if asked.is_ok() {
+            let mut reference = self.embedder.reference();
+            reference.moves.entry(id).or_insert_with(|| (client, VecDeque::new())).1.push_back(to);
+        }
     }
 
     /// Drains a client, or a session of it.

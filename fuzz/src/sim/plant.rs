@@ -64,6 +64,8 @@ pub enum Plant {
     PanicInHook,
     /// A reactor panics.
     PanicInReactor,
+    /// A client is said to be where it is not.
+    MisplaceClient,
 }
 
 impl Plant {

@@ -109,7 +109,7 @@ impl Scenario {
         let rare =
             |choices: &mut Choices, max: u64| if choices.below(3) == 0 { choices.log_between(1, max) } else { 0 };
         Scenario {
-            reactors: choices.pick(&[1, 1, 2]),
+            reactors: choices.pick(&[1, 2, 2, 3]),
             clients,
             slots_max: choices.pick(&[1, 2, 4, 16, 64]),
             runs_max: choices.log_between(50, 8000),

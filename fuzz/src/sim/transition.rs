@@ -66,11 +66,13 @@ pub(crate) enum Action {
     DrainSession,
     /// A client goes, and a new incarnation comes.
     Replace,
+    /// A client moves to another reactor, or stays where it is.
+    Move,
 }
 
 impl Action {
     /// All of them, and how likely each one is.
-    pub(crate) const ALL: [(Action, u64); 28] = [
+    pub(crate) const ALL: [(Action, u64); 29] = [
         (Action::Run, 100),
         (Action::Insert, 20),
         (Action::Remove, 5),
@@ -99,6 +101,7 @@ impl Action {
         (Action::DrainClient, 1),
         (Action::DrainSession, 2),
         (Action::Replace, 1),
+        (Action::Move, 6),
     ];
 }
 
@@ -157,6 +160,7 @@ impl World {
                 }
             }
             Action::Replace => self.replace(client),
+            Action::Move => self.move_client(client),
             Action::Connect | Action::Bind | Action::Close | Action::Reset => self.act_on_line(action, client),
             Action::Shut | Action::ServerClose | Action::Freeze => self.act_on_line(action, client),
             _ => self.act_on_client(action, client),

@@ -88,6 +88,11 @@ impl Wire {
         self.sessions.insert(id, watched);
     }
 
+    /// A client has another home.
+    pub(crate) fn moved(&mut self, client: usize, home: usize) {
+        self.sessions.values_mut().filter(|s| s.client == client).for_each(|s| s.home = home);
+    }
+
     pub(crate) fn controlled(&mut self, id: [u8; 16], principal: Principal) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.principals.push(principal);

@@ -311,6 +311,13 @@ impl World {
                 self.wire.sent(line, &bytes, &self.clients, &reference);
             }
         }
+        let moved = std::mem::take(&mut *self.embedder.moved.lock().expect("nothing panics under this lock"));
+        for (id, home) in moved {
+            if let Some(client) = self.clients.iter_mut().find(|c| c.id == id) {
+                client.home = home;
+                self.wire.moved(client.index, home);
+            }
+        }
         let refused = std::mem::take(&mut *self.embedder.refused.lock().expect("nothing panics under this lock"));
         for key in refused {
             let session = self.clients.iter().flat_map(|c| &c.sessions).find(|s| s.key == key);

@@ -41,6 +41,12 @@ macro_rules! counters {
             fn add_fields(&mut self, other: &Self) {
                 $(self.$field += other.$field;)*
             }
+
+            /// Takes another one's counters that are fields off these.
+            #[allow(dead_code)]
+            fn subtract_fields(&mut self, other: &Self) {
+                $(self.$field -= other.$field;)*
+            }
         }
     };
 }
@@ -145,6 +151,13 @@ impl Counters {
         self.add_fields(other);
         let arrays = self.endings.iter_mut().chain(&mut self.requeues);
         arrays.zip(other.endings.iter().chain(&other.requeues)).for_each(|(to, from)| *to += from);
+    }
+
+    /// Takes off what was counted earlier.
+    pub fn subtract(&mut self, earlier: &Counters) {
+        self.subtract_fields(earlier);
+        let arrays = self.endings.iter_mut().chain(&mut self.requeues);
+        arrays.zip(earlier.endings.iter().chain(&earlier.requeues)).for_each(|(from, off)| *from -= off);
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use super::calls::{Call, State};
 use super::host::{CallStep, CallView, Host, PathFault, Token};
 use super::path::Session;
 use super::timeout::NOTE_SENT;
-use super::{Backchannel, SessionKey};
+use super::{Backchannel, ConnToken, SessionKey};
 
 /// Where a run is.
 ///
@@ -121,6 +121,13 @@ impl Backchannel {
                 fault: session.fault.or(session.refused),
             }
         })
+    }
+
+    /// Calls whose answer may come on a connection. Walks the calls of the client.
+    pub fn calls_out_on(&self, conn: ConnToken) -> u64 {
+        let Some(index) = self.conn_index(conn) else { return 0 };
+        let calls = self.live_sessions().flat_map(Session::call_range).map(|call| self.calls.get(call));
+        calls.filter(|call| call.is_out() && usize::from(call.conn) == index).count() as u64
     }
 
     /// Shows every run. Walks the calls and the queues of the client.

@@ -86,6 +86,13 @@ impl Chain {
         self.first = Some(index);
     }
 
+    /// Puts an entry, whose link the caller owns, behind all others. Of a chain from which nothing was turned or popped.
+    pub(crate) fn keep(&mut self, slab: &CallbackSlab, index: u32) {
+        debug_assert!(self.first.is_none() && self.turned.is_none(), "the order would be lost");
+        slab[index].set_link(self.newest);
+        self.newest = Some(index);
+    }
+
     /// Whether all was popped.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.newest.is_none()

@@ -91,6 +91,7 @@ pub(crate) mod inbox;
 pub(crate) mod inflight;
 pub(crate) mod members;
 pub(crate) mod promise;
+pub(crate) mod residence;
 pub(crate) mod slab;
 pub(crate) mod state;
 #[cfg(test)]
@@ -102,6 +103,7 @@ pub(crate) use {
     inbox::{Chain, Inbox, Parking},
     inflight::InFlight,
     members::{MemberPool, Settled, Tally},
+    residence::{Residence, Visit},
     slab::{CallbackEntry, CallbackSlab, OWN},
     state::{Abandon, Claim, Dequeue, Finish, Flags, Removal, Wait},
     waiters::{Arrivals, WaitTable, Waiter},

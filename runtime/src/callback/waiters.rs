@@ -185,6 +185,28 @@ impl<T: Clone> WaitTable<T> {
         });
     }
 
+    /// Takes off all who wait for a callback of a client. Walks the table.
+    pub(crate) fn extract(&mut self, arrivals: &Arrivals<T>, client: u32) -> Vec<Arc<Waiter<T>>> {
+        self.let_in(arrivals);
+        let mut extracted = Vec::new();
+        self.first.clear();
+        let (first, nodes) = (&mut self.first, &mut self.nodes);
+        nodes.retain(|at, node| {
+            if node.waiter.client == client {
+                extracted.push(Arc::clone(&node.waiter));
+                return false;
+            }
+            node.next = first.insert(node.waiter.key.index, at);
+            true
+        });
+        extracted
+    }
+
+    /// Lets in who was taken off another table.
+    pub(crate) fn admit(&mut self, waiters: Vec<Arc<Waiter<T>>>) {
+        waiters.into_iter().for_each(|waiter| self.insert(waiter));
+    }
+
     /// How many wait, as far as they were let in.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -261,6 +261,8 @@ fn owed_left_ms(stamp: u16, now_ns: u64, tick_ns: u64, last_tick: u64) -> u32 {
 }
 
 fn take_running(shared: &Shared, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
+    // A client on its way would be missing, or there twice.
+    let _held = shared.hold_moves(STANDSTILL_PATIENCE).ok_or(CheckpointError::Busy)?;
     let ask = |reactor: usize, from, answer| shared.reactors[reactor].post(Command::Export { from, answer });
     take(shared, false, &ask, out)
 }
@@ -293,6 +295,8 @@ impl Runtime {
         }
         let (ready, standing) = channel();
         let mut suspended = Suspended { runtime: self.clone(), orders: Vec::new(), left: false };
+        // Until all stand still.
+        let _held = shared.hold_moves(STANDSTILL_PATIENCE).ok_or(CheckpointError::Busy)?;
         for port in &shared.reactors {
             let (order, orders) = channel();
             suspended.orders.push(order);

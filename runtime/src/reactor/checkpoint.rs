@@ -173,7 +173,7 @@ impl Home {
         let client = self.shared.slab[index].client();
         let delivers = self.shared.queue_of(self.reactor).is_some();
         self.act(client, |_, host| {
-            *host.with_embedder += 1;
+            host.delivered += 1;
             if !delivers {
                 host.finish_returned(Token(index));
             }

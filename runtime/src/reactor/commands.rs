@@ -16,9 +16,17 @@ use crate::transport::Transport;
 use ringback_rpc::backchannel::{Backchannel, ClientState};
 use ringback_rpc::record::MARK_BYTES;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 impl<I: Io> Reactor<I> {
     pub(super) fn run_command(&mut self, command: Command) {
+        let command = match command.client().filter(|client| !self.home.has(*client)) {
+            Some(client) => match self.keep(client, command) {
+                Some(command) => command,
+                None => return,
+            },
+            None => command,
+        };
         match command {
             Command::AddSocket { connection, socket } => self.add_socket(connection, socket),
             Command::AddTransport { connection, transport } => self.add_transport(connection, transport),
@@ -43,7 +51,8 @@ impl<I: Io> Reactor<I> {
             Command::CarryDone { connection, client } => {
                 self.home.act_on(client, |client, _| {
                     if let Some(Link { place: Place::Remote { batches_out }, .. }) = client.link_mut(connection) {
-                        *batches_out -= 1;
+                        // None are counted of what went out before the client left the connection's reactor.
+                        *batches_out = batches_out.saturating_sub(1);
                     }
                 });
             }
@@ -53,7 +62,15 @@ impl<I: Io> Reactor<I> {
                 let now_ns = self.home.now_ns;
                 self.home.act_on(client, |client, _| client.backchannel.heard(now_ns, conn_token(connection)));
             }
-            Command::Bound { connection, session } => self.bound(connection, Place::Remote { batches_out: 0 }, session),
+            Command::Bound { connection, session } => {
+                let place = match self.lines.key_of(connection) {
+                    Some(key) => Place::Local(key),
+                    // It is closed, and was not when the message was sent; another one says so.
+                    None if connection.reactor() == self.home.reactor => return,
+                    None => Place::Remote { batches_out: 0 },
+                };
+                self.bound(connection, place, session);
+            }
             Command::Unbound { connection, client } => self.unbound(connection, client),
             Command::Belongs { key, session } => {
                 self.home.belongs(key, session);
@@ -64,10 +81,21 @@ impl<I: Io> Reactor<I> {
             Command::Abandoned { callback, client } => self.home.abandoned(callback, client),
             Command::ForgetWaiters => self.home.end_waits(|_| false),
             Command::Drain(job) => self.begin_drain(job),
-            Command::Census(answer) => {
+            Command::Census { census, answer } => {
                 // Nobody waits any more if the receiver is gone.
-                let _ = answer.send(self.home.census());
+                let _ = answer.send(self.home.census(|client| self.home.is_uncounted(client, census)));
             }
+            Command::CensusOf { client, census, answer } => {
+                let counted = self.home.client(client.index).filter(|c| c.id == client).map(|c| c.census());
+                if let Some(counted) = counted.filter(|_| self.home.is_uncounted(client, census)) {
+                    let _ = answer.send(counted);
+                }
+            }
+            Command::Move { client, to } => self.move_client(client, to),
+            Command::Arrive(moving) => self.arrive(*moving),
+            Command::Lost(client) => self.lost(client),
+            Command::Submit(index) => self.passed_on(index, false),
+            Command::TakeBack(index) => self.passed_on(index, true),
             Command::Inspect { callbacks_max, answer } => {
                 self.inspections.push_back(Inspection::new(callbacks_max, answer));
             }
@@ -197,7 +225,8 @@ impl<I: Io> Reactor<I> {
 
     /// The connection learns whose replies it will carry, then the client's home learns about the connection.
     fn bind(&mut self, connection: ConnectionId, session: SessionKey) {
-        let Some(known) = self.home.shared.clients.live(session.client) else { return };
+        let shared = Arc::clone(&self.home.shared);
+        let Some(known) = shared.clients.live(session.client) else { return };
         let bound = Bound { client: session.client, home: known.home() };
         let Some(key) = self.lines.key_of(connection) else { return };
         let mut held = false;
@@ -207,10 +236,10 @@ impl<I: Io> Reactor<I> {
                 connection.bound.push(bound);
             }
         }
-        if bound.home == self.home.reactor {
+        if self.home.has(session.client.index) {
             self.bound(connection, Place::Local(key), session);
         } else {
-            self.home.shared.reactors[bound.home].post(Command::Bound { connection, session });
+            shared.post_home(known, Command::Bound { connection, session });
         }
         if held {
             self.tell_held(connection, bound, held);
@@ -285,11 +314,11 @@ impl<I: Io> Reactor<I> {
         let bound = std::mem::take(&mut connection.bound);
         let transport = connection.transport.take();
         for bound in bound {
-            if bound.home == self.home.reactor {
+            if self.home.has(bound.client.index) {
                 self.unbound(id, bound.client);
             } else {
                 let command = Command::Unbound { connection: id, client: bound.client };
-                self.home.shared.reactors[bound.home].post(command);
+                self.home.shared.post_to_home_of(bound.client.index, command);
             }
         }
         match transport {

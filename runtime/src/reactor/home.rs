@@ -28,6 +28,10 @@ pub(super) struct Client {
     pub session_count: usize,
     /// What [`Client::publish_counters`] has published.
     counted: Counters,
+    /// What was counted at earlier homes.
+    pub counted_elsewhere: Counters,
+    /// Runs of it that an embedder has yet to take off a completion queue and to give back.
+    pub with_embedder: u64,
     pub in_ring: bool,
     pub deficit: Deficit,
     pub touched: bool,
@@ -97,6 +101,11 @@ impl Client {
         for link in self.links.iter().filter(|l| l.held) {
             self.backchannel.heard(now_ns, conn_token(link.connection));
         }
+    }
+
+    /// Runs that were taken up and not released.
+    pub fn taken_up(&self) -> u64 {
+        self.backchannel.run_count() + self.with_embedder
     }
 
     /// Counts its runs and session slots.
@@ -180,7 +189,9 @@ pub(super) struct Home {
     /// Recalls that were sent and whose return is awaited.
     pub owed: Owed,
     /// Runs that an embedder has yet to take off a completion queue and to give back.
-    with_embedder: u64,
+    pub with_embedder: u64,
+    /// Runs that were taken up elsewhere and came with their clients, less those that were taken up here and went.
+    pub moved_runs: i64,
     /// Runs are to end by then: the runtime is draining or stopping.
     pub drain_deadline_ns: Option<u64>,
     /// Clients that are restored keep their connections: they are only looked at.
@@ -208,6 +219,7 @@ impl Home {
             owed,
             waits: WaitTable::new(Err(WaitError::Closed)),
             with_embedder: 0,
+            moved_runs: 0,
             drain_deadline_ns: None,
             #[cfg(feature = "checkpoint")]
             keeps_connections: false,
@@ -246,16 +258,14 @@ impl Home {
 
     /// Registers a client.
     pub fn add(&mut self, id: ClientId, backchannel: Backchannel) {
-        let index = id.index as usize;
-        if index >= self.clients.len() {
-            self.clients.resize_with(index + 1, || None);
-        }
-        self.clients[index] = Some(Box::new(Client {
+        self.put(Box::new(Client {
             id,
             backchannel,
             links: Vec::new(),
             session_count: 0,
             counted: Counters::default(),
+            counted_elsewhere: Counters::default(),
+            with_embedder: 0,
             in_ring: false,
             deficit: Deficit::default(),
             touched: false,
@@ -264,6 +274,20 @@ impl Home {
             drains: Vec::new(),
             removed: false,
         }));
+    }
+
+    /// A client is here from now on.
+    pub fn put(&mut self, client: Box<Client>) {
+        let index = client.id.index as usize;
+        if index >= self.clients.len() {
+            self.clients.resize_with(index + 1, || None);
+        }
+        self.clients[index] = Some(client);
+    }
+
+    /// Whether a client is here.
+    pub fn has(&self, index: u32) -> bool {
+        self.clients.get(index as usize).is_some_and(Option::is_some)
     }
 
     /// Does something to a client's backchannel; the client is looked at before the turn ends. `None`: no such client.
@@ -310,7 +334,7 @@ impl Home {
             owed: &mut self.owed,
             watch: self.watch.as_mut(),
             condemned: &mut self.condemned,
-            with_embedder: &mut self.with_embedder,
+            delivered: 0,
             drains: std::mem::take(&mut client.drains),
             ending: None,
             of_session: &self.of_session,
@@ -318,6 +342,10 @@ impl Home {
         };
         let result = f(client, &mut host);
         client.drains = host.drains;
+        if host.delivered != 0 {
+            client.with_embedder = client.with_embedder.wrapping_add_signed(host.delivered);
+            self.with_embedder = self.with_embedder.wrapping_add_signed(host.delivered);
+        }
         Some(result)
     }
 
@@ -358,19 +386,30 @@ impl Home {
         self.waits.end(&port.waits, over);
     }
 
-    /// Counts runs and session slots.
-    pub fn census(&self) -> Census {
-        let clients = self.clients.iter().flatten();
+    /// Counts runs and session slots. Of the `wanted` clients alone.
+    pub fn census(&self, wanted: impl Fn(ClientId) -> bool) -> Census {
+        let clients = self.clients.iter().flatten().filter(|client| wanted(client.id));
         let total = clients.fold(Census::default(), |total, client| total.plus(&client.census()));
         Census { returns_bytes: self.owed.memory_bytes() as u64, ..total }
+    }
+
+    /// Whether a client has yet to be counted in a census: it may have been, elsewhere, before it came.
+    pub fn is_uncounted(&self, client: ClientId, census: u64) -> bool {
+        self.shared.clients.get(client.index).is_some_and(|known| known.counted.swap(census, Relaxed) != census)
+    }
+
+    /// Runs of clients of this reactor that were taken up and not released.
+    fn taken_up(&self) -> u64 {
+        let stats = &self.port().stats;
+        let here = stats.started.load(Relaxed).wrapping_sub(stats.released.load(Relaxed));
+        here.wrapping_add_signed(self.moved_runs)
     }
 
     /// Whether a run of a client of this reactor is not completed.
     pub fn is_busy(&self) -> bool {
         // A run that was taken up and not released is counted by this reactor alone; only when there is none, those that
         // were accepted and have not arrived yet are looked for, which walks the table of clients.
-        let stats = &self.port().stats;
-        if stats.started.load(Relaxed) != stats.released.load(Relaxed) {
+        if self.taken_up() != 0 {
             return true;
         }
         self.shared.clients.each().any(|c| c.home() == self.reactor && c.in_flight.count() > 0)
@@ -378,8 +417,7 @@ impl Home {
 
     /// Whether all that is not completed is on a completion queue, or was and has not been given back.
     pub fn is_all_with_embedder(&self) -> bool {
-        let stats = &self.port().stats;
-        if stats.started.load(Relaxed) != stats.released.load(Relaxed) + self.with_embedder {
+        if self.taken_up() != self.with_embedder {
             return false;
         }
         let of_this_home = self.shared.clients.each().filter(|c| c.home() == self.reactor);

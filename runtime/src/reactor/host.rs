@@ -39,8 +39,9 @@ pub(super) struct ClientHost<'a> {
     pub condemned: &'a mut Vec<(ClientId, ConnectionId)>,
     /// Drains of the client, which get them back.
     pub drains: Vec<ClientDrain>,
-    /// Runs that an embedder has yet to take off a completion queue and to give back.
-    pub with_embedder: &'a mut u64,
+    /// Runs that went to an embedder, who has yet to take them off a completion queue and to give them back, less those that
+    /// came back.
+    pub delivered: i64,
     /// The run that ends next is cancelled for the sake of this session.
     pub ending: Option<SessionKey>,
     /// Callbacks that are about a session: see [`Home::of_session`](super::home::Home::of_session).
@@ -194,13 +195,13 @@ impl<'a> ClientHost<'a> {
             let ended = Ended::new(outcome);
             self.waits.answer(waiters, |waiter| ended.told_to(waiter, run.key));
         }
-        *self.with_embedder += 1;
+        self.delivered += 1;
         self.shared.deliver(queue, run.key.index, run, outcome);
     }
 
     /// The embedder has given back a run that it took off a completion queue.
     pub fn finish_returned(&mut self, token: Token) {
-        *self.with_embedder -= 1;
+        self.delivered -= 1;
         let (run, ending) = self.shared.run_of(token.0);
         self.end(self.entry(token), &run, ending, None);
     }

@@ -74,6 +74,7 @@ impl Home {
         for client in self.clients.iter_mut().flatten() {
             client.publish_counters(stats);
             counters.add(client.backchannel.counters());
+            counters.subtract(&client.counted_elsewhere);
             in_flight += shared.clients.get(client.id.index).map_or(0, |known| known.in_flight.count());
         }
         ReactorReport {
@@ -81,7 +82,7 @@ impl Home {
             stats: Stats { in_flight, ..stats.read() },
             counters,
             endings: stats.endings.each().collect(),
-            census: self.census(),
+            census: self.census(|_| true),
             latencies: self.watch.as_mut().and_then(|w| w.latencies.as_mut()).map(Latencies::read).unwrap_or_default(),
         }
     }

@@ -8,6 +8,7 @@
 //! - [`connection`]: the connections; `receive.rs` feeds them, `transmit.rs` empties them.
 //! - `checkpoint.rs`: what goes to another process, and comes from one.
 //! - `commands.rs`: what other threads ask for; [`draining`]: above all, that runs end.
+//! - [`moving`]: clients that come from other reactors, and go there.
 //! - [`wheel`]: the timers; `retry.rs` waits for what was refused. [`owed`]: recalls whose return is awaited.
 
 #[cfg(feature = "checkpoint")]
@@ -19,6 +20,7 @@ mod draining;
 mod home;
 mod host;
 mod inspect;
+mod moving;
 mod owed;
 mod receive;
 mod retry;
@@ -27,8 +29,9 @@ mod tests;
 mod transmit;
 mod wheel;
 
-use crate::callback::Chain;
+use crate::callback::{CallbackEntry, Chain};
 use crate::io::{ConnKey, Io, IoEvent, Wait};
+use crate::keys::ClientId;
 use crate::registry::{ReactorPort, Shared};
 #[cfg(feature = "simulator")]
 use crate::stats::Census;
@@ -40,9 +43,11 @@ use home::{Client, Home};
 use host::ClientHost;
 pub(crate) use inspect::Described;
 use inspect::Inspection;
+use moving::Kept;
+pub(crate) use moving::Moving;
 use retry::Retry;
 use ringback_rpc::backchannel::Token;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -108,6 +113,16 @@ pub(crate) struct Reactor<I: Io> {
     freeze: Option<crate::checkpoint::take::Freeze>,
     /// Everything was left to another process.
     left: bool,
+    /// Clients that are to leave when they may.
+    put_off: Vec<(ClientId, usize)>,
+    /// Clients that leave.
+    departing: Vec<Moving>,
+    /// What came for clients that are about to come, by their index.
+    arriving: HashMap<u32, Kept>,
+    /// Runs that were kept for clients that have come, and are taken up before those of the inbox.
+    kept_runs: VecDeque<Chain>,
+    /// The same of runs that the embedder has given back.
+    kept_returned: VecDeque<Chain>,
 }
 
 impl<I: Io> Reactor<I> {
@@ -137,6 +152,11 @@ impl<I: Io> Reactor<I> {
             #[cfg(feature = "checkpoint")]
             freeze: None,
             left: false,
+            put_off: Vec::new(),
+            departing: Vec::new(),
+            arriving: HashMap::new(),
+            kept_runs: VecDeque::new(),
+            kept_returned: VecDeque::new(),
         }
     }
 
@@ -154,7 +174,8 @@ impl<I: Io> Reactor<I> {
 
     /// Told to stop, and everything has ended, but what waits for the embedder.
     pub fn is_over(&self) -> bool {
-        self.left || self.stopping && self.lines.is_empty() && self.home.is_all_with_embedder()
+        let stopped = self.stopping && self.lines.is_empty() && self.departing.is_empty();
+        self.left || stopped && self.home.is_all_with_embedder()
     }
 
     /// Lets `gate` decide whether there is memory for a staging buffer.
@@ -166,7 +187,7 @@ impl<I: Io> Reactor<I> {
     /// Where the session slots of the clients are whose home this is.
     #[cfg(feature = "simulator")]
     pub fn census(&self) -> Census {
-        self.home.census()
+        self.home.census(|_| true)
     }
 
     /// One turn of the loop.
@@ -180,8 +201,7 @@ impl<I: Io> Reactor<I> {
         let mut events = std::mem::take(&mut self.events);
         let result = self.io.turn(wait, &mut events);
         self.port().parking.unpark();
-        self.home.now_ns = self.io.now_ns();
-        self.port().turn_us.store(turn_us(self.home.now_ns), Relaxed);
+        self.tell_time(self.io.now_ns());
         for event in events.drain(..) {
             self.handle(event);
         }
@@ -216,6 +236,8 @@ impl<I: Io> Reactor<I> {
         let busy = retry_at.is_some_and(|at| at <= self.home.now_ns)
             || !self.submitted.is_empty()
             || !self.returned.is_empty()
+            || !self.kept_runs.is_empty()
+            || !self.kept_returned.is_empty()
             || !self.due.is_empty()
             || !self.undrained.is_empty()
             || !self.cancels.is_empty()
@@ -226,7 +248,7 @@ impl<I: Io> Reactor<I> {
             return Wait::No;
         }
         let port = self.port();
-        if !port.parking.prepare_park(|| port.has_nothing()) {
+        if !port.parking.prepare_park(|| port.has_nothing() && !self.may_send_off()) {
             return Wait::No;
         }
         port.turn_us.store(0, Relaxed);
@@ -259,26 +281,32 @@ impl<I: Io> Reactor<I> {
         let shared = Arc::clone(&self.home.shared);
         let port = &shared.reactors[self.home.reactor];
         if self.submitted.is_empty() {
-            self.submitted = port.inbox.take();
+            self.submitted = self.kept_runs.pop_front().unwrap_or_else(|| port.inbox.take());
         }
         self.submitted.turn(&shared.slab, TURNED_PER_TURN);
         // Those that are here now: what they cause to be posted is for the next turn, and producers that do not stop must
         // not keep the reactor from its connections.
+        self.look_at_departing();
         for _ in 0..port.commands.len() {
             let Some(command) = port.commands.pop() else { break };
             self.run_command(command);
         }
-        let mut started = 0;
-        while started < SUBMITTED_PER_TURN
+        self.go_on_moving();
+        self.send_off();
+        let (mut looked_at, mut started) = (0, 0);
+        while looked_at < SUBMITTED_PER_TURN
             && let Some(index) = self.submitted.pop(&shared.slab)
         {
-            started += self.submit(&shared, index, SUBMITTED_PER_TURN - started);
+            let taken = self.submit(&shared, index, SUBMITTED_PER_TURN - looked_at);
+            looked_at += taken.max(1);
+            started += taken;
         }
         count_by(&port.stats.started, started);
         self.run_cancels();
     }
 
-    /// Hands a run to its client, and those behind it that are for the same one, up to `most`. How many those were.
+    /// Hands a run to its client, and those behind it that are for the same one, up to `most`. How many those were. 0: that
+    /// client is not here, and the run has been seen to.
     fn submit(&mut self, shared: &Shared, first: u32, most: u64) -> u64 {
         let (mut next, mut started, mut cancelled) = (Some(first), 0, false);
         let client = shared.slab[first].client();
@@ -299,26 +327,39 @@ impl<I: Io> Reactor<I> {
                 next = submitted.pop_if(&shared.slab, of_client);
             }
         });
-        // Client indices are not used again while something is in flight, so the client is here.
-        assert!(taken.is_some(), "entry {first} names client {client}, whose home is not here");
+        if taken.is_none() {
+            self.pass_on(first, &shared.slab[first], false);
+        }
         if cancelled {
             self.ask_cancel(client);
         }
         started
     }
 
+    /// What time it is, until the next turn.
+    fn tell_time(&mut self, now_ns: u64) {
+        self.home.now_ns = now_ns;
+        self.port().turn_us.store(turn_us(now_ns), Relaxed);
+    }
+
     /// Ends runs that the embedder has taken off a completion queue and given back, up to a limit per turn.
     fn take_back(&mut self) {
         let shared = Arc::clone(&self.home.shared);
         if self.returned.is_empty() {
-            self.returned = shared.reactors[self.home.reactor].returned.take();
+            let port = &shared.reactors[self.home.reactor];
+            self.returned = self.kept_returned.pop_front().unwrap_or_else(|| port.returned.take());
         }
         self.returned.turn(&shared.slab, TURNED_PER_TURN);
         for _ in 0..SUBMITTED_PER_TURN {
             let Some(index) = self.returned.pop(&shared.slab) else { break };
-            let client = shared.slab[index].client();
-            let ended = self.home.act(client, |_, host| host.finish_returned(Token(index)));
-            assert!(ended.is_some(), "entry {index} names client {client}, whose home is not here");
+            self.give_back(index, &shared.slab[index]);
+        }
+    }
+
+    /// Ends a run that the embedder has given back.
+    fn give_back(&mut self, index: u32, entry: &CallbackEntry) {
+        if self.home.act(entry.client(), |_, host| host.finish_returned(Token(index))).is_none() {
+            self.pass_on(index, entry, true);
         }
     }
 

@@ -10,8 +10,10 @@
 use super::home::Home;
 use crate::callback::{CallbackKey, Flags, Returned, Settled};
 use crate::hooks::Event;
+use crate::keys::ClientId;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// Records that are allocated together: 48 KiB, and the only allocation. One such block is kept for the next.
@@ -154,8 +156,9 @@ impl Home {
             // Before the embedder is told, who may well remove the callback then.
             let members = entry.word().take_members(record.generation, Flags::empty());
             let shared = Arc::clone(&self.shared);
-            // To a client that was removed nobody can be overdue.
-            let known = self.client(client).filter(|client| !client.removed).map(|client| client.id);
+            // To a client that was removed nobody can be overdue. It may have moved since it was recalled.
+            let known = self.shared.clients.get(client).filter(|known| known.live.load(SeqCst));
+            let known = known.map(|known| ClientId { index: client, generation: known.generation() });
             if let Some(client) = known {
                 self.tell(&Event::ReturnOverdue { key: record.key(), cookie, client });
             }

@@ -42,7 +42,7 @@ impl<I: Io> Reactor<I> {
                 }
             } else if due {
                 let command = Command::Heard { connection: connection.id, client: bound.client };
-                self.home.shared.reactors[bound.home].post(command);
+                self.home.shared.post_to_home_of(bound.client.index, command);
                 connection.heard_told_ns = now_ns;
             }
         }
@@ -101,11 +101,11 @@ impl<I: Io> Reactor<I> {
     }
 
     pub(super) fn tell_held(&mut self, connection: ConnectionId, bound: Bound, held: bool) {
-        if bound.home == self.home.reactor {
+        if self.home.has(bound.client.index) {
             self.hold(connection, bound.client, held);
         } else {
             let command = Command::Hold { connection, client: bound.client, held };
-            self.home.shared.reactors[bound.home].post(command);
+            self.home.shared.post_to_home_of(bound.client.index, command);
         }
     }
 
@@ -251,7 +251,8 @@ fn replied(connection: &mut Connection, record: &[u8], home: &mut Home) -> Handl
         let mut passed_on = false;
         for bound in connection.bound.iter().filter(|bound| bound.home != here) {
             let (connection, record) = (connection.id, record.to_vec());
-            home.shared.reactors[bound.home].post(Command::Carried { connection, client: bound.client, record });
+            let command = Command::Carried { connection, client: bound.client, record };
+            home.shared.post_to_home_of(bound.client.index, command);
             // Its home says what it was.
             (handled, passed_on) = (Handled::Late, true);
         }

@@ -141,7 +141,7 @@ impl<I: Io> Reactor<I> {
         if connection.out.unsent_bytes() < self.home.shared.settings.callback_staged_bytes_max() {
             for carried in connection.carried.drain(..) {
                 let command = Command::CarryDone { connection: id, client: carried.client };
-                self.home.shared.reactors[carried.home].post(command);
+                self.home.shared.post_to_home_of(carried.client.index, command);
             }
         }
         let here = self.home.reactor;

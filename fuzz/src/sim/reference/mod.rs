@@ -11,9 +11,9 @@ use super::fore::Named;
 use super::journal::{Journal, Rule};
 use super::scenario::Scenario;
 use super::waiters::{End, RunId};
-use ringback::{CallbackKey, CallbackOp, Cancel, DrainReport, Remove, Returned, TryRun, WaitError};
+use ringback::{CallbackKey, CallbackOp, Cancel, ClientId, DrainReport, Remove, Returned, TryRun, WaitError};
 use ringback_rpc::nfs4::Status;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// A client, as far as it decides about its callbacks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,6 +142,8 @@ pub(crate) struct Reference {
     /// Runs that ended as cancelled after they were sent, since the drain began; and whether something else than the
     /// drain may have cancelled them.
     abandoned: Vec<(CallbackKey, bool)>,
+    /// Where clients are to move, in the order in which it was asked for.
+    pub moves: HashMap<ClientId, (usize, VecDeque<usize>)>,
     /// The reactor that turns.
     pub turning: Option<usize>,
     /// Turns of all reactors so far.
@@ -172,9 +174,36 @@ impl Reference {
             draining,
             queued: scenario.queue_delay_ns.is_some(),
             abandoned,
+            moves: HashMap::new(),
             turning,
             turn,
             choices,
+        }
+    }
+
+    /// A client is said to be at its new home.
+    pub(crate) fn moved(&mut self, client: ClientId, home: usize) {
+        let (journal, turning) = (self.journal.clone(), self.turning);
+        let Some((owner, asked)) = self.moves.get_mut(&client) else {
+            return journal.fail(Rule::OneOwner, format!("{client:?} has moved, which nobody has asked for"));
+        };
+        let next = asked.pop_front();
+        journal.check(Rule::OneOwner, next == Some(home) && turning == Some(home), || {
+            format!("{client:?} is on {home}, says reactor {turning:?}; it was to go to {next:?}")
+        });
+        let owner = *owner;
+        self.owners[owner].home = home;
+        if self.callbacks.iter().any(|c| c.owner == owner && c.live.is_some()) {
+            journal.reach(Kind::MovedBusy);
+        }
+    }
+
+    /// All is well: whoever was to move has moved.
+    pub(crate) fn check_moves(&self) {
+        for (client, (owner, asked)) in &self.moves {
+            self.journal.check(Rule::Ends, asked.is_empty() || self.owners[*owner].removed, || {
+                format!("{client:?} has not come to {asked:?}")
+            });
         }
     }
 

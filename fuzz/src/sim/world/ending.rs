@@ -55,6 +55,7 @@ impl World {
         let unanswered = self.unanswered();
         self.journal.check(Rule::Fore, unanswered.is_empty(), || format!("calls were never answered: {unanswered:?}"));
         self.embedder.reference().check_overdue();
+        self.embedder.reference().check_moves();
         self.check_census();
         self.check_counts();
     }

@@ -11,6 +11,8 @@ mod loom_group;
 #[cfg(loom)]
 mod loom_queue;
 #[cfg(loom)]
+mod loom_residence;
+#[cfg(loom)]
 mod loom_slab;
 #[cfg(loom)]
 mod loom_wait;
@@ -20,6 +22,8 @@ mod loom_word;
 mod picture;
 #[cfg(not(loom))]
 mod races;
+#[cfg(not(loom))]
+mod residence;
 #[cfg(not(loom))]
 mod slab_model;
 #[cfg(not(loom))]

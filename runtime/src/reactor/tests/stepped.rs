@@ -6,8 +6,8 @@ use crate::io::{BackendKind, BackendReport, Epoll, Io, IoConfig};
 use crate::reactor::Reactor;
 use crate::settings::Settings;
 use crate::{
-    Call, CallToken, CallbackKey, CallbackOp, ClientId, ConnectionId, ForeChannel, Outbound, Runtime, Security,
-    SessionConfig,
+    Call, CallToken, CallbackKey, CallbackOp, ClientId, ConnectionId, Event, ForeChannel, Outbound, OutcomeKind,
+    Runtime, Security, SessionConfig,
 };
 use crate::{SessionKey, Transport, TryRun};
 use ringback_rpc::xdr::{self, Writer};
@@ -24,6 +24,9 @@ pub(super) struct Echo {
     deferred: Mutex<Vec<CallToken>>,
     /// What `acquire` does.
     pub on_acquire: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    pub done: Mutex<Vec<(CallbackKey, OutcomeKind)>>,
+    /// Homes that clients have come to.
+    pub moved: Mutex<Vec<usize>>,
 }
 
 impl Hooks for Echo {
@@ -33,12 +36,19 @@ impl Hooks for Echo {
         }
     }
 
-    fn encode(&self, _: &Run, _: &mut Writer<'_>) -> xdr::Result<()> {
-        Ok(())
+    fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
+        args.u64(run.cookie)
     }
 
-    fn done(&self, _: &Run, _: &Outcome<'_>) -> Done {
+    fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
+        self.done.lock().unwrap().push((run.key, outcome.kind()));
         Done::Finish
+    }
+
+    fn event(&self, event: &Event) {
+        if let Event::Moved { reactor, .. } = event {
+            self.moved.lock().unwrap().push(*reactor);
+        }
     }
 }
 
