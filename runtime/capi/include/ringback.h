@@ -282,6 +282,8 @@ typedef enum rb_event_kind {
     RB_EVENT_MEMORY_PRESSURE_LOST = 11,
     // What rb_recall_any asked for, to come down to `keep`, is on its way to so many clients: `detail`.
     RB_EVENT_RECALL_ANY_SENT = 12,
+    // The client is at the home that rb_move_client() has asked for: `detail` is the reactor.
+    RB_EVENT_MOVED = 13,
 } rb_event_kind;
 
 // What an item of a queue is about.
@@ -1319,6 +1321,15 @@ int rb_set_client_limits(const struct rb_runtime *runtime,
                          rb_client client,
                          uint32_t calls_max,
                          uint32_t rate_max);
+
+// Moves a client to another home reactor, with all that is under way; RB_EVENT_MOVED tells when it is there. Its connections
+// stay where they are and carry bytes for it. With RB_DELIVERY_QUEUE its next completions come on the queue of that reactor.
+int rb_move_client(const struct rb_runtime *runtime,
+                   rb_client client,
+                   uint32_t reactor);
+
+// The reactor that is the home of a client, or will be when it has moved.
+int rb_home_of(const struct rb_runtime *runtime, rb_client client);
 
 // The SEQ4_STATUS bits (RFC 8881 section 18.46.3) about the callback path, to be ORed into the reply to a SEQUENCE on
 // `session`; `session` null: of the client alone. 0 for a client that is not registered.

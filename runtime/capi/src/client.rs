@@ -138,6 +138,25 @@ pub extern "C" fn rb_set_client_limits(
     })
 }
 
+/// Moves a client to another home reactor, with all that is under way; RB_EVENT_MOVED tells when it is there. Its connections
+/// stay where they are and carry bytes for it. With RB_DELIVERY_QUEUE its next completions come on the queue of that reactor.
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_move_client(runtime: Option<&rb_runtime>, client: rb_client, reactor: u32) -> c_int {
+    guard("rb_move_client", about(client), || {
+        not_null(runtime, "runtime")?.runtime.move_client(ClientId::from_bits(client), reactor as usize)?;
+        Ok(0)
+    })
+}
+
+/// The reactor that is the home of a client, or will be when it has moved.
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_home_of(runtime: Option<&rb_runtime>, client: rb_client) -> c_int {
+    guard("rb_home_of", about(client), || {
+        // There are 1,024 at most.
+        Ok(not_null(runtime, "runtime")?.runtime.home_of(ClientId::from_bits(client))? as c_int)
+    })
+}
+
 /// The SEQ4_STATUS bits (RFC 8881 section 18.46.3) about the callback path, to be ORed into the reply to a SEQUENCE on
 /// `session`; `session` null: of the client alone. 0 for a client that is not registered.
 #[unsafe(no_mangle)]

@@ -315,6 +315,11 @@ impl rb_event {
                 RB_EVENT_RECALL_ANY_SENT
             }
             Event::MemoryPressureLost => RB_EVENT_MEMORY_PRESSURE_LOST,
+            Event::Moved { client, reactor } => {
+                // There are 1,024 at most.
+                (told.client, told.detail) = (client.to_bits(), *reactor as i32);
+                RB_EVENT_MOVED
+            }
             _ => return None,
         };
         told.kind = kind as i32;

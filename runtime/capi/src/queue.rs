@@ -46,6 +46,8 @@ pub enum rb_event_kind {
     RB_EVENT_MEMORY_PRESSURE_LOST = 11,
     /// What rb_recall_any asked for, to come down to `keep`, is on its way to so many clients: `detail`.
     RB_EVENT_RECALL_ANY_SENT = 12,
+    /// The client is at the home that rb_move_client() has asked for: `detail` is the reactor.
+    RB_EVENT_MOVED = 13,
 }
 
 /// Something happened to a client's callback path, or did not happen in time. What a kind does not name is 0.

@@ -10,6 +10,7 @@ mod control;
 mod drains;
 mod groups;
 mod many;
+mod moves;
 mod panics;
 mod paths;
 mod runs;

@@ -98,6 +98,8 @@ fn null_is_an_error_of_every_function() {
         rb_remove_client(None, 1) => NULL;
         rb_set_client_state(None, 1, 0) => NULL;
         rb_set_client_limits(None, 1, 1, 0) => NULL;
+        rb_move_client(None, 1, 0) => NULL;
+        rb_home_of(None, 1) => NULL;
         rb_seq4_status(None, 1, None, None) => NULL;
         rb_seq4_status(None, 1, None, Some(&mut MaybeUninit::uninit())) => NULL;
         rb_is_unsupported(None, 1, 4) => NULL;
@@ -209,6 +211,9 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_remove_client(rt, junk) => nobody;
         rb_set_client_state(rt, junk, 0) => nobody;
         rb_set_client_limits(rt, junk, 1, 0) => nobody;
+        rb_move_client(rt, junk, 0) => nobody;
+        rb_move_client(rt, junk, 1_000_000) => INVALID;
+        rb_home_of(rt, junk) => nobody;
         rb_set_client_state(rt, junk, 3) => INVALID;
         rb_seq4_status(rt, junk, Some(&NO_SESSION), Some(&mut MaybeUninit::uninit())) => 0;
         rb_is_unsupported(rt, junk, 4) => 0;
@@ -250,6 +255,8 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_insert_recall_slot(rt, rb_session { client, serial: 99 }, 0, Some(&mut MaybeUninit::uninit()))
             => rb_error::RB_ERR_NO_SUCH_SESSION as c_int;
         rb_set_client_limits(rt, client, 1, 100) => 0;
+        rb_move_client(rt, client, 0) => 0;
+        rb_home_of(rt, client) => 0;
         rb_insert(rt, client, 11, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
         rb_add_session(rt, client, &sized(), Some(&mut MaybeUninit::uninit())) => INVALID;
     };
