@@ -47,6 +47,7 @@ pub struct Run {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Prepare {
     /// Send it.
     Send,
@@ -71,6 +72,7 @@ pub enum Prepare {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Done {
     /// The run ends.
     Finish,

@@ -19,6 +19,7 @@ use super::{ConnKey, Io, IoConfig, IoEvent, Uring, Wait};
 /// let builder = Builder::new().backend(Backend::Epoll);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backend {
     /// io_uring where everything that is needed works, epoll otherwise.
     #[default]
@@ -81,6 +82,7 @@ pub struct BackendReport {
 /// assert!(error.to_string().contains("kernel.io_uring_disabled"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 #[error("io_uring cannot be used: {missing}; or choose the epoll back end (auto does)")]
 pub struct BackendError {
     /// What is missing.
