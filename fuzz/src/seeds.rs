@@ -33,6 +33,7 @@ pub fn all() -> Vec<Seed> {
     server::seeds(&mut seeds);
     backchannel::seeds(&mut seeds);
     simulator::seeds(&mut seeds);
+    seeds.push(seed("checkpoint", "sample", ringback::simulator::sample_checkpoint()));
     seeds
 }
 

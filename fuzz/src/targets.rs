@@ -5,6 +5,8 @@
 //! that does not. A finding is a panic.
 
 use crate::sim::Options;
+use ringback::Checkpoint;
+use ringback::simulator::{is_stable, mend_checkpoint};
 use ringback_rpc::message::{self, AuthSys, CallHeader, ReplyHeader};
 use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRes, Notify4};
 use ringback_rpc::nfs4::fore::{CompoundArgs, CompoundRes, NetAddr4, OpArgs, OpRes};
@@ -25,6 +27,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("server", crate::server::server),
     ("backchannel", crate::backchannel::backchannel),
     ("simulator", simulator),
+    ("checkpoint", checkpoint),
 ];
 
 /// Longest record that [`record()`] allows: short, so that the limit is met often.
@@ -189,6 +192,22 @@ pub fn fore(data: &[u8]) -> usize {
         decoded += 1 + (0..header.count).map_while(|_| round!(OpRes, &mut r)).count();
     }
     decoded
+}
+
+/// A checkpoint: as it is, and with right checksums, so that what is behind them is reached. One that is valid is looked at,
+/// which restores it.
+pub fn checkpoint(data: &[u8]) -> usize {
+    let mut mended = data.to_vec();
+    mend_checkpoint(&mut mended);
+    let mut valid = 0;
+    for file in [data, &mended] {
+        let Ok(checkpoint) = Checkpoint::from_bytes(file) else { continue };
+        assert!(is_stable(&checkpoint));
+        let snapshot = checkpoint.snapshot(8).expect("what is valid can be restored");
+        assert!(snapshot.clients.len() <= file.len());
+        valid += 1;
+    }
+    valid
 }
 
 /// What is read as a universal address is printed as one that says the same.

@@ -15,6 +15,24 @@ use crate::{BuildError, Builder, Census, ClientId, DrainReport, Error, ForeChann
 use std::io;
 use std::sync::Arc;
 
+/// A checkpoint with something of everything, always the same.
+#[cfg(feature = "checkpoint")]
+pub fn sample_checkpoint() -> Vec<u8> {
+    crate::checkpoint::sample::sample().unwrap_or_default()
+}
+
+/// Makes the head of a checkpoint and its checksums right, whatever else is in it. `false`: it is too short.
+#[cfg(feature = "checkpoint")]
+pub fn mend_checkpoint(file: &mut [u8]) -> bool {
+    crate::checkpoint::sample::mend(file)
+}
+
+/// Whether what was read would be written as the same again.
+#[cfg(feature = "checkpoint")]
+pub fn is_stable(checkpoint: &crate::Checkpoint) -> bool {
+    crate::checkpoint::sample::is_stable(checkpoint)
+}
+
 /// Asked before each allocation of the growing table of callbacks, with the number of that attempt, from 0: `false`
 /// makes it fail, as if there were no memory.
 pub type GrowthGate = Box<dyn Fn(u64) -> bool + Send + Sync>;

@@ -14,6 +14,8 @@ mod format;
 mod map;
 pub(crate) mod record;
 pub(crate) mod restore;
+#[cfg(any(test, feature = "simulator"))]
+pub(crate) mod sample;
 pub(crate) mod take;
 mod validate;
 mod view;

@@ -45,6 +45,13 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
         .and_then(|summary| check_summary(&summary).map(|()| summary));
     let summary: SummaryRecord = summary.map_err(corrupt(summary_at))?;
     let mut counts = Counts::default();
+    // Each reactor has one place that is used in part, and the last one may be cut short: room is made for whole ones.
+    let in_part = |range: &Range<usize>| {
+        record::entries(&bytes[range.clone()]).is_some_and(|e| e.len() < SEGMENT_ENTRIES as usize)
+    };
+    if entries.iter().filter(|(_, range)| in_part(range)).count() > summary.reactors.len() + 1 {
+        return Err(CheckpointError::Corrupt { at: 0, what: "entries are scattered" });
+    }
     let mut end = 0;
     for (first, range) in &entries {
         let checked = hold(*first >= end && first.is_multiple_of(SEGMENT_ENTRIES), "entries are out of order")
