@@ -171,10 +171,10 @@ impl Home {
     fn restore_completion(&mut self, index: u32) {
         count_by(&self.port().stats.started, 1);
         let client = self.shared.slab[index].client();
-        let delivers = self.shared.queue_of(self.reactor).is_some();
+        let ends = self.shared.queue_of(self.reactor).is_none() && !self.keeps_connections;
         self.act(client, |_, host| {
             host.delivered += 1;
-            if !delivers {
+            if ends {
                 host.finish_returned(Token(index));
             }
         });
