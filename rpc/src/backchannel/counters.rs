@@ -39,7 +39,7 @@ macro_rules! counters {
 
             /// Adds another one's counters that are fields to these.
             fn add_fields(&mut self, other: &Self) {
-                $(self.$field += other.$field;)*
+                $(self.$field = self.$field.wrapping_add(other.$field);)*
             }
 
             /// Takes another one's counters that are fields off these.
@@ -150,7 +150,7 @@ impl Counters {
     pub fn add(&mut self, other: &Counters) {
         self.add_fields(other);
         let arrays = self.endings.iter_mut().chain(&mut self.requeues);
-        arrays.zip(other.endings.iter().chain(&other.requeues)).for_each(|(to, from)| *to += from);
+        arrays.zip(other.endings.iter().chain(&other.requeues)).for_each(|(to, from)| *to = to.wrapping_add(*from));
     }
 
     /// Takes off what was counted earlier.

@@ -34,7 +34,8 @@ pub(super) fn counters(values: &[u64], names: &[String]) -> Counters {
     let mut counters = Counters::default();
     for (name, value) in names.iter().zip(values) {
         if let Some(counter) = counters.by_name(name) {
-            *counter = *value;
+            // Nobody has counted that far. What goes on from there must not overflow.
+            *counter = (*value).min(1 << 48);
         }
     }
     counters
