@@ -11,7 +11,7 @@
 
 use crate::callback::{CallbackEntry, CallbackKey, Chain, Finish, Inbox, Parking};
 use crate::command::Command;
-use crate::hooks::{Outcome, Run};
+use crate::hooks::{Hooks, Outcome, Run};
 use crate::keys::ClientId;
 use crate::registry::{ReactorPort, Shared};
 use crate::runtime::Runtime;
@@ -328,7 +328,15 @@ impl Shared {
     /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, the groups that
     /// waited are told, then the reference and the in-flight count go.
     #[inline]
-    pub fn leave(&self, port: &ReactorPort, entry: &CallbackEntry, run: &Run, ending: Ending, finished: Finish) {
+    pub fn leave(
+        &self,
+        port: &ReactorPort,
+        hooks: &dyn Hooks,
+        entry: &CallbackEntry,
+        run: &Run,
+        ending: Ending,
+        finished: Finish,
+    ) {
         let Some(client) = self.clients.get(run.client.index) else {
             unreachable!("{:?} left the table with a run in flight", run.client)
         };
@@ -337,7 +345,7 @@ impl Shared {
         } else {
             self.settle_ended(entry, run.key, ending, client);
         }
-        self.call_about(port, "Hooks::drop_reference", run, |hooks| hooks.drop_reference(run.cookie));
+        self.call_about(port, hooks, "Hooks::drop_reference", run, |hooks| hooks.drop_reference(run.cookie));
         // A drain looks at the count itself, at the end of each turn.
         let _ = client.in_flight.leave();
     }
@@ -362,7 +370,7 @@ impl Shared {
             // There is nobody to run it again.
             let entry = &self.slab[index];
             let finished = entry.word().finish(false);
-            self.call_hook(|| self.leave(port, entry, &run, ending, finished));
+            self.call_hook(|| self.leave(port, &*self.hooks, entry, &run, ending, finished));
         }
     }
 }

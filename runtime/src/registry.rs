@@ -12,7 +12,7 @@ use crate::guard::guard;
 use crate::hooks::{Event, Hooks, Run};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
-use crate::reaper::ReaperPort;
+use crate::reaper::{Own, ReaperPort};
 use crate::settings::Settings;
 use crate::stats::{ReactorStats, count};
 use crate::wait::{Answer, WaitError};
@@ -125,16 +125,17 @@ impl Shared {
         answer
     }
 
-    /// Calls a hook about a run.
+    /// Calls a hook about a run: one of `hooks`, which are the embedder's, or of our own.
     #[inline(always)]
     pub fn call_about<R>(
         &self,
         port: &ReactorPort,
+        hooks: &dyn Hooks,
         what: &'static str,
         run: &Run,
         call: impl FnOnce(&dyn Hooks) -> R,
     ) -> Option<R> {
-        self.call(port, what, Some(run.key), || call(self.hooks_of(run.own)))
+        self.call(port, what, Some(run.key), || call(if run.own { &Own } else { hooks }))
     }
 
     #[cold]

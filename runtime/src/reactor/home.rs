@@ -325,6 +325,7 @@ impl Home {
         let mut host = ClientHost {
             shared: &self.shared,
             port: &self.shared.reactors[self.reactor],
+            hooks: &*self.shared.hooks,
             reactor: self.reactor,
             client: client.id,
             now_ns: self.now_ns,

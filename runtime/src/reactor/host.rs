@@ -7,7 +7,7 @@ use super::turn_us;
 use crate::callback::{CallbackEntry, CallbackKey, Dequeue, Finish, WaitTable};
 use crate::completion::{Ending, QueueState};
 use crate::flight::{FlightStep, Raw, answer_code, note};
-use crate::hooks::{Done, Event, Outcome, Prepare, Run};
+use crate::hooks::{Done, Event, Hooks, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::latency::LatencyStage;
 use crate::registry::{ReactorPort, Shared};
@@ -26,6 +26,8 @@ const NOTE_OWED: u8 = 0x80;
 pub(super) struct ClientHost<'a> {
     pub shared: &'a Shared,
     pub port: &'a ReactorPort,
+    /// The embedder's.
+    pub hooks: &'a dyn Hooks,
     pub reactor: usize,
     pub client: ClientId,
     pub now_ns: u64,
@@ -210,7 +212,7 @@ impl<'a> ClientHost<'a> {
     /// are told who wait for the run.
     #[inline]
     fn end(&mut self, entry: &CallbackEntry, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
-        self.shared.call_about(self.port, "Hooks::release", run, |hooks| hooks.release(run));
+        self.shared.call_about(self.port, self.hooks, "Hooks::release", run, |hooks| hooks.release(run));
         self.note(|| Raw::of_run(FlightStep::Released, run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
@@ -225,7 +227,7 @@ impl<'a> ClientHost<'a> {
             entry.set_started_us(turn_us(self.now_ns));
             self.port.inbox.push(&self.shared.slab, run.key.index);
         } else {
-            self.shared.leave(self.port, entry, run, ending, finished);
+            self.shared.leave(self.port, self.hooks, entry, run, ending, finished);
         }
     }
 }
@@ -285,9 +287,9 @@ impl Host for ClientHost<'_> {
         if self.watches() {
             self.measure(LatencyStage::Unsent, op, age_ns, 1);
         }
-        let (shared, port) = (self.shared, self.port);
+        let (shared, port, hooks) = (self.shared, self.port, self.hooks);
         let run = &self.describe(token).run;
-        shared.call_about(port, "Hooks::prepare", run, |hooks| hooks.prepare(run)) == Some(Prepare::Send)
+        shared.call_about(port, hooks, "Hooks::prepare", run, |hooks| hooks.prepare(run)) == Some(Prepare::Send)
     }
 
     #[inline(always)]
@@ -300,17 +302,18 @@ impl Host for ClientHost<'_> {
                 &other
             }
         };
-        let (shared, port) = (self.shared, self.port);
-        let named = shared.call_about(port, "Hooks::referring_calls", run, |hooks| hooks.referring_calls(run, calls));
+        let (shared, port, hooks) = (self.shared, self.port, self.hooks);
+        let named =
+            shared.call_about(port, hooks, "Hooks::referring_calls", run, |hooks| hooks.referring_calls(run, calls));
         named.ok_or(XdrError { what: "Hooks::referring_calls", offset: 0, kind: XdrErrorKind::EncoderFailed })
     }
 
     fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
         let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
-        let (shared, port) = (self.shared, self.port);
+        let (shared, port, hooks) = (self.shared, self.port, self.hooks);
         let Described { entry, run } = self.describe(token);
         let (entry, key, op) = (*entry, run.key, run.op);
-        shared.call_about(port, "Hooks::encode", run, |hooks| hooks.encode(run, args)).unwrap_or(Err(failed))?;
+        shared.call_about(port, hooks, "Hooks::encode", run, |hooks| hooks.encode(run, args)).unwrap_or(Err(failed))?;
         // The time until the return is overdue begins here and not with the request, which may have waited for a path
         // for most of it.
         if matches!(op, CallbackOp::Recall | CallbackOp::LayoutRecall) && entry.word().recalled() {
@@ -341,7 +344,8 @@ impl Host for ClientHost<'_> {
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
         let Described { entry, run } = *self.describe(token);
         let waited = entry.word().settle();
-        let answer = self.shared.call_about(self.port, "Hooks::done", &run, |hooks| hooks.done(&run, outcome));
+        let answer =
+            self.shared.call_about(self.port, self.hooks, "Hooks::done", &run, |hooks| hooks.done(&run, outcome));
         match answer.unwrap_or(Done::Finish) {
             Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
                 // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
