@@ -3,6 +3,8 @@
 //! Behind the cargo feature `simulator`, and **not part of the public API**: it may change or go in any release. The
 //! rest of the crate is the same code with and without the feature.
 
+pub mod parts;
+
 pub use crate::io::{ConnKey, Io, IoCounters, IoEvent, RecvBuf, SendBuf, Wait, Wake};
 
 use crate::builder::share;

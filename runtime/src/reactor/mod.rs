@@ -52,6 +52,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+#[cfg(feature = "simulator")]
+pub(crate) use wheel::Wheel as Timers;
 use wheel::Wheel;
 
 /// The clock as [`ReactorPort::turn_us`] and the entries hold it: it wraps after 71 minutes, and is never 0.
