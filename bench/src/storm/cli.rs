@@ -138,6 +138,9 @@ pub struct Args {
     /// Write the latencies in the log format of HdrHistogram, in microseconds
     #[arg(long, value_name = "FILE")]
     pub hdr: Option<PathBuf>,
+    /// Also measure how long each stage of a callback took, by class of operation
+    #[arg(long, conflicts_with_all = ["connect", "pairs"])]
+    pub stages: bool,
     /// Write the keys of the callbacks that a drain ended, one a line
     #[arg(long, value_name = "FILE")]
     pub report_keys: Option<PathBuf>,
@@ -220,6 +223,8 @@ pub struct Options {
     pub hdr: Option<PathBuf>,
     /// Where the keys go that a drain reports.
     pub report_keys: Option<PathBuf>,
+    /// Whether stages are measured.
+    pub stages: bool,
 }
 
 impl Options {
@@ -291,6 +296,7 @@ impl Args {
             plot: self.plot,
             hdr: self.hdr,
             report_keys: self.report_keys,
+            stages: self.stages,
         })
     }
 

@@ -1,6 +1,6 @@
 //! The results as one JSON object, for `--json`. Field names are a promise to scripts.
 
-use super::results::{Outcomes, Results, ServerResults, SwarmTally};
+use super::results::{Outcomes, Results, ServerResults, Stage, SwarmTally};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ struct Object<'a> {
     callbacks_per_s: Option<f64>,
     answered_per_s: Option<f64>,
     latency_us: Option<Latency>,
+    stages_us: Option<&'a [Stage]>,
     cpu_ns_per_callback: Option<f64>,
     user_ns_per_callback: Option<f64>,
     system_ns_per_callback: Option<f64>,
@@ -115,6 +116,7 @@ pub fn render(results: &Results) -> Result<Vec<u8>, String> {
         callbacks_per_s: s.map(|s| round(s.callbacks_per_s(), 1)),
         answered_per_s: s.map(|s| round(s.answered_per_s(), 1)),
         latency_us: s.map(|s| Latency::of(&s.measured.latency)),
+        stages_us: s.map(|s| s.stages.as_slice()),
         cpu_ns_per_callback: per(|s| s.cpu.total_ns()),
         user_ns_per_callback: per(|s| s.cpu.user_ns),
         system_ns_per_callback: per(|s| s.cpu.system_ns),
@@ -210,6 +212,8 @@ mod tests {
         for name in ["p50", "p99", "p999", "max"] {
             assert!(v["latency_us"][name].is_number(), "{name}");
         }
+        assert_eq!(v["stages_us"][0]["stage"], "wire");
+        assert_eq!(v["stages_us"][0]["count"], 1000);
         assert_eq!(v["backend"], "uring");
         assert_eq!(v["cpu_ns_per_callback"], 1000.0);
         assert_eq!(v["idle_bytes_per_delegation"], 33.0);

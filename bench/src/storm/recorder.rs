@@ -48,6 +48,8 @@ pub struct Recorder {
     window: Option<Window>,
     /// Runs that were cancelled since a drain was begun.
     cancelled: Mutex<Option<Vec<CallbackKey>>>,
+    /// How late callbacks were started, if that is measured; written by the one thread that starts them.
+    late: Mutex<Option<Histogram<u64>>>,
 }
 
 /// When each recall was started. Own clock readings, not the runtime's: it begins to count when the reactor takes a run
@@ -88,6 +90,7 @@ impl Recorder {
             starts: OnceLock::new(),
             window: window.map(Window::new),
             cancelled: Mutex::new(None),
+            late: Mutex::new(None),
         }
     }
 
@@ -128,6 +131,16 @@ impl Recorder {
         if let Some(start) = self.starts.get().and_then(|s| s.at_us.get(index as usize)) {
             start.store((at.as_micros() as u32).max(1), Relaxed);
         }
+    }
+
+    /// A callback is started so much later than it should have been.
+    pub fn started_late(&self, by: Duration) {
+        lock(&self.late).get_or_insert_with(histogram).saturating_record(by.as_micros() as u64);
+    }
+
+    /// How late callbacks were started, in microseconds.
+    pub fn late(&self) -> Histogram<u64> {
+        lock(&self.late).clone().unwrap_or_else(histogram)
     }
 
     /// A run has ended, by the runtime's own count `age_ns` after its beginning.

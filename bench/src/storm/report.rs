@@ -36,6 +36,7 @@ pub fn render(results: &Results) -> String {
         counts(&mut table, server);
         drain(&mut table, &server.drained);
         speed(&mut table, results, server);
+        stages(&mut table, server);
         cost(&mut table, server);
     }
     if let Some(swarm) = &results.swarm {
@@ -132,6 +133,20 @@ fn speed(t: &mut Table, r: &Results, s: &ServerResults) {
         "latency",
         format_args!("p50 {}, p99 {}, p99.9 {}, max {}{from}", at(0.5), at(0.99), at(0.999), micros(h.max())),
     );
+}
+
+fn stages(t: &mut Table, s: &ServerResults) {
+    if s.stages.is_empty() {
+        return;
+    }
+    t.section("stages");
+    for stage in &s.stages {
+        let [p50, p99, p999, max] = [stage.p50, stage.p99, stage.p999, stage.max].map(micros);
+        t.row(
+            &format!("{}, {}", stage.class, stage.stage),
+            format_args!("p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}, of {}", grouped(stage.count)),
+        );
+    }
 }
 
 fn cost(t: &mut Table, s: &ServerResults) {

@@ -67,6 +67,36 @@ pub struct ServerResults {
     pub peak_rss_bytes: u64,
     /// Latencies and rate.
     pub measured: Measured,
+    /// How long each stage took, if that was asked for.
+    pub stages: Vec<Stage>,
+}
+
+/// How long callbacks of one class took in one stage, in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stage {
+    /// The class of the operations.
+    pub class: String,
+    /// The stage: one of the runtime's, or `late`: from when a callback should have been started until it was.
+    pub stage: String,
+    /// How many callbacks.
+    pub count: u64,
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// 99.9th percentile.
+    pub p999: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+impl Stage {
+    /// From a histogram.
+    pub fn of(class: &str, stage: &str, h: &Histogram<u64>) -> Stage {
+        let at = |q| h.value_at_quantile(q);
+        let (class, stage) = (class.to_owned(), stage.to_owned());
+        Stage { class, stage, count: h.len(), p50: at(0.5), p99: at(0.99), p999: at(0.999), max: h.max() }
+    }
 }
 
 /// What a drain ended, as it says and as the hooks saw it.

@@ -8,7 +8,7 @@ use super::pace::Pace;
 use super::progress::{Progress, grouped};
 use super::recorder::{Recorder, Sampler};
 use super::resources::{self, CpuTime};
-use super::results::{Drained, Measured, Results, ServerResults, SwarmTally};
+use super::results::{Drained, Measured, Results, ServerResults, Stage, SwarmTally};
 use super::server_half::ServerHalf;
 use super::verdict::expected_stuck;
 use ringback_server::HeldDelegation;
@@ -328,6 +328,11 @@ impl<'a> Run<'a> {
         found.outcomes = self.recorder.outcomes();
         (found.backend, found.backend_reason) = server.backend();
         found.peak_rss_bytes = resources::peak_rss_bytes();
+        if self.options.stages {
+            let late = self.recorder.late();
+            found.stages.extend((!late.is_empty()).then(|| Stage::of("recall", "late", &late)));
+            found.stages.extend(server.stages());
+        }
         found
     }
 }
@@ -364,11 +369,16 @@ impl Storm<'_> {
     fn run(&mut self, to_recall: &[Vec<HeldDelegation>]) -> Result<(), Ended> {
         let (stop, all_started) = (AtomicBool::new(false), AtomicBool::new(false));
         let (server, recorder) = (self.server, self.recorder);
+        // Without a rate nothing is late: each is due when it is started.
+        let (measures_lateness, began) = (self.options.stages && self.options.rate.is_some(), self.began);
         let pace = Pace { rate: self.options.rate, window: recorder.window(), stop: &stop, began: self.began };
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 pace.run(to_recall, |held: HeldDelegation, at| {
                     recorder.set_start(held.key.index, at);
+                    if measures_lateness {
+                        recorder.started_late(began.elapsed().saturating_sub(at));
+                    }
                     server.recall(&held);
                 });
                 all_started.store(true, SeqCst);

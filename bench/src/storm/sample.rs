@@ -2,7 +2,7 @@
 
 use super::cli::Args;
 use super::resources::CpuTime;
-use super::results::{Measured, Outcomes, ReactorWork, Results, ServerResults, SwarmTally, histogram};
+use super::results::{Measured, Outcomes, ReactorWork, Results, ServerResults, Stage, SwarmTally, histogram};
 use clap::Parser;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(crate) fn results() -> Results {
         idle_bytes: 33_000,
         idle_callbacks: 1000,
         peak_rss_bytes: 40 << 20,
+        stages: vec![Stage::of("recall", "wire", &measured().latency)],
         measured: measured(),
         ..ServerResults::default()
     };

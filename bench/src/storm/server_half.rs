@@ -2,7 +2,7 @@
 
 use super::cli::{BackendChoice, Halves, Options};
 use super::recorder::{Ending, Recorder};
-use super::results::{Drained, ReactorWork};
+use super::results::{Drained, ReactorWork, Stage};
 use ringback::{Backend, Builder, CallbackKey, Outcome, Run, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_server::{Config, HeldDelegation, Observer, Server};
@@ -159,6 +159,24 @@ impl ServerHalf {
         }
     }
 
+    /// How long the stages of callbacks took, as far as the runtime measures it.
+    pub fn stages(&self) -> Vec<Stage> {
+        let snapshot = in_main(self.server.runtime().snapshot(0));
+        let stage = |latency: &ringback::Latency| {
+            let at = |part| latency.quantile(part).as_micros() as u64;
+            Stage {
+                class: latency.class().to_owned(),
+                stage: latency.stage().name().to_owned(),
+                count: latency.count(),
+                p50: at(0.5),
+                p99: at(0.99),
+                p999: at(0.999),
+                max: latency.max().as_micros() as u64,
+            }
+        };
+        snapshot.latencies().iter().filter(|latency| latency.count() > 0).map(stage).collect()
+    }
+
     /// Session slots that are not free and have no excuse, when nothing is in flight. A run's slot has none.
     pub fn slots_leaked(&self) -> u64 {
         let census = in_main(self.server.runtime().census());
@@ -219,6 +237,7 @@ fn builder(options: &Options) -> Builder {
         .backend(backend)
         .reactors(options.reactors as usize)
         .run_deadline(options.deadline)
+        .latency(options.stages)
         .clients_max((options.clients + CLIENTS_SPARE) as usize)
         .callbacks_max(u32::try_from(options.delegations).unwrap_or(u32::MAX))
 }
