@@ -1,5 +1,6 @@
 //! Arguments of the command.
 
+use super::capacity::Plan;
 use super::rows::{self, Row, Scale};
 use clap::Parser;
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ pub struct Args {
     /// Exit status 1 if a row misses its floor
     #[arg(long)]
     check: bool,
+    /// Prints what so many delegations of so many clients need on so many cores, by what is measured here, and ends
+    #[arg(long, value_name = "DELEGATIONS,CLIENTS,CORES", value_parser = Plan::parse, conflicts_with_all = ["rows", "json", "out", "check", "list"])]
+    capacity: Option<Plan>,
     /// Lists the rows, with their floors and aims, and ends
     #[arg(long)]
     list: bool,
@@ -80,6 +84,8 @@ pub struct Options {
     pub check: bool,
     /// Only list the rows.
     pub list: bool,
+    /// Only say what this needs.
+    pub capacity: Option<Plan>,
 }
 
 impl Args {
@@ -107,6 +113,7 @@ impl Args {
             json: self.json,
             check: self.check,
             list: self.list,
+            capacity: self.capacity,
         })
     }
 }

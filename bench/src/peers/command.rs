@@ -4,7 +4,7 @@ use super::cli::{Args, Options};
 use super::job::{Figure, Job, Request, Sample};
 use super::rounds::{self, Host, Results, Step};
 use super::rows::Scale;
-use super::{json, micro, page, plot, subject, swarm, table};
+use super::{capacity, json, micro, page, plot, subject, swarm, table};
 use crate::storm::command::one_line;
 use crate::storm::output::Output;
 use clap::Parser;
@@ -20,6 +20,9 @@ use std::process::ExitCode;
 const EXIT_WRONG: u8 = 1;
 /// The command could not start, or its results could not be written.
 const EXIT_BROKEN: u8 = 2;
+
+/// Measurements behind each cost that a capacity is reckoned with: these are no ratios, which noise would spoil.
+const CAPACITY_PAIRS_MAX: usize = 5;
 
 /// What `peers` does.
 pub fn main() -> ExitCode {
@@ -76,6 +79,7 @@ fn measure(request: &Request) -> Result<Sample, String> {
         Job::Submit => micro::submit(),
         Job::Churn { entries } => micro::churn(entries),
         Job::Idle { entries } => micro::idle(entries),
+        Job::Clients { clients } => micro::clients(clients),
     }
 }
 
@@ -83,6 +87,12 @@ fn peers(options: Options) -> Result<u8, String> {
     if options.list {
         let _ = stdout().write_all(table::list(&options.rows).as_bytes());
         return Ok(0);
+    }
+    if let Some(plan) = options.capacity {
+        // Raises the limit on descriptors, too.
+        let _ = Host::here();
+        let text = capacity::plan(plan, options.pairs.min(CAPACITY_PAIRS_MAX), options.window)?;
+        return stdout().write_all(text.as_bytes()).map(|()| 0).map_err(|e| format!("stdout: {e}"));
     }
     // What cannot be written is refused before an hour of measuring.
     let json = options.json.as_deref().filter(|_| !options.json_on_stdout());

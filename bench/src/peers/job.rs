@@ -93,6 +93,11 @@ pub enum Job {
         /// Entries.
         entries: u32,
     },
+    /// The memory of clients with a session and a connection each.
+    Clients {
+        /// Clients.
+        clients: u32,
+    },
 }
 
 /// A number that a measurement gives: of one callback, where it is not said otherwise.
@@ -185,6 +190,7 @@ impl Job {
             Job::Submit => "submission".to_owned(),
             Job::Churn { entries } => format!("churn, {entries} entries"),
             Job::Idle { entries } => format!("idle, {entries} entries"),
+            Job::Clients { clients } => format!("{clients} clients"),
         }
     }
 
@@ -201,6 +207,7 @@ impl Job {
     pub fn sockets(&self) -> u32 {
         match self {
             Job::Load(load) => load.connections,
+            Job::Clients { clients } => *clients,
             _ => 1,
         }
     }

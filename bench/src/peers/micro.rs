@@ -4,12 +4,14 @@
 use super::job::{Figure, Sample};
 use super::numbers::Numbers;
 use super::subject::{allowed_cpus, pin, thread_cpu_ns};
+use super::wire;
 use ringback::{
     Backend, Builder, Call, CallbackKey, CallbackOp, ClientId, ClientState, Done, ForeChannel, Hooks, Outcome, Run,
     Runtime, TryRun,
 };
 use ringback_rpc::xdr;
 use std::hint::black_box;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -215,6 +217,35 @@ pub fn idle(entries: u32) -> Result<Sample, String> {
         black_box(insert(&runtime, client, n)?);
     }
     Ok(own((resident_bytes()?.saturating_sub(before)) as f64 / f64::from(entries)))
+}
+
+/// Memory that is resident because of clients, each with a session and a connection; what the kernel has for their sockets
+/// is not in it.
+pub fn clients(clients: u32) -> Result<Sample, String> {
+    const SLOTS: u32 = 16;
+    let gate = Arc::new(Gate::default());
+    let failed = |e: ringback::Error| format!("a client cannot be registered: {e}");
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("no listener: {e}"))?;
+    let address = listener.local_addr().map_err(|e| format!("no listener: {e}"))?;
+    let pair = |_| TcpStream::connect(address).and_then(|socket| Ok((socket, listener.accept()?.0)));
+    let pairs: std::io::Result<Vec<_>> = (0..clients).map(pair).collect();
+    // The clients' ends stay open.
+    let (sockets, _ends): (Vec<_>, Vec<_>) = pairs.map_err(|e| format!("no connection: {e}"))?.into_iter().unzip();
+    let runtime = Builder::new()
+        .reactors(1)
+        .clients_max(clients as usize)
+        .build(Arc::clone(&gate) as _, gate as _)
+        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    let before = resident_bytes()?;
+    for (number, socket) in sockets.into_iter().enumerate() {
+        let connection = runtime.add_connection(socket).map_err(failed)?;
+        let client = runtime.add_client(Some(connection)).map_err(failed)?;
+        let session = runtime.add_session(client, wire::session_config(number as u32, SLOTS, 2)).map_err(failed)?;
+        runtime.bind(connection, session).map_err(failed)?;
+    }
+    // Answered when the reactor has done all that.
+    runtime.census().map_err(failed)?;
+    Ok(own((resident_bytes()?.saturating_sub(before)) as f64 / f64::from(clients)))
 }
 
 fn resident_bytes() -> Result<u64, String> {

@@ -4,9 +4,11 @@
 //! [`rows`] is the table as it is asked for: which measurements, and what is aimed at. A measurement is a [`job`], made
 //! in a process of its own ([`child`]): a sender ([`subject`]) with a [`swarm`] in a second process, or, without a
 //! client, one of [`micro`]. All senders send the bytes of [`wire`], and the swarm counts them. [`rounds`] makes the
-//! measurements in turn; [`table`], [`json`], [`plot`] and [`page`] show what came of it.
+//! measurements in turn; [`table`], [`json`], [`plot`] and [`page`] show what came of it. [`capacity`] reckons with some of
+//! these costs what a site needs.
 
 pub mod allocator;
+pub mod capacity;
 pub mod child;
 pub mod cli;
 pub mod command;

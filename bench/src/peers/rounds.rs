@@ -161,7 +161,7 @@ pub fn measure(rows: Vec<Row>, pairs: usize, window: Duration, host: &Host, tell
     Results { rows: outcomes.collect(), samples }
 }
 
-fn one(request: Request) -> Result<Sample, String> {
+pub(super) fn one(request: Request) -> Result<Sample, String> {
     Child::measurement(&request)?.answer(MEASUREMENT_MAX + request.window)
 }
 
