@@ -1,7 +1,7 @@
 //! Capacity planning: what so many delegations of so many clients need, from what a callback and an entry cost here.
 
 use super::job::{Figure, Job, Load, Request, Sample, Subject};
-use super::rounds::{one, summary};
+use super::rounds::{one, summary, with_patience};
 use super::wire;
 use crate::storm::resources;
 use ringback::CallbackKey;
@@ -80,7 +80,8 @@ impl Costs {
         let mut samples: [Vec<f64>; 5] = Default::default();
         for _ in 0..pairs {
             for ((job, figure), values) in jobs().iter().zip(&mut samples) {
-                let sample: Sample = one(Request { job: *job, window }).map_err(|e| format!("{}: {e}", job.name()))?;
+                let sample: Sample =
+                    with_patience(|| one(Request { job: *job, window })).map_err(|e| format!("{}: {e}", job.name()))?;
                 values.extend(sample.get(figure));
             }
         }

@@ -328,7 +328,7 @@ impl Host for ClientHost<'_> {
         let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
         let run = self.run(token);
         self.shared
-            .call_about(self.port, "Hooks::encode", &run, |hooks| hooks.encode(&run, args))
+            .call_about(self.port, self.hooks, "Hooks::encode", &run, |hooks| hooks.encode(&run, args))
             .unwrap_or(Err(failed))
     }
 
