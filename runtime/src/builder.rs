@@ -5,6 +5,7 @@ use crate::flight::FLIGHT_RECORDS_MAX;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
 use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, IoConfig, Uring};
+use crate::path::ConnectPolicy;
 use crate::reactor::Reactor;
 use crate::reaper::{self, Budget, Pressure};
 use crate::registry::Shared;
@@ -20,6 +21,9 @@ use thiserror::Error;
 
 /// Reactors in one runtime: connections are named by 16 bits of reactor number, one per core is enough.
 pub(crate) const REACTORS_MAX: usize = 1024;
+
+/// Connections that a reactor may make at the same time, at most: each is looked at when one of them is over.
+const CONNECTS_MAX: u64 = 4096;
 
 /// Why a runtime could not be built.
 ///
@@ -185,6 +189,26 @@ impl Builder {
     /// [`CompletionQueue`](crate::CompletionQueue), and ends when the embedder has taken it off there. Default: 0.
     pub fn completion_queues(mut self, count: usize) -> Self {
         self.settings.completion_queues = count;
+        self
+    }
+
+    /// To where the runtime connects for clients of minor version 0. Default: [`ConnectPolicy::Peer`], to the address that
+    /// the client's own connection comes from.
+    pub fn connect_policy(mut self, policy: ConnectPolicy) -> Self {
+        self.settings.connect_policy = policy;
+        self
+    }
+
+    /// How long making a connection may take, or the embedder to supply one; at most 35 minutes. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.connect_timeout = timeout;
+        self
+    }
+
+    /// Most connections that each reactor makes at the same time: what a server that has just started is busy with for clients
+    /// that do not answer. The others wait for their turn. Default: 64.
+    pub fn connects_max(mut self, count: usize) -> Self {
+        self.settings.connects_max = count;
         self
     }
 
@@ -370,6 +394,8 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
     let deadline_ms_max = DEADLINE_MAX.as_millis() as u64;
     in_range("run deadline in ms", millis(settings.run_deadline), 1, deadline_ms_max)?;
     in_range("return deadline in ms", millis(settings.return_deadline), 1, 1 << 30)?;
+    in_range("connect timeout in ms", millis(settings.connect_timeout), 1, deadline_ms_max)?;
+    in_range("connects_max", settings.connects_max as u64, 1, CONNECTS_MAX)?;
     in_range("RPC timeout in ms", millis(settings.rpc_timeout), 1, deadline_ms_max)
 }
 

@@ -10,9 +10,10 @@ use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::reactor::{Described, Moving};
 use crate::stats::Census;
 use crate::transport::Transport;
-use ringback_rpc::backchannel::{ClientLimits, ClientState, Credential, SessionParams};
+use ringback_rpc::backchannel::{ClientLimits, ClientState, Credential, PathParams, SessionParams};
 use ringback_rpc::record::MARK_BYTES;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -89,6 +90,15 @@ pub(crate) enum Command {
         program: u32,
         credential: Credential,
     },
+    /// SETCLIENTID_CONFIRM of minor version 0 (RFC 7530 section 16.34).
+    ConfirmPath {
+        path: SessionKey,
+        params: Box<PathParams>,
+        /// `None`: the embedder supplies the sockets.
+        address: Option<SocketAddr>,
+    },
+    /// A connection that another reactor was to make, for a client that has moved here since, was not made.
+    ConnectFailed(SessionKey),
     /// Second half of binding.
     Bound {
         connection: ConnectionId,

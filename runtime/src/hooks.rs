@@ -346,6 +346,13 @@ pub enum Event {
     },
     /// The file of [`Builder::memory_pressure`](crate::Builder::memory_pressure) tells nothing any more: its cgroup is gone.
     MemoryPressureLost,
+    /// A connection to a client of minor version 0 is wanted, for [`CallbackAddress::Supplied`](crate::CallbackAddress): the
+    /// embedder connects, and [binds](crate::Runtime::bind) the connection to the path. If it has not by the
+    /// [connect timeout](crate::Builder::connect_timeout), it is told again, later and later.
+    ConnectionWanted {
+        /// The path, as [`Runtime::set_client_id`](crate::Runtime::set_client_id) has named it.
+        path: SessionKey,
+    },
     /// A session, its new parameters or a binding could not be taken.
     SessionRefused {
         /// The session.

@@ -39,6 +39,8 @@ mod keys;
 mod latency;
 #[cfg(not(loom))]
 mod moving;
+#[cfg(not(loom))]
+mod path;
 #[cfg(all(feature = "prometheus", not(loom)))]
 mod prometheus;
 #[cfg(not(loom))]
@@ -79,6 +81,7 @@ pub use {
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
     latency::{Latency, LatencyStage},
+    path::{CallbackAddress, ConnectPolicy, PathConfig},
     reaper::Budget,
     ringback_rpc::backchannel::{
         AddError, ClientLimits, ClientState, Counters, OutcomeKind, PathFaultKind, ReferringCalls, Requeue, Stage,

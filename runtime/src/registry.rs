@@ -12,6 +12,7 @@ use crate::guard::guard;
 use crate::hooks::{Event, Hooks, Run};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
+use crate::path::UnconfirmedPaths;
 use crate::reaper::{Own, ReaperPort};
 use crate::settings::Settings;
 use crate::stats::{ReactorStats, count};
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub clients: ClientTable,
     pub reactors: Box<[ReactorPort]>,
     pub reaper: ReaperPort,
+    /// Paths of minor version 0 that their clients have not confirmed.
+    pub unconfirmed: UnconfirmedPaths,
     /// Where completions go; none: to the hooks alone.
     pub queues: Box<[Arc<QueueState>]>,
     /// Set by drain and shutdown: no new clients, connections or runs.
@@ -71,6 +74,7 @@ impl Shared {
             clients: ClientTable::new(settings.clients_max),
             reactors: (0..reactors).map(|_| ReactorPort::new(settings.flight_records)).collect(),
             reaper: ReaperPort::new(settings.budget),
+            unconfirmed: UnconfirmedPaths::default(),
             queues: Box::default(),
             closed: AtomicBool::new(false),
             #[cfg(feature = "checkpoint")]
@@ -301,6 +305,8 @@ pub(crate) struct ClientShared {
     /// Operations that the client does not support, by their bits; published like `status`.
     pub unsupported: AtomicU32,
     pub sessions: [SessionShared; SESSIONS_MAX],
+    /// The path of minor version 0 that was confirmed last, by [`SessionKey::serial`](crate::SessionKey); 0: none.
+    pub path: AtomicU64,
     pub live: AtomicBool,
 }
 
@@ -335,6 +341,7 @@ impl ClientShared {
             path_down_told: AtomicBool::new(false),
             unsupported: AtomicU32::new(0),
             sessions: std::array::from_fn(|_| SessionShared { tag: AtomicU64::new(0), status: AtomicU32::new(0) }),
+            path: AtomicU64::new(0),
             live: AtomicBool::new(false),
         }
     }
@@ -446,6 +453,7 @@ impl ClientTable {
         client.status.store(0, Relaxed);
         client.path_down_told.store(false, Relaxed);
         client.unsupported.store(0, Relaxed);
+        client.path.store(0, SeqCst);
         for serial in client.sessions.iter().filter_map(SessionShared::serial) {
             client.hide_session(serial);
         }

@@ -14,6 +14,7 @@ use crate::transport::Transport;
 use ringback_rpc::backchannel::{ClientLimits, ClientState, SESSIONS_MAX};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::fore::seq4_status;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::*;
 use std::sync::atomic::fence;
@@ -82,6 +83,15 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The runtime's [policy](crate::ConnectPolicy) does not let it connect there.
+    #[error("a client of minor version 0 wants to be called back at {address}, which the policy does not allow")]
+    AddressRefused {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The path was confirmed already, or there has been another SETCLIENTID since.
+    #[error("there is no such path to be confirmed: it was confirmed already, or replaced by another SETCLIENTID")]
+    NotUnconfirmed,
     /// A parameter of a session is out of range.
     #[error("session parameter {name} is {value}, which is not in {min}..={max}")]
     BadSession {
@@ -310,7 +320,9 @@ impl Runtime {
             if known.live.swap(false, SeqCst) {
                 self.shared().post_home(known, Command::RemoveClient(client));
             }
-        })
+        })?;
+        self.shared().unconfirmed.forget(client);
+        Ok(())
     }
 
     /// Announces what the embedder knows of a client: callbacks to a client in courtesy end at once as

@@ -113,6 +113,6 @@ impl SessionConfig {
     }
 }
 
-fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), Error> {
+pub(crate) fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), Error> {
     if (min..=max).contains(&value) { Ok(()) } else { Err(Error::BadSession { name, value, min, max }) }
 }

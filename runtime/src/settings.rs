@@ -2,6 +2,7 @@
 
 use crate::io::{Backend, IoConfig};
 use crate::keys::ClientId;
+use crate::path::ConnectPolicy;
 use crate::reaper::Budget;
 use ringback_rpc::backchannel::{ClientLimits, Config};
 use std::path::PathBuf;
@@ -32,6 +33,12 @@ pub(crate) struct Settings {
     pub client_limits: ClientLimits,
     /// Queues for completions; 0: they are told to the hooks alone.
     pub completion_queues: usize,
+    /// To where connections are made.
+    pub connect_policy: ConnectPolicy,
+    /// How long one may take.
+    pub connect_timeout: Duration,
+    /// How many each reactor makes at a time.
+    pub connects_max: usize,
     /// Delegations before clients are asked to keep fewer.
     pub budget: Budget,
     /// The file in which the kernel tells of memory pressure.
@@ -75,6 +82,9 @@ impl Default for Settings {
             batch_max: 16,
             client_limits: ClientLimits::default(),
             completion_queues: 0,
+            connect_policy: ConnectPolicy::default(),
+            connect_timeout: Duration::from_secs(5),
+            connects_max: 64,
             budget: Budget::UNLIMITED,
             memory_pressure: None,
             latency: false,

@@ -53,6 +53,10 @@ ringback_rpc::counters! {
         connections_failed,
         /// Connections closed because nothing came back on them.
         connections_condemned,
+        /// Connections to clients of minor version 0 that were begun.
+        connects,
+        /// Those that were not made in time, and sockets that the embedder was asked for and did not supply.
+        connects_failed,
         /// Fore-channel calls handed to the embedder.
         fore_calls,
         /// Calls of the embedder's code that panicked.
@@ -225,7 +229,7 @@ macro_rules! reactor_stats {
 
 reactor_stats! {
     started, released, requeued, resent, callbacks_sent, calls_sent, resynchronised, replies_unknown, replies_malformed,
-    records_malformed, connections_condemned, connections_failed, fore_calls, embedder_panics, clients_moved, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
+    records_malformed, connections_condemned, connections_failed, connects, connects_failed, fore_calls, embedder_panics, clients_moved, wakes, syscalls, sends, sent_bytes, receives, received_bytes,
 }
 
 /// How often each ending came, by its code.

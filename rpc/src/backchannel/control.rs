@@ -100,6 +100,13 @@ impl Backchannel {
     /// The session is gone (DESTROY_SESSION, or its client). Its callbacks move to another session of the client, or
     /// wait for one; CB_RECALL_SLOT ends as [`Outcome::Cancelled`]. Late replies to its calls are dropped.
     pub fn remove_session(&mut self, now_ns: u64, key: SessionKey, host: &mut impl Host) -> bool {
+        let is_known = self.take_session(now_ns, key, host);
+        self.update_path(host);
+        is_known
+    }
+
+    /// As [`remove_session`](Self::remove_session), without a look at what that means for the path.
+    pub(super) fn take_session<H: Host>(&mut self, now_ns: u64, key: SessionKey, host: &mut H) -> bool {
         let Some(index) = self.session_index(key) else { return false };
         let Some(mut session) = self.sessions[index].take() else { return false };
         self.forget_probe(&session);
@@ -118,7 +125,6 @@ impl Backchannel {
         while let Some(token) = session.own.pop(host) {
             self.end_with_session(key, token, was_sent(token, host), host);
         }
-        self.update_path(host);
         true
     }
 

@@ -154,7 +154,7 @@ impl Backchannel {
         let base = self.calls.reserve(params.window + 1, &mut taken).ok_or(AddError::TooManySlots)?;
         let former: Vec<_> = self.live_sessions().filter(|s| s.minor0.is_some()).map(|s| s.key).collect();
         for key in former {
-            self.remove_session(now_ns, key, host);
+            self.take_session(now_ns, key, host);
         }
         let slots = RequesterSlots::new(params.window);
         let session = Session {

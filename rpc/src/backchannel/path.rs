@@ -307,6 +307,11 @@ impl Backchannel {
         self.live_sessions().any(|s| s.key == session && s.bound & (1 << conn) != 0)
     }
 
+    /// Whether the connection carries any session.
+    pub fn carries(&self, conn: ConnToken) -> bool {
+        self.conn_index(conn).is_some_and(|index| self.live_sessions().any(|s| s.bound & (1 << index) != 0))
+    }
+
     /// Whether new calls had better go to another session than this one.
     pub(super) fn another_is_better(&self, index: usize) -> bool {
         let others = self.sessions.iter().enumerate().filter(|(i, _)| *i != index);

@@ -2,6 +2,7 @@
 
 use super::Reactor;
 use super::connection::Bound;
+use super::dial::Dialing;
 use super::draining::core_key;
 use super::home::{Link, Place, conn_token};
 use super::inspect::Inspection;
@@ -62,6 +63,8 @@ impl<I: Io> Reactor<I> {
                 let now_ns = self.home.now_ns;
                 self.home.act_on(client, |client, _| client.backchannel.heard(now_ns, conn_token(connection)));
             }
+            Command::ConfirmPath { path, params, address } => self.confirm_path(path, &params, address),
+            Command::ConnectFailed(path) => self.connect_failed(path),
             Command::Bound { connection, session } => {
                 let place = match self.lines.key_of(connection) {
                     Some(key) => Place::Local(key),
@@ -224,7 +227,7 @@ impl<I: Io> Reactor<I> {
     }
 
     /// The connection learns whose replies it will carry, then the client's home learns about the connection.
-    fn bind(&mut self, connection: ConnectionId, session: SessionKey) {
+    pub(super) fn bind(&mut self, connection: ConnectionId, session: SessionKey) {
         let shared = Arc::clone(&self.home.shared);
         let Some(known) = shared.clients.live(session.client) else { return };
         let bound = Bound { client: session.client, home: known.home() };
@@ -249,22 +252,35 @@ impl<I: Io> Reactor<I> {
     fn bound(&mut self, connection: ConnectionId, place: Place, session: SessionKey) {
         let now_ns = self.home.now_ns;
         let bound = self.home.act_on(session.client, |client, host| {
-            if client.link_mut(connection).is_none() {
+            let is_new = client.link_mut(connection).is_none();
+            if is_new {
                 client.links.push(Link { connection, place, held: false });
             }
             client.excuse_held(now_ns);
-            client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host)
+            let bound = client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host);
+            if bound.is_err() && is_new {
+                client.links.pop();
+            }
+            bound.map_err(|error| (error, is_new))
         });
         match bound {
-            Some(Ok(())) => self.home.note(FlightStep::Bound, session.client, connection.to_bits()),
-            Some(Err(error)) => self.home.tell(&Event::SessionRefused { session, error }),
+            Some(Ok(())) => {
+                self.supplied(session);
+                self.home.note(FlightStep::Bound, session.client, connection.to_bits());
+            }
+            Some(Err((error, is_new))) => {
+                self.home.tell(&Event::SessionRefused { session, error });
+                if is_new {
+                    self.part(connection, session.client);
+                }
+            }
             // It has been forgotten since the connection learnt about it.
             None => self.part(connection, session.client),
         }
     }
 
     /// A connection is to carry nothing for a client any more.
-    fn part(&mut self, connection: ConnectionId, client: ClientId) {
+    pub(super) fn part(&mut self, connection: ConnectionId, client: ClientId) {
         if connection.reactor() == self.home.reactor {
             self.release(connection, client);
         } else {
@@ -274,8 +290,11 @@ impl<I: Io> Reactor<I> {
 
     fn release(&mut self, connection: ConnectionId, client: ClientId) {
         let Some(key) = self.lines.key_of(connection) else { return };
-        if let Some((connection, _)) = self.lines.get(key) {
-            connection.bound.retain(|b| b.client != client);
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        connection.bound.retain(|b| b.client != client);
+        // Nobody else knows it.
+        if connection.dialled && connection.bound.is_empty() {
+            self.close(key);
         }
     }
 
@@ -310,7 +329,7 @@ impl<I: Io> Reactor<I> {
     /// Closes a connection: its clients go on without it, and the back end drops it when nothing of it is under way.
     pub(super) fn close(&mut self, key: ConnKey) {
         let Some(connection) = self.lines.begin_close(key) else { return };
-        let id = connection.id;
+        let (id, dialled) = (connection.id, connection.dialled);
         let bound = std::mem::take(&mut connection.bound);
         let transport = connection.transport.take();
         for bound in bound {
@@ -329,7 +348,9 @@ impl<I: Io> Reactor<I> {
             }
             None => self.io.detach(key),
         }
-        self.home.tell_closed(id);
+        if !dialled {
+            self.home.tell_closed(id);
+        }
     }
 
     /// Connections that the core judged dead. They must be shut down before the same calls go out on another one (RFC
@@ -361,6 +382,7 @@ impl<I: Io> Reactor<I> {
     /// Ends every run that a drain has not ended: a run that was accepted completes, whatever comes (rule R3).
     fn stop(&mut self) {
         self.stopping = true;
+        self.dialing = Dialing::default();
         self.drain_all(self.home.now_ns);
         for key in self.lines.keys() {
             self.close(key);

@@ -25,6 +25,8 @@ pub(crate) struct Connection {
     /// `None`: a socket, driven through [`Io`](crate::io::Io).
     pub transport: Option<Box<dyn Transport>>,
     pub out: Outgoing,
+    /// Made by us, for callbacks to a client of minor version 0: the embedder does not know it.
+    pub dialled: bool,
     /// Clients of other reactors whose batches are in `out`: each is told when `out` is empty.
     pub carried: Vec<Bound>,
     /// Calls of clients of other reactors that went out here, less the replies that were passed on to them. A peer that
@@ -58,6 +60,7 @@ impl Connection {
             bound: Vec::new(),
             transport,
             out: Outgoing::default(),
+            dialled: false,
             carried: Vec::new(),
             replies_due: 0,
             calls_unanswered: 0,

@@ -1,6 +1,7 @@
 //! The clients whose home a reactor is, and their backchannels.
 
 use super::deficit::Deficit;
+use super::dial::ConfirmedPath;
 use super::draining::{ClientDrain, Draining};
 use super::host::ClientHost;
 use super::owed::Owed;
@@ -26,6 +27,8 @@ pub(super) struct Client {
     /// Connections that carry the backchannel of a session of this client.
     pub links: Vec<Link>,
     pub session_count: usize,
+    /// Of a client of minor version 0.
+    pub path: Option<ConfirmedPath>,
     /// What [`Client::publish_counters`] has published.
     counted: Counters,
     /// What was counted at earlier homes.
@@ -263,6 +266,7 @@ impl Home {
             backchannel,
             links: Vec::new(),
             session_count: 0,
+            path: None,
             counted: Counters::default(),
             counted_elsewhere: Counters::default(),
             with_embedder: 0,

@@ -9,6 +9,7 @@
 //! - `checkpoint.rs`: what goes to another process, and comes from one.
 //! - `commands.rs`: what other threads ask for; [`draining`]: above all, that runs end.
 //! - [`moving`]: clients that come from other reactors, and go there.
+//! - [`dial`]: connections to clients of minor version 0.
 //! - [`wheel`]: the timers; `retry.rs` waits for what was refused. [`owed`]: recalls whose return is awaited.
 
 #[cfg(feature = "checkpoint")]
@@ -16,6 +17,7 @@ mod checkpoint;
 mod commands;
 pub(crate) mod connection;
 mod deficit;
+mod dial;
 mod draining;
 mod home;
 mod host;
@@ -39,6 +41,7 @@ use crate::stats::{count, count_by};
 #[cfg(feature = "checkpoint")]
 pub(crate) use checkpoint::{Offline, entry_record};
 use connection::Lines;
+use dial::Dialing;
 use home::{Client, Home};
 use host::ClientHost;
 pub(crate) use inspect::Described;
@@ -85,6 +88,7 @@ pub(crate) struct Reactor<I: Io> {
     io: I,
     home: Home,
     lines: Lines,
+    dialing: Dialing,
     wheel: Wheel,
     /// Clients with something to send and a way to send it, in round robin.
     ring: VecDeque<u32>,
@@ -135,6 +139,7 @@ impl<I: Io> Reactor<I> {
         Reactor {
             io,
             lines: Lines::default(),
+            dialing: Dialing::default(),
             wheel: Wheel::new(now_ns),
             home: Home::new(index, shared, now_ns),
             ring: VecDeque::new(),
@@ -215,6 +220,7 @@ impl<I: Io> Reactor<I> {
         self.go_on_inspecting();
         self.close_condemned();
         self.settle_touched(Settle::LetIn);
+        self.dial();
         self.transmit();
         self.close_condemned();
         // Last, for the last run may end in any of the above, and nothing wakes a reactor that has nothing left to do.
@@ -254,7 +260,7 @@ impl<I: Io> Reactor<I> {
             return Wait::No;
         }
         port.turn_us.store(0, Relaxed);
-        let due = [self.wheel.next_ns(), self.home.owed.next_ns(), retry_at];
+        let due = [self.wheel.next_ns(), self.home.owed.next_ns(), self.dialing.next_ns(), retry_at];
         due.into_iter().flatten().min().map_or(Wait::Forever, Wait::Until)
     }
 
@@ -264,8 +270,7 @@ impl<I: Io> Reactor<I> {
                 self.received(conn, &buf);
                 self.io.recycle(buf);
             }
-            // Nothing here asks for one yet.
-            IoEvent::Connected { conn, .. } => self.close(conn),
+            IoEvent::Connected { conn, result } => self.connected(conn, result),
             IoEvent::Sent { conn, buf, result } => self.sent(conn, buf, result),
             IoEvent::Closed { conn, error } => {
                 if error.is_some() {
@@ -392,6 +397,7 @@ impl<I: Io> Reactor<I> {
             budget = budget.saturating_sub(took);
         }
         self.home.tell_overdue();
+        self.give_up_dialing();
     }
 
     /// Looks at each client that something happened to: arms its timer, publishes its status, and puts it into the ring
@@ -402,6 +408,9 @@ impl<I: Io> Reactor<I> {
                 && let Some(at) = self.home.advance_drains(index)
             {
                 self.wheel.arm(index, at);
+            }
+            if self.home.client(index).is_some_and(|client| client.backchannel.has_minor0()) {
+                self.seek_connections(index);
             }
             let Home { clients, shared, now_ns, reactor, .. } = &mut self.home;
             let Some(Some(client)) = clients.get_mut(index as usize) else { continue };

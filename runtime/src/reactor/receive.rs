@@ -219,6 +219,11 @@ fn dispatch(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, ho
 
 /// A CALL goes to the embedder, with the staging buffer of the connection as the place for an answer.
 fn call(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: &mut Home) {
+    if connection.dialled {
+        // The embedder does not know the connection, on which there is nothing to be asked.
+        count(&home.port().stats.records_malformed);
+        return home.port().post(Command::CloseConnection(connection.id));
+    }
     count(&home.port().stats.fore_calls);
     connection.call_serial += 1;
     let token = CallToken { connection: connection.id, serial: connection.call_serial };
