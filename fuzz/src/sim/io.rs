@@ -8,6 +8,7 @@ use ringback::simulator::{ConnKey, Io, IoCounters, IoEvent, RecvBuf, SendBuf, Wa
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ impl SimIo {
     fn event(&mut self, line: LineId, happening: Happening) -> Option<IoEvent> {
         let conn = self.net.borrow().key_of(line)?;
         let count = match &happening {
+            Happening::Connected(result) => 8 + u64::from(result.is_err()),
             Happening::Received(bytes) => bytes.len() as u64,
             Happening::Sent(_, result) => 1 + u64::from(result.is_err()),
             Happening::Closed(_) => 3,
@@ -87,6 +89,7 @@ impl SimIo {
         };
         self.journal.note(|| format!("reactor {}: line {line}: {}", self.reactor, describe(&happening)), count);
         Some(match happening {
+            Happening::Connected(result) => IoEvent::Connected { conn, result },
             Happening::Received(bytes) => {
                 let id = self.buffers.iter().position(Option::is_none)?;
                 let buf = RecvBuf::new(id as u16, bytes.len() as u32);
@@ -111,6 +114,7 @@ impl SimIo {
 
 fn describe(happening: &Happening) -> String {
     match happening {
+        Happening::Connected(result) => format!("connected {result:?}"),
         Happening::Received(bytes) => format!("{} bytes received", bytes.len()),
         Happening::Sent(_, result) => format!("sent {result:?}"),
         Happening::Closed(error) => format!("closed {error:?}"),
@@ -136,6 +140,16 @@ impl Io for SimIo {
         self.journal.note(|| format!("reactor {}: attach {conn:?}: line {line:?}", self.reactor), 5);
         let line = line.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         self.lines.insert(conn, line);
+        Ok(())
+    }
+
+    fn connect(&mut self, conn: ConnKey, address: SocketAddr) -> io::Result<()> {
+        let mut net = self.net.borrow_mut();
+        let elsewhere = net.some_unconfirmed().filter(|_| self.tamper.connects_elsewhere());
+        let line = net.dial(self.reactor, conn, elsewhere.unwrap_or(address));
+        drop(net);
+        self.journal.note(|| format!("reactor {}: connects {conn:?} to {address}: line {line:?}", self.reactor), 10);
+        self.lines.insert(conn, line?);
         Ok(())
     }
 

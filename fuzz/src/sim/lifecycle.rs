@@ -44,7 +44,7 @@ impl World {
     }
 
     pub(crate) fn connect(&mut self, client: usize, quality: Quality) -> Option<usize> {
-        if self.clients[client].lines.len() >= LINES_MAX {
+        if self.clients[client].lines.len() >= LINES_MAX || self.clients[client].is_minor0() {
             return None;
         }
         let (line, _) = self.open_line(quality)?;
@@ -89,12 +89,15 @@ impl World {
         }
     }
 
-    fn principal(&mut self) -> Principal {
+    pub(crate) fn principal(&mut self) -> Principal {
         self.principals += 1;
         Principal { program: 0x4000_0000 + self.principals, stamp: self.principals }
     }
 
     pub(crate) fn create_session(&mut self, client: usize) {
+        if self.clients[client].is_minor0() {
+            return self.begin_minor0(client);
+        }
         let Some(runtime) = self.embedder.runtime() else { return };
         let principal = self.principal();
         let mut id = [0; 16];
@@ -234,6 +237,7 @@ impl World {
         let answer = runtime.remove_client(known.id);
         self.journal.note(|| format!("the server removes client {client}: {answer:?}"), 52);
         self.embedder.reference().owners[client].removed = true;
+        self.close_doors(client);
         let late = self.embedder.insert(self.clients[client].id, client, CallbackOp::Recall, 0);
         self.journal.check(Rule::Answer, late.is_none(), || format!("insert for client {client}, which is removed"));
         if self.choices.below(2) == 0 {
@@ -263,6 +267,9 @@ impl World {
         let (id, home) = (id.ok()?, connection.reactor());
         let mut client = Client::new(index, id, home, self.choices.fork(), self.journal.clone());
         client.add_line(line);
+        if self.scenario.minor0 > 0 && self.choices.per_mille(self.scenario.minor0) {
+            client.paths = Some(Vec::new());
+        }
         if self.choices.per_mille(self.scenario.odd) {
             let behaviour = Behaviour::draw(&mut self.choices, self.scenario.may_lie, self.scenario.liars);
             client.set_behaviour(behaviour, &mut self.net.borrow_mut());
@@ -344,6 +351,6 @@ impl World {
     }
 }
 
-fn security(principal: Principal) -> Security {
+pub(crate) fn security(principal: Principal) -> Security {
     Security::Sys { stamp: principal.stamp, machine_name: b"sim".to_vec(), uid: 0, gid: 0, gids: Vec::new() }
 }

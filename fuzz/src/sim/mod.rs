@@ -5,6 +5,7 @@
 //! - `world`: who takes the next step, and when time passes; `world/ending`: how it must end. `io`, `net`: the back end and the network below it.
 //! - `client`: the simulated clients. `lifecycle`: how they come, change and go. `fore`: what they ask. `transport`: lines
 //!   that an embedder drives itself.
+//! - `minor0`, `client/minor0`, `net/dial`: clients of NFSv4.0, whom the server connects to.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
 //! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`: the checkers of what is sent, of
 //!   how much is done for it, and of what waiters are told. `journal`: what they found. `coverage`: what was come across.
@@ -23,6 +24,7 @@ mod fore;
 mod io;
 mod journal;
 mod lifecycle;
+mod minor0;
 mod net;
 mod plant;
 mod reference;
@@ -99,6 +101,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
     let mut choices = Choices::of_seed(seed);
     let mut scenario = Scenario::draw(&mut choices);
     scenario.draw_queues(&mut choices);
+    scenario.draw_minor0(&choices);
     if options.callbacks > 0 {
         scenario.prolong(options.callbacks);
     }

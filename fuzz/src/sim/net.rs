@@ -1,12 +1,16 @@
 //! The simulated network: lines between a client and a reactor that delay, split, freeze, close and reset.
 
+pub(crate) mod dial;
+
 use super::choices::Choices;
 use super::coverage::Kind;
 use super::journal::{Journal, Rule};
+use dial::{Dial, Listener};
 use ringback::simulator::{ConnKey, SendBuf};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::OnceLock;
 
@@ -110,6 +114,8 @@ impl Pipe {
 enum Stage {
     /// The descriptor was handed over, and is on its way to the reactor.
     HandedOver,
+    /// The reactor connects.
+    Dialling,
     Attached,
     Detaching,
     Gone,
@@ -135,6 +141,7 @@ pub(crate) struct Line {
     reactor: usize,
     key: Option<ConnKey>,
     descriptor: Option<OwnedFd>,
+    dial: Option<Dial>,
     paused: bool,
     closed_told: bool,
     sending: Option<Sending>,
@@ -147,6 +154,7 @@ pub(crate) struct Line {
 
 /// What a reactor is told about a line.
 pub(crate) enum Happening {
+    Connected(io::Result<()>),
     Received(Vec<u8>),
     Sent(SendBuf, io::Result<usize>),
     Closed(Option<io::Error>),
@@ -183,12 +191,16 @@ pub(crate) struct Net {
     live: Vec<LineId>,
     /// What kernels took from reactors since it was looked at last.
     pub tapped: Vec<(LineId, Vec<u8>)>,
+    /// Callback services, by their addresses.
+    pub listeners: BTreeMap<SocketAddr, Listener>,
+    /// Lines that reactors have made, and the clients that do not know of them yet.
+    pub accepted: Vec<(usize, LineId)>,
 }
 
 impl Net {
     pub(crate) fn new(journal: Journal, choices: Choices, faults: Faults) -> Self {
-        let (lines, by_descriptor, live, tapped) = Default::default();
-        Net { journal, choices, faults, lines, by_descriptor, live, tapped }
+        let (lines, by_descriptor, live, tapped, listeners, accepted) = Default::default();
+        Net { journal, choices, faults, lines, by_descriptor, live, tapped, listeners, accepted }
     }
 
     fn now_ns(&self) -> u64 {
@@ -226,6 +238,7 @@ impl Net {
             reactor: 0,
             key: None,
             descriptor: None,
+            dial: None,
             paused: false,
             closed_told: false,
             sending: None,
@@ -469,6 +482,7 @@ impl Net {
                 sent || (heard && (line.to_server.arrived(now_ns) || line.to_server.ended(now_ns).is_some()))
                     || (!line.frozen && line.sending.is_some() && !sent && self.is_broken(id, now_ns))
             }
+            Stage::Dialling => !line.frozen && line.dial.is_some_and(|dial| dial.due_ns <= now_ns),
             Stage::HandedOver | Stage::Gone => false,
         }
     }
@@ -502,6 +516,9 @@ impl Net {
         let now_ns = self.now_ns();
         if self.is_broken(id, now_ns) {
             self.pump(id);
+        }
+        if self.lines[id].stage == Stage::Dialling {
+            return self.dialled(id);
         }
         let line = &mut self.lines[id];
         if let Some(sending) = line.sending.take_if(|s| s.done_ns.is_some_and(|at| at <= now_ns)) {
@@ -551,6 +568,7 @@ fn line_due_ns(line: &Line) -> Option<u64> {
     let mut add = |at: Option<u64>| due = due.into_iter().chain(at).min();
     add(line.sending.as_ref().and_then(|s| s.done_ns));
     match line.stage {
+        Stage::Dialling if !line.frozen => add(line.dial.map(|dial| dial.due_ns).filter(|due| *due < u64::MAX)),
         Stage::Detaching if line.sending.is_none() => add(Some(line.gone_ns)),
         Stage::Attached if !line.frozen => {
             if !line.paused && !line.closed_told {

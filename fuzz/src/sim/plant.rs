@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use ringback::simulator::SendBuf;
+use ringback_rpc::nfs4::callback::{CB_COMPOUND, CB_NULL};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -60,6 +61,16 @@ pub enum Plant {
     RepeatCompletion,
     /// A call goes out on a slot that the client has given up.
     SlotGivenUp,
+    /// A call of minor version 0 carries another callback_ident.
+    WrongIdent,
+    /// A call of minor version 0 carries another credential.
+    WrongStamp,
+    /// A call of minor version 0 that is sent again carries other bytes.
+    AlterResend0,
+    /// A CB_NULL that is sent again is another one.
+    SecondProbe,
+    /// The server connects to an address that was never confirmed.
+    ConnectElsewhere,
     /// A hook panics, which the runtime contains.
     PanicInHook,
     /// A reactor panics.
@@ -69,6 +80,12 @@ pub enum Plant {
 }
 
 impl Plant {
+    /// Whether it needs a client of minor version 0, of which small simulations have none.
+    pub fn is_minor0(self) -> bool {
+        use Plant::*;
+        matches!(self, WrongIdent | WrongStamp | AlterResend0 | SecondProbe | ConnectElsewhere)
+    }
+
     /// What a run deadline is multiplied by.
     pub(crate) fn stretch(self) -> u64 {
         if self == Plant::StretchDeadline { 8 } else { 1 }
@@ -117,7 +134,8 @@ impl Tamper {
     /// What the network gets instead of the buffer.
     pub(crate) fn tamper(&mut self, buf: SendBuf) -> SendBuf {
         use Plant::*;
-        let wire = matches!(self.plant, SkipSequenceId | AlterResend | OldProgram | CacheThis | SlotGivenUp);
+        let wire = matches!(self.plant, SkipSequenceId | AlterResend | OldProgram | CacheThis | SlotGivenUp)
+            || self.plant.is_minor0();
         if !wire || self.done {
             return buf;
         }
@@ -132,7 +150,33 @@ impl Tamper {
         if self.done { SendBuf::shared(Box::new(bytes)) } else { buf }
     }
 
+    /// A record of minor version 0.
+    fn record0(&mut self, record: &mut [u8]) {
+        let word = |at: usize| record.get(at..at + 4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+        // A call (RFC 5531 section 9): xid, CALL, RPC version, program, version, procedure; credential, verifier.
+        let (Some(xid), Some(0), Some(procedure), Some(body)) = (word(0), word(4), word(20), word(28)) else { return };
+        // Behind them tag and minor version, then callback_ident, the number of operations, the operation, its arguments.
+        let ident_at = 32 + body as usize + 8 + 8;
+        let again = !self.xids.insert(xid);
+        match (self.plant, procedure) {
+            _ if self.done => {}
+            (Plant::SecondProbe, CB_NULL) if again && self.strikes() => record[2] ^= 0x40,
+            (Plant::WrongIdent, CB_COMPOUND) if word(ident_at - 4) == Some(0) && self.strikes() => {
+                record[ident_at + 3] ^= 1;
+            }
+            (Plant::WrongStamp, CB_COMPOUND) if word(ident_at - 4) == Some(0) && self.strikes() => record[35] ^= 1,
+            // The number of the run follows the cookie of eight bytes.
+            (Plant::AlterResend0, CB_COMPOUND) if again && word(ident_at - 4) == Some(0) && self.strikes() => {
+                record[ident_at + 12 + 8] ^= 1;
+            }
+            _ => {}
+        }
+    }
+
     fn record(&mut self, record: &mut [u8]) {
+        if self.plant.is_minor0() {
+            return self.record0(record);
+        }
         let Ok(call) = Call::read(record) else { return };
         let (xid, id, at) = (call.header.xid, call.sequence.sequence_id, call.sequence_id_at);
         let (program, session, has_op) = (call.header.program, call.session(), !call.ops.is_empty());
@@ -163,6 +207,11 @@ impl Tamper {
             }
             _ => {}
         }
+    }
+
+    /// It is to be connected to another address.
+    pub(crate) fn connects_elsewhere(&mut self) -> bool {
+        self.plant == Plant::ConnectElsewhere && !self.done && self.strikes()
     }
 
     /// A receive buffer is not given back.

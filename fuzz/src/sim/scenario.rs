@@ -51,6 +51,8 @@ pub(crate) struct Scenario {
     pub faults: Faults,
     /// Allocations that fail, of a thousand.
     pub starve: u64,
+    /// Clients that are of minor version 0, of a thousand.
+    pub minor0: u64,
     /// At the end all is well again, and every run must end without a drain.
     pub heal: bool,
     pub drain_patience_ns: u64,
@@ -74,6 +76,11 @@ impl Scenario {
     /// The same with completion queues, perhaps.
     pub(crate) fn draw_queues(&mut self, choices: &mut Choices) {
         self.queue_delay_ns = choices.pick(&[None, None, Some(0), Some(MS / 10), Some(10 * MS)]);
+    }
+
+    /// The same with clients of minor version 0, perhaps. What else is drawn does not depend on it.
+    pub(crate) fn draw_minor0(&mut self, choices: &Choices) {
+        self.minor0 = choices.clone().pick(&[0, 0, 0, 300, 1000]);
     }
 
     /// The same with clients most of which lie.
@@ -150,6 +157,7 @@ impl Scenario {
                 ..Faults::none()
             },
             starve: rare(choices, 900),
+            minor0: 0,
             heal: choices.below(2) == 0,
             drain_patience_ns: choices.pick(&[0, MS, S, lease_ns, 10 * lease_ns]),
         }

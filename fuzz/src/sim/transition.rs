@@ -127,6 +127,9 @@ impl World {
     pub(crate) fn act(&mut self) {
         let action = Action::ALL[self.choices.weighted(&self.scenario.weights)].0;
         let Some(client) = self.some_client() else { return };
+        if self.clients[client].is_minor0() && self.act_minor0(action, client) {
+            return;
+        }
         match action {
             Action::Run => {
                 self.come_back(client);
@@ -263,6 +266,9 @@ impl World {
         if self.choices.below(4) == 0 {
             return;
         }
+        if self.clients[client].is_minor0() {
+            return self.come_back_minor0(client);
+        }
         if self.clients[client].is_idle() {
             self.announce(client, ClientState::Active);
         }
@@ -300,7 +306,9 @@ impl World {
 
     pub(crate) fn insert(&mut self, client: usize, count: u64) {
         for _ in 0..count {
-            let op = self.choices.pick(&OPS);
+            // Of minor version 0, with a few that it has not.
+            let minor0 = self.clients[client].is_minor0() && self.choices.below(16) > 0;
+            let op = self.choices.pick(if minor0 { &OPS[..5] } else { &OPS[..] });
             let filling = self.choices.below(self.scenario.filling_max + 1) as usize;
             if self.embedder.insert(self.clients[client].id, client, op, filling).is_none() {
                 break;
@@ -335,6 +343,9 @@ impl World {
 
     fn ask_some(&mut self, client: usize) {
         let Some(line) = self.some_line(client) else { return };
+        if self.net.borrow().address_of(line).is_some() {
+            return;
+        }
         for _ in 0..self.burst(32) {
             let wish = match self.choices.below(16) {
                 0 => Wish::Drop,

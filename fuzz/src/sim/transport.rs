@@ -106,7 +106,8 @@ impl Carrier {
                 }
             }
             Some((_, Happening::Detached)) => self.gone = true,
-            None => {}
+            // A transport that is made is connected.
+            Some((_, Happening::Connected(_))) | None => {}
         }
     }
 

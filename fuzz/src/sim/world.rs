@@ -290,6 +290,7 @@ impl World {
         let result = desk.handle.turn(wait);
         self.embedder.reference().turning = None;
         self.journal.check(Rule::Seam, result.is_ok(), || format!("reactor {at}: {result:?}"));
+        self.accept();
         self.listen();
         self.embedder.look_at_waiters();
         if self.queues_ns.is_none() && self.embedder.has_completions() {
@@ -307,7 +308,8 @@ impl World {
         let tapped = std::mem::take(&mut self.net.borrow_mut().tapped);
         if !tapped.is_empty() {
             let reference = self.embedder.reference();
-            for (line, bytes) in tapped {
+            let net = self.net.borrow();
+            for (line, bytes) in tapped.into_iter().filter(|(line, _)| net.address_of(*line).is_none()) {
                 self.wire.sent(line, &bytes, &self.clients, &reference);
             }
         }
@@ -399,6 +401,7 @@ fn builder(scenario: &Scenario, plant: Plant) -> Builder {
         .return_deadline(Duration::from_nanos(scenario.return_deadline_ns))
         .run_deadline(Duration::from_nanos(scenario.run_deadline_ns * plant.stretch()))
         .rpc_timeout(Duration::from_nanos(scenario.rpc_timeout_ns))
+        .connects_max(2)
 }
 
 /// Lets a reactor find no memory for a buffer, as the scenario says.

@@ -1,6 +1,7 @@
 //! Simulated clients: the replier half of the backchannel by the rules of the Linux client, and every way to be worse.
 
 pub(crate) mod behaviour;
+pub(crate) mod minor0;
 mod reply;
 mod session;
 
@@ -62,6 +63,8 @@ pub(crate) struct Client {
     pub removed: bool,
     pub behaviour: Behaviour,
     pub sessions: Vec<Session>,
+    /// What it said in its SETCLIENTIDs, if it is one of minor version 0.
+    pub paths: Option<Vec<minor0::Path>>,
     pub lines: Vec<(LineId, RecordReader)>,
     /// As the embedder has announced it.
     pub state: ClientState,
@@ -86,6 +89,7 @@ impl Client {
             removed: false,
             behaviour: Behaviour::GOOD,
             sessions: Vec::new(),
+            paths: None,
             lines: Vec::new(),
             state: ClientState::Active,
             has_lied: false,
@@ -260,7 +264,11 @@ impl Client {
                 }
             }
             if !held.bytes.is_empty() {
-                deeds.written.push(held.answers);
+                if net.address_of(held.line).is_some() {
+                    self.written0(&held.answers);
+                } else {
+                    deeds.written.push(held.answers);
+                }
                 net.client_write(held.line, &held.bytes);
             }
         }
@@ -271,6 +279,9 @@ impl Client {
             Ok((_, MessageType::Call)) => {}
             Ok((_, MessageType::Reply)) => return self.fore_reply(line, record),
             other => return self.journal.fail(Rule::Wire, format!("line {line}: no call: {other:?}")),
+        }
+        if self.is_minor0() {
+            return self.call0(line, record, net, deeds);
         }
         let call = match Call::read(record) {
             Ok(call) => call,

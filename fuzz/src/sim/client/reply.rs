@@ -47,7 +47,7 @@ pub(crate) struct OpAnswer {
 }
 
 /// Longest answer: no operation of the simulation has long results.
-const REPLY_BYTES: usize = 1024;
+pub(super) const REPLY_BYTES: usize = 1024;
 
 /// The record with its mark.
 pub(crate) fn encode(xid: u32, answer: &Answer) -> Vec<u8> {

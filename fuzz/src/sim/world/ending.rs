@@ -85,6 +85,9 @@ impl World {
             }
         }
         self.remove_destroyed(client);
+        if self.clients[client].is_minor0() {
+            return self.heal_minor0(client);
+        }
         if self.clients[client].sessions.iter().all(|s| s.destroyed) {
             self.create_session(client);
         }
@@ -107,8 +110,10 @@ impl World {
 
     /// Slots of the sessions that the server knows.
     fn slots_expected(&self) -> u64 {
-        let sessions = self.clients.iter().filter(|c| !c.removed).flat_map(|c| &c.sessions);
-        sessions.filter(|s| !s.removed).map(|s| u64::from(s.slot_count())).sum()
+        let clients = || self.clients.iter().filter(|c| !c.removed);
+        let sessions = clients().flat_map(|c| &c.sessions).filter(|s| !s.removed);
+        let windows = clients().filter_map(|c| Some(u64::from(c.path()?.window)));
+        sessions.map(|s| u64::from(s.slot_count())).chain(windows).sum()
     }
 
     fn check_census(&mut self) {

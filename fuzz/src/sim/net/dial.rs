@@ -1,0 +1,110 @@
+//! Lines that a reactor makes, to the callback services of clients of minor version 0.
+
+use super::{Happening, Line, LineId, Net, Pipe, Quality, Stage};
+use crate::sim::coverage::Kind;
+use crate::sim::journal::Rule;
+use ringback::simulator::ConnKey;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+
+/// How a callback service takes connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    Open,
+    /// Nobody listens.
+    Closed,
+    /// Nothing comes back.
+    Silent,
+}
+
+/// A callback service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Listener {
+    pub client: usize,
+    pub door: Door,
+    /// The SETCLIENTID that names it was confirmed.
+    pub confirmed: bool,
+    pub quality: Quality,
+}
+
+/// An attempt to connect.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dial {
+    pub due_ns: u64,
+    taken: bool,
+    address: SocketAddr,
+}
+
+impl Net {
+    /// A reactor begins to connect.
+    pub(crate) fn dial(&mut self, reactor: usize, key: ConnKey, address: SocketAddr) -> io::Result<LineId> {
+        let known = self.listeners.get(&address).copied();
+        self.journal.check(Rule::Stale, known.is_some_and(|l| l.confirmed), || {
+            format!("reactor {reactor} connects to {address}, which nobody has confirmed: {known:?}")
+        });
+        if self.step_fails() || self.choices.per_mille(self.faults.attach_failed) {
+            self.journal.reach(Kind::ConnectFailed);
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let Some(listener) = known else { return Err(io::ErrorKind::ConnectionRefused.into()) };
+        let Quality { latency_ns, jitter_ns, .. } = listener.quality;
+        let arrives_ns = self.journal.now_ns() + 2 * latency_ns + self.choices.below(jitter_ns + 1);
+        self.journal.reach(match listener.door {
+            Door::Open => Kind::ConnectTaken,
+            Door::Closed => Kind::ConnectRefused,
+            Door::Silent => Kind::ConnectSilent,
+        });
+        let due_ns = if listener.door == Door::Silent { u64::MAX } else { arrives_ns };
+        let id = self.lines.len();
+        self.live.push(id);
+        let descriptor = File::open("/dev/null").expect("/dev/null can be opened").into();
+        let dial = Dial { due_ns, taken: listener.door == Door::Open, address };
+        self.lines.push(Line {
+            quality: listener.quality,
+            frozen: false,
+            reads: true,
+            client_open: false,
+            client_shut: false,
+            stage: Stage::Dialling,
+            reactor,
+            key: Some(key),
+            descriptor: Some(descriptor),
+            dial: Some(dial),
+            paused: false,
+            closed_told: false,
+            sending: None,
+            refused: false,
+            gone_ns: 0,
+            to_client: Pipe::default(),
+            to_server: Pipe::default(),
+        });
+        Ok(id)
+    }
+
+    /// An attempt is over.
+    pub(super) fn dialled(&mut self, id: LineId) -> Option<Happening> {
+        let line = &mut self.lines[id];
+        let dial = line.dial?;
+        line.stage = Stage::Attached;
+        if !dial.taken {
+            // There is no other end that could close.
+            line.closed_told = true;
+            return Some(Happening::Connected(Err(io::ErrorKind::ConnectionRefused.into())));
+        }
+        line.client_open = true;
+        let client = self.listeners.get(&dial.address)?.client;
+        self.accepted.push((client, id));
+        Some(Happening::Connected(Ok(())))
+    }
+
+    /// To where a reactor has made the line; `None`: the client has.
+    pub(crate) fn address_of(&self, line: LineId) -> Option<SocketAddr> {
+        self.lines[line].dial.map(|dial| dial.address)
+    }
+
+    /// A service that was never confirmed.
+    pub(crate) fn some_unconfirmed(&self) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(_, listener)| !listener.confirmed).map(|(address, _)| *address)
+    }
+}
