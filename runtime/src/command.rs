@@ -97,7 +97,7 @@ pub(crate) enum Command {
         /// `None`: the embedder supplies the sockets.
         address: Option<SocketAddr>,
     },
-    /// A connection that another reactor was to make, for a client that has moved here since, was not made.
+    /// A connection for a client that has moved meanwhile was not made.
     ConnectFailed(SessionKey),
     /// Second half of binding.
     Bound {
@@ -231,7 +231,9 @@ impl Command {
             | Command::CensusOf { client, .. }
             | Command::DrainClient { client, .. }
             | Command::InspectClient { client, .. } => Some(client.index),
-            Command::AddSession { session, .. }
+            Command::ConfirmPath { path: session, .. }
+            | Command::ConnectFailed(session)
+            | Command::AddSession { session, .. }
             | Command::RemoveSession(session)
             | Command::Control { session, .. }
             | Command::Bound { session, .. }

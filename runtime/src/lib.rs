@@ -108,4 +108,7 @@ mod documentation {
 
     #[doc = include_str!("../../docs/src/embedding-rust.md")]
     mod embedding_rust {}
+
+    #[doc = include_str!("../../docs/src/nfsv4-0.md")]
+    mod nfsv4_0 {}
 }

@@ -220,7 +220,7 @@ impl Runtime {
         let known = self.client(path.client)?;
         let Unconfirmed { params, address, .. } = self.shared().unconfirmed.take(path).ok_or(Error::NotUnconfirmed)?;
         known.path.store(path.serial, SeqCst);
-        self.shared().reactors[known.home()].post(Command::ConfirmPath { path, params, address });
+        self.shared().post_home(known, Command::ConfirmPath { path, params, address });
         Ok(())
     }
 

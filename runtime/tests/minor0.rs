@@ -203,7 +203,7 @@ impl Server {
 const OK: &str = "Replied { status: NFS4_OK, results: [] }";
 
 #[test]
-fn f2_f11_recalls_reach_clients_over_ipv4_and_ipv6_with_their_callback_ident() {
+fn f11_recalls_reach_clients_over_ipv4_and_ipv6_with_their_callback_ident() {
     for server in Server::each() {
         let services: Vec<_> =
             ["127.0.0.1", "::1"].into_iter().zip(70..).filter_map(|(h, i)| Some((i, Service::on(h, i)?))).collect();
@@ -284,7 +284,7 @@ fn f16_a_client_that_is_gone_confirms_nothing() {
 }
 
 #[test]
-fn t9_f9_new_parameters_are_probed_anew_and_old_verdicts_are_dropped() {
+fn f9_new_parameters_are_probed_anew_and_old_verdicts_are_dropped() {
     for server in Server::each() {
         let old = Service::on("127.0.0.1", 70).unwrap();
         let new = Service::on("127.0.0.1", 71).unwrap();

@@ -12,6 +12,7 @@ use ringback_rpc::backchannel::PathParams;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The path of a client of minor version 0, as it was confirmed.
@@ -171,11 +172,12 @@ impl<I: Io> Reactor<I> {
 
     fn dial_failed(&mut self, path: SessionKey) {
         count(&self.port().stats.connects_failed);
-        let Some(home) = self.home.shared.clients.live(path.client).map(|known| known.home()) else { return };
-        if home == self.home.reactor {
-            self.connect_failed(path);
-        } else {
-            self.home.shared.reactors[home].post(Command::ConnectFailed(path));
+        if self.home.has(path.client.index) {
+            return self.connect_failed(path);
+        }
+        let shared = Arc::clone(&self.home.shared);
+        if let Some(known) = shared.clients.live(path.client) {
+            shared.post_home(known, Command::ConnectFailed(path));
         }
     }
 
