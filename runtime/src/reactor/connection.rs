@@ -196,16 +196,25 @@ const COPY_BYTES_MAX: usize = 16 * 1024;
 #[derive(Default)]
 pub(crate) struct Pool {
     kept: Vec<Vec<u8>>,
-    /// Asked before a buffer is handed out, kept or new: `false` makes it fail, as if there were no memory.
+    /// Asked before a buffer is handed out, kept or new, and before other memory is taken to send: `false` makes it fail, as
+    /// if there were none.
     #[cfg(any(test, feature = "simulator"))]
     pub gate: Option<Box<dyn FnMut() -> bool + Send>>,
 }
 
 impl Pool {
-    /// A staging buffer. `None`: there is no memory for one.
-    pub fn take(&mut self) -> Option<Vec<u8>> {
+    /// Whether an allocation that is about to be made may succeed: always, unless a test has its gate here.
+    pub fn is_granted(&mut self) -> bool {
         #[cfg(any(test, feature = "simulator"))]
         if self.gate.as_mut().is_some_and(|gate| !gate()) {
+            return false;
+        }
+        true
+    }
+
+    /// A staging buffer. `None`: there is no memory for one.
+    pub fn take(&mut self) -> Option<Vec<u8>> {
+        if !self.is_granted() {
             return None;
         }
         self.kept.pop().or_else(|| zeroed(STAGING_BYTES))

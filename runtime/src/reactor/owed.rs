@@ -7,10 +7,12 @@
 //! A callback may have several records, if it was recalled again after a return. Only the last one counts: its entry
 //! bears the same stamp.
 
+use super::connection::Pool;
 use super::home::Home;
 use crate::callback::{CallbackKey, Flags, Returned, Settled};
 use crate::hooks::Event;
 use crate::keys::ClientId;
+use crate::settings::TRANSMITS_PER_TURN;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -18,6 +20,11 @@ use std::time::Duration;
 
 /// Records that are allocated together: 48 KiB, and the only allocation. One such block is kept for the next.
 const BLOCK_RECORDS: usize = 4096;
+
+/// Records that there is room for before a turn begins to encode: four for each callback that it may send, as one that is
+/// encoded once more, into a larger buffer or because a mate in its batch could not be, has another record.
+const RECORDS_RESERVED: usize = 4 * TRANSMITS_PER_TURN;
+const _: () = assert!(RECORDS_RESERVED <= BLOCK_RECORDS);
 
 /// Ticks in the time that a client has. Times are told in ticks, so that a stamp of 16 bits tells any two records of a
 /// callback apart that are in the list at the same time: they are at most one such time apart.
@@ -69,13 +76,29 @@ impl Owed {
         }
     }
 
-    /// A recall is sent. Returns the stamp of its record.
+    /// Makes room for what a turn may send. `false`: there is no memory for it, nothing has changed, and nothing may be sent.
+    pub fn reserve(&mut self, pool: &mut Pool) -> bool {
+        let room = self.blocks.back().map_or(0, |block| BLOCK_RECORDS - block.len());
+        if room >= RECORDS_RESERVED || self.spare.is_some() {
+            return true;
+        }
+        let mut block = Vec::new();
+        let granted =
+            pool.is_granted() && self.blocks.try_reserve(1).is_ok() && block.try_reserve_exact(BLOCK_RECORDS).is_ok();
+        if granted {
+            self.spare = Some(block);
+        }
+        granted
+    }
+
+    /// A recall is sent, for which there is [room](Owed::reserve). Returns the stamp of its record.
     pub fn push(&mut self, key: CallbackKey, now_ns: u64) -> u16 {
         let tick = now_ns.saturating_add(self.deadline_ns).div_ceil(self.tick_ns);
         self.last_tick = tick;
         let block = match self.blocks.back_mut() {
             Some(block) if block.len() < BLOCK_RECORDS => block,
             _ => {
+                // Without a spare one an embedder has failed to encode all of many batches, each but for its last callback.
                 let block = self.spare.take().unwrap_or_else(|| Vec::with_capacity(BLOCK_RECORDS));
                 self.blocks.push_back_mut(block)
             }
@@ -212,6 +235,24 @@ mod tests {
         }
         assert_eq!((owed.next_ns(), owed.memory_bytes()), (None, 4096 * 12), "one block is kept");
         assert_eq!(owed.pop_due(u64::MAX), None);
+    }
+
+    #[test]
+    fn t5_without_memory_for_a_record_nothing_is_sent() {
+        let (mut owed, mut pool) = (Owed::new(Duration::from_secs(90)), Pool::default());
+        pool.gate = Some(Box::new(|| false));
+        assert!(!owed.reserve(&mut pool));
+        assert_eq!(owed.memory_bytes(), 0);
+        pool.gate = None;
+        assert!(owed.reserve(&mut pool));
+        (0..BLOCK_RECORDS - RECORDS_RESERVED).for_each(|n| drop(owed.push(key(n as u32), 1)));
+        pool.gate = Some(Box::new(|| false));
+        assert!(owed.reserve(&mut pool), "there is room for a turn");
+        owed.push(key(0), 1);
+        assert!(!owed.reserve(&mut pool), "there is none any more");
+        pool.gate = None;
+        assert!(owed.reserve(&mut pool));
+        assert_eq!(owed.memory_bytes(), 2 * BLOCK_RECORDS * size_of::<Record>());
     }
 
     #[test]

@@ -34,7 +34,7 @@ enum Turn {
 impl<I: Io> Reactor<I> {
     /// Lets each client in the ring encode up to its [deficit](super::deficit), until the turn's budget is spent.
     pub(super) fn transmit(&mut self) {
-        let mut budget = if self.memory.is_due(self.home.now_ns) { TRANSMITS_PER_TURN } else { 0 };
+        let mut budget = if self.may_encode() { TRANSMITS_PER_TURN } else { 0 };
         // A client that has more goes to the end of the ring; it has its next turn when all others had theirs.
         while budget > 0 {
             let Some(index) = self.ring.pop_front() else { break };
@@ -69,6 +69,18 @@ impl<I: Io> Reactor<I> {
         }
         // What the encoding changed; a client without a way to send now is looked at again when it has one.
         self.settle_touched(Settle::KeepOut);
+    }
+
+    /// Whether there is something to encode, and memory for what must be noted of it: before anything is committed.
+    fn may_encode(&mut self) -> bool {
+        if self.ring.is_empty() || !self.memory.is_due(self.home.now_ns) {
+            return false;
+        }
+        let reserved = self.home.owed.reserve(&mut self.lines.pool);
+        if !reserved {
+            self.memory.failed(self.home.now_ns);
+        }
+        reserved
     }
 
     /// Hands one buffer per connection to its transport.
