@@ -54,6 +54,8 @@ struct Watched {
     principals: Vec<Principal>,
     effects: Vec<Effect>,
     slots: BTreeMap<u32, Use>,
+    /// Slots of which a call was sent again while the client had not answered it: it may come to the first copy at any time.
+    copied: BTreeSet<u32>,
 }
 
 struct Tap {
@@ -83,8 +85,14 @@ impl Wire {
     // --- what the embedder does ----------------------------------------------------------------------------------
 
     pub(crate) fn session_added(&mut self, id: [u8; 16], client: usize, home: usize, principal: Principal) {
-        let watched =
-            Watched { client, home, principals: vec![principal], effects: Vec::new(), slots: BTreeMap::new() };
+        let watched = Watched {
+            client,
+            home,
+            principals: vec![principal],
+            effects: Vec::new(),
+            slots: BTreeMap::new(),
+            copied: BTreeSet::new(),
+        };
         self.sessions.insert(id, watched);
     }
 
@@ -238,6 +246,9 @@ impl Look<'_> {
             let anew = id == 1 && (tainted || last == Some(0));
             if anew && before.is_some() && !tainted {
                 self.journal.reach(Kind::SlotAnew);
+                if session.copied.contains(&slot) {
+                    self.fail(Rule::SequenceIds, &format!("slot {slot} starts anew, and a copy is under way"));
+                }
             }
             if !anew && !(id == expected && (executed || tainted)) {
                 self.fail(Rule::SequenceIds, &format!("slot {slot} goes on from {before:?} (executed: {executed})"));
@@ -248,6 +259,9 @@ impl Look<'_> {
         let used = session.slots.entry(slot).or_insert_with(|| Use::new(id, lives, principal));
         if fresh {
             *used = Use::new(id, lives, principal);
+        }
+        if used.calls.iter().any(|(xid, _)| !used.answered.contains(xid)) {
+            session.copied.insert(slot);
         }
         self.check_use(used, principal);
     }

@@ -35,8 +35,6 @@ pub(super) enum State {
     Backoff,
     /// To be sent again when no higher slot is busy (NFS4ERR_BAD_HIGH_SLOT).
     HigherBusy,
-    /// The slot is never used again.
-    Retired,
 }
 
 /// A call, and what it is pinned to.

@@ -290,16 +290,18 @@ impl Backchannel {
         for session in self.live_sessions() {
             census.runs_queued += u64::from(session.own.len());
             census.slots += session.slots.count();
+            census.slots_retired += session.slots.retired_count();
+            let mut free = 0;
             for index in session.call_range() {
                 let call = self.calls.get(index);
                 census.runs_sent += u64::from(call.members.count_ones());
                 match call.state {
-                    State::Free => census.slots_free += 1,
-                    State::Retired => census.slots_retired += 1,
+                    State::Free => free += 1,
                     _ if call.token.is_some() => census.slots_with_run += 1,
                     _ => census.slots_quarantined += 1,
                 }
             }
+            census.slots_free += free - session.slots.retired_count();
         }
         if self.seq4_status(None) != 0 {
             census.runs_parked = census.runs_queued + census.runs_delayed;

@@ -501,7 +501,6 @@ impl Backchannel {
     fn retire_slot(&mut self, index: usize) -> bool {
         let at = usize::from(self.calls.get(index).session);
         let left = self.unpin(index).is_none_or(|(session, slot)| session.slots.retire(slot));
-        self.calls.get_mut(index).state = State::Retired;
         self.has_retired = true;
         self.wake_higher_busy(at);
         left

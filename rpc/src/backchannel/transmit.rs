@@ -358,6 +358,11 @@ impl Backchannel {
                         CallStep::Resent
                     }
                 };
+                if call.unknown
+                    && let Some(session) = &mut self.sessions[usize::from(call.session)]
+                {
+                    session.slots.copy(slot);
+                }
                 let call = self.calls.get_mut(index);
                 (call.conn, call.sent_ns) = (conn as u8, now_ns);
                 let deadline_ns = call.deadline_ns;

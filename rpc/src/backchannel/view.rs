@@ -110,7 +110,7 @@ impl Backchannel {
     pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
         self.live_sessions().map(|session| {
             let calls = || session.call_range().map(|index| self.calls.get(index));
-            let quarantined = |c: &&Call| c.token.is_none() && !matches!(c.state, State::Free | State::Retired);
+            let quarantined = |c: &&Call| c.token.is_none() && c.state != State::Free;
             SessionView {
                 key: session.key,
                 connections: session.bound.count_ones(),

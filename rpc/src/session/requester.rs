@@ -9,6 +9,10 @@ const WORD_BITS: u32 = 64;
 ///
 /// A slot is *free*, *busy* (a request is outstanding, or its outcome is not known) or *retired* (its sequence id
 /// cannot be known again). The replier's two limits apply to new requests only; busy slots above them drain.
+///
+/// A request that was sent again on another connection has left a *copy* on a connection that was given up, and the replier
+/// may come to it at any time. While ids only grow it is refused as misordered then. A slot that started anew could take it
+/// for its own next request: so a slot of which there may be a copy is retired where others restart.
 #[derive(Clone, Debug)]
 pub struct RequesterSlots {
     /// The id that the next request (or the outstanding one) of a slot carries.
@@ -32,6 +36,8 @@ struct States {
     retired: u64,
     /// The replier dropped the slot while it was busy: it restarts at [`SequenceId::FIRST`] once it is free.
     dropped: u64,
+    /// There may be a copy of one of its requests.
+    copied: u64,
 }
 
 impl RequesterSlots {
@@ -65,6 +71,7 @@ impl RequesterSlots {
                 (false, false) => SlotState::Busy,
             },
             restarts: self.is(slot, |s| s.dropped),
+            copied: self.is(slot, |s| s.copied),
         };
         ((0..self.count()).map(slot).collect(), [self.highest, self.target, self.ceiling])
     }
@@ -84,6 +91,9 @@ impl RequesterSlots {
                     table.take(SlotId(slot));
                     let _ = table.retire(SlotId(slot));
                 }
+            }
+            if image.copied {
+                table.copy(SlotId(slot));
             }
             if image.restarts && image.state != SlotState::Free {
                 let (at, bit) = split(slot);
@@ -199,9 +209,21 @@ impl RequesterSlots {
         }
     }
 
+    /// A free slot that the replier has dropped starts anew, if it may.
+    #[cold]
     fn restart(&mut self, slot: u32) {
-        if let Some(id) = self.ids.get_mut(slot as usize) {
+        if self.is(slot, |states| states.copied) {
+            let _ = self.retire(SlotId(slot));
+        } else if let Some(id) = self.ids.get_mut(slot as usize) {
             *id = SequenceId::FIRST;
+        }
+    }
+
+    /// The request of a busy slot is sent again while the replier may still come to what was sent before.
+    pub fn copy(&mut self, slot: SlotId) {
+        let (at, bit) = split(slot.0);
+        if let Some(states) = self.states.get_mut(at) {
+            states.copied |= bit;
         }
     }
 
@@ -316,6 +338,33 @@ mod tests {
     }
 
     #[test]
+    fn t26_a_copied_slot_is_retired_where_others_restart() {
+        let mut slots = RequesterSlots::new(4);
+        for s in 0..4 {
+            slots.take(SlotId(s));
+        }
+        slots.copy(SlotId(1));
+        slots.copy(SlotId(2));
+        slots.advance(SlotId(1));
+        slots.advance(SlotId(3));
+        slots.limits(SlotId(0), SlotId(0));
+        assert_eq!((slots.retired_count(), slots.busy_count()), (1, 2), "it was free");
+        slots.advance(SlotId(2));
+        assert_eq!((slots.retired_count(), slots.busy_count()), (2, 1), "it was busy");
+        slots.advance(SlotId(0));
+        slots.limits(SlotId(3), SlotId(3));
+        assert_eq!(slots.lowest_free(), Some(SlotId(0)));
+        slots.take(SlotId(0));
+        assert_eq!(slots.lowest_free(), Some(SlotId(3)), "whatever the limit is");
+        assert_eq!(slots.id(SlotId(3)), SequenceId::FIRST);
+        slots.limits(SlotId(0), SlotId(0));
+        slots.limits(SlotId(3), SlotId(3));
+        assert_eq!(slots.retired_count(), 2, "once is enough");
+        let (image, limits) = slots.export();
+        assert_eq!(RequesterSlots::import(&image, limits).export(), (image, limits));
+    }
+
+    #[test]
     fn t26_ids_restart_only_where_the_table_shrank() {
         let mut slots = RequesterSlots::new(4);
         for s in 0..4 {
@@ -386,8 +435,8 @@ mod tests {
 
     #[test]
     fn a_table_takes_as_many_bytes_as_its_slots_need() {
-        // 130 sequence ids, and three sets of 130 bits in words of 64.
-        assert_eq!(RequesterSlots::new(130).memory_bytes(), 130 * 4 + 3 * 3 * 8);
+        // 130 sequence ids, and four sets of 130 bits in words of 64.
+        assert_eq!(RequesterSlots::new(130).memory_bytes(), 130 * 4 + 4 * 3 * 8);
     }
 
     #[test]

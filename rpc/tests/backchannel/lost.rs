@@ -512,3 +512,33 @@ fn a_client_that_was_heard_on_all_of_too_many_connections_gets_no_other() {
     w.answer_ok(&first);
     w.assert_clean();
 }
+
+/// The client comes to the first copy after it has answered the second and given the slot up: what it took the copy for
+/// would be the first request of the slot's new life.
+#[test]
+fn t26_a_slot_of_which_there_may_be_a_copy_does_not_start_anew() {
+    for copied in [true, false] {
+        let mut w = World::new(2);
+        let tokens: Vec<_> = (0..2).map(|_| w.recall()).collect();
+        let first = w.sends();
+        let last = if copied {
+            w.disconnect(C1);
+            w.bind(S1, C2);
+            w.sends()
+        } else {
+            first
+        };
+        assert_eq!(last.iter().map(|s| (s.slot, s.sequence)).collect::<Vec<_>>(), [(0, 1), (1, 1)]);
+        last.iter().for_each(|s| w.answer(s, &s.limits(Status::NFS4_OK, 0, 0)));
+        assert!(tokens.iter().all(|t| w.ended(*t) == [Ended::ok()]));
+        assert_eq!((w.core.census().slots_retired, w.core.census().slots_free), if copied { (1, 1) } else { (0, 2) });
+        w.recall();
+        let one = w.send();
+        w.answer(&one, &one.limits(Status::NFS4_OK, 1, 1));
+        for _ in 0..2 {
+            w.recall();
+        }
+        let out: Vec<_> = w.sends().iter().map(|s| (s.slot, s.sequence)).collect();
+        assert_eq!(out, if copied { vec![(0, 3)] } else { vec![(0, 3), (1, 1)] });
+    }
+}

@@ -80,7 +80,7 @@ fn to_session(s: &SessionImage) -> SessionRecord {
         slots: s
             .slots
             .iter()
-            .map(|slot| (slot.sequence_id, number(&SLOT_STATES, &slot.state), slot.restarts))
+            .map(|slot| (slot.sequence_id, number(&SLOT_STATES, &slot.state), slot.restarts, slot.copied))
             .collect(),
         highest: s.highest,
         target: s.target,
@@ -157,8 +157,8 @@ pub(super) fn to_image(record: &CoreRecord, names: &[String]) -> Option<Backchan
 
 fn of_session(s: &SessionRecord) -> Option<SessionImage> {
     let parameters = |p: &(u32, Vec<u8>)| ParametersImage { program: p.0, credential: p.1.clone() };
-    let slot = |(sequence_id, state, restarts): &(u32, u8, bool)| {
-        Some(SlotImage { sequence_id: *sequence_id, state: value(&SLOT_STATES, *state)?, restarts: *restarts })
+    let slot = |&(sequence_id, state, restarts, copied): &(u32, u8, bool, bool)| {
+        Some(SlotImage { sequence_id, state: value(&SLOT_STATES, state)?, restarts, copied })
     };
     Some(SessionImage {
         key: SessionKey(s.key),

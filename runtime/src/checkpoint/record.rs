@@ -124,8 +124,8 @@ pub(crate) struct SessionRecord {
     pub session_id: [u8; 16],
     pub minor_version: u32,
     pub base: u32,
-    /// Sequence id, state, whether it restarts.
-    pub slots: Vec<(u32, u8, bool)>,
+    /// Sequence id, state, whether it restarts, whether there may be a copy of a call.
+    pub slots: Vec<(u32, u8, bool, bool)>,
     pub highest: u32,
     pub target: u32,
     pub ceiling: u32,

@@ -98,7 +98,8 @@ impl Owed {
         let block = match self.blocks.back_mut() {
             Some(block) if block.len() < BLOCK_RECORDS => block,
             _ => {
-                // Without a spare one an embedder has failed to encode all of many batches, each but for its last callback.
+                // Without a spare one a checkpoint is being restored, or an embedder has failed to encode many batches, each at its
+                // last callback.
                 let block = self.spare.take().unwrap_or_else(|| Vec::with_capacity(BLOCK_RECORDS));
                 self.blocks.push_back_mut(block)
             }

@@ -146,6 +146,7 @@ impl Client {
         }
         session.settled = highest > session.highest;
         session.highest = highest;
+        session.highest_min = session.highest_min.min(highest);
         // What was told earlier is not this limit, even if it is the same number.
         session.slots.iter_mut().for_each(|slot| slot.told = None);
     }

@@ -56,6 +56,8 @@ pub(crate) struct Session {
     pub(super) fore: [ForeSlot; FORE_SLOTS],
     /// The highest slot of the table as it is now (csr_highest_slotid).
     pub(super) highest: u32,
+    /// The least that it has been.
+    pub(super) highest_min: u32,
     /// The server is known to have seen that, and has nothing outstanding beyond it.
     pub(super) settled: bool,
     /// The youngest call that was executed, by its xid.
@@ -83,6 +85,7 @@ impl Session {
             slots: vec![Slot::default(); slots as usize],
             fore: Default::default(),
             highest: slots - 1,
+            highest_min: slots - 1,
             settled: true,
             target: slots - 1,
             destroyed: false,
@@ -105,6 +108,11 @@ impl Session {
     /// How often the client has given a session slot up.
     pub(crate) fn lives(&self, slot: u32) -> u32 {
         self.slots.get(slot as usize).map_or(0, |s| s.lives)
+    }
+
+    /// How many session slots the client has given up at one time or another, whether the server knows it or not.
+    pub(crate) fn slots_given_up(&self) -> u64 {
+        u64::from(self.slot_count() - 1 - self.highest_min)
     }
 
     pub(crate) fn slot_count(&self) -> u32 {

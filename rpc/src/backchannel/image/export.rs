@@ -159,7 +159,7 @@ fn members<H: Host>(call: &Call, mut runs: Runs, host: &H) -> Vec<(u8, Token)> {
 
 fn call_state(state: State) -> Option<CallState> {
     match state {
-        State::Free | State::Retired => None,
+        State::Free => None,
         State::Sent => Some(CallState::Sent),
         State::Unknown => Some(CallState::Unanswered),
         State::Ready => Some(CallState::Ready),

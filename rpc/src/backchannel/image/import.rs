@@ -7,7 +7,7 @@ use super::super::encode::encode_head;
 use super::super::host::{Host, Requeue};
 use super::super::path::{Conn, Session, Version};
 use super::super::queue::Queue;
-use super::{BackchannelImage, CallImage, CallState, ImageError, ParametersImage, SessionImage, SlotState};
+use super::{BackchannelImage, CallImage, CallState, ImageError, ParametersImage, SessionImage};
 use crate::session::RequesterSlots;
 
 impl Backchannel {
@@ -97,9 +97,6 @@ impl Backchannel {
         self.calls.make_room(image.base + session.slots.count());
         self.has_retired |= session.slots.retired_count() > 0;
         self.sessions.push(Some(session));
-        for (slot, _) in image.slots.iter().enumerate().filter(|(_, slot)| slot.state == SlotState::Retired) {
-            self.calls.get_mut(image.base as usize + slot).state = State::Retired;
-        }
         for call in &image.calls {
             self.import_call(now_ns, index, image.base, call, host);
         }

@@ -155,6 +155,8 @@ pub struct SlotImage {
     pub state: SlotState,
     /// The client has dropped it: it restarts once it is free.
     pub restarts: bool,
+    /// There may be a copy of one of its calls: where others restart, it is retired.
+    pub copied: bool,
 }
 
 /// Whether a session slot is in use.
@@ -293,8 +295,10 @@ impl BackchannelImage {
                     call.wake_left_ns = Some(0);
                 } else if let Some(slot) = slots.get_mut(call.slot as usize) {
                     slot.state = SlotState::Free;
-                    if std::mem::take(&mut slot.restarts) {
-                        slot.sequence_id = 1;
+                    match (std::mem::take(&mut slot.restarts), slot.copied) {
+                        (true, true) => slot.state = SlotState::Retired,
+                        (true, false) => slot.sequence_id = 1,
+                        (false, _) => {}
                     }
                 }
                 taken
