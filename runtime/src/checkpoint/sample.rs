@@ -52,7 +52,7 @@ fn xid_bytes(xid: u32) -> [u8; 4] {
 
 fn client(names: &[String]) -> ClientRecord {
     // Busy, free, retired.
-    let slots = vec![(4, 1, false), (9, 0, false), (2, 2, false)];
+    let slots = vec![(4, 1, false, true), (9, 0, false, false), (2, 2, false, true)];
     let session = SessionRecord {
         key: 11,
         session_id: [9; 16],
