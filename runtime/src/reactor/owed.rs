@@ -246,7 +246,9 @@ mod tests {
         assert_eq!(owed.memory_bytes(), 0);
         pool.gate = None;
         assert!(owed.reserve(&mut pool));
-        (0..BLOCK_RECORDS - RECORDS_RESERVED).for_each(|n| drop(owed.push(key(n as u32), 1)));
+        for n in 0..BLOCK_RECORDS - RECORDS_RESERVED {
+            owed.push(key(n as u32), 1);
+        }
         pool.gate = Some(Box::new(|| false));
         assert!(owed.reserve(&mut pool), "there is room for a turn");
         owed.push(key(0), 1);
