@@ -88,11 +88,16 @@ pub struct SessionView {
 
 impl Backchannel {
     /// Tells the driver what became of a call, if it wants to know.
-    #[inline]
+    #[inline(always)]
     pub(super) fn tell_step<H: Host>(&self, index: usize, step: impl FnOnce() -> CallStep, host: &mut H) {
-        if !host.watches() {
-            return;
+        if host.watches() {
+            self.tell(index, step(), host);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell<H: Host>(&self, index: usize, step: CallStep, host: &mut H) {
         let call = self.calls.get(index);
         let Some(session) = &self.sessions[usize::from(call.session)] else { return };
         let view = CallView {
@@ -103,7 +108,7 @@ impl Backchannel {
             runs: call.members.count_ones(),
             sent_ns: call.sent_ns,
         };
-        host.step(&view, step());
+        host.step(&view, step);
     }
 
     /// The sessions.

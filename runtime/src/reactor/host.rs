@@ -283,8 +283,8 @@ impl Host for ClientHost<'_> {
 
     #[inline(always)]
     fn prepare(&mut self, token: Token) -> bool {
-        let Run { op, age_ns, .. } = self.describe(token).run;
         if self.watches() {
+            let Run { op, age_ns, .. } = self.describe(token).run;
             self.measure(LatencyStage::Unsent, op, age_ns, 1);
         }
         let (shared, port, hooks) = (self.shared, self.port, self.hooks);
