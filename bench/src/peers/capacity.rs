@@ -107,8 +107,8 @@ fn render(plan: Plan, costs: &Costs) -> String {
     let client_s = n / m * ROUND_TRIP.as_secs_f64() / SLOTS;
     let lease_s = LEASE.as_secs_f64();
     let mut text = String::new();
-    let mut line = |what: &str, value: String| _ = writeln!(text, "{what:<66}{value:>22}");
-    line("measured here", format!("{} CPUs, {}", resources::cpus(), resources::kernel()));
+    let mut line = |what: &str, value: String| _ = writeln!(text, "{}", format!("{what:<66}{value:>22}").trim_end());
+    line("measured here", format!("{} CPUs, Linux {}", resources::cpus(), resources::kernel_version()));
     line("  an idle entry", format!("{:.1} bytes", costs.entry_bytes));
     line("  a client, its session of 16 slots and its connection", format!("{:.0} bytes", costs.client_bytes));
     line("  a callback, 32 at a time for each of 64 clients", format!("{:.0} ns CPU", costs.dense_ns));

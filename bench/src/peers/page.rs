@@ -42,8 +42,7 @@ pub fn render(results: &Results, options: &Options) -> String {
 }
 
 fn head(options: &Options) -> String {
-    let kernel = resources::kernel();
-    let version: String = kernel.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+    let version = resources::kernel_version();
     let command = match options.scale {
         Scale::Full => COMMAND.to_owned(),
         _ => format!("{COMMAND} -- --quick"),

@@ -116,6 +116,11 @@ pub fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// The kernel's version: its release without what a vendor has added.
+pub fn kernel_version() -> String {
+    kernel().chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect()
+}
+
 /// CPUs that this process may use.
 pub fn cpus() -> u32 {
     std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
