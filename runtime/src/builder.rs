@@ -177,6 +177,20 @@ impl Builder {
         self
     }
 
+    /// How long a callback waits after NFS4ERR_DELAY: at first, and at most; it doubles. Default: 100 ms and 5 s, which is the
+    /// most.
+    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
+        (self.settings.backoff_min, self.settings.backoff_max) = (min, max);
+        self
+    }
+
+    /// How often recalls may be passed over by CB_GETATTR, and the background (CB_RECALL_ANY, CB_NOTIFY, CB_OFFLOAD and the
+    /// rest) by both, while they have work: then it is their turn. Default: 4 and 16.
+    pub fn class_floors(mut self, recalls: u8, background: u8) -> Self {
+        (self.settings.recalls_passed_over_max, self.settings.background_passed_over_max) = (recalls, background);
+        self
+    }
+
     /// What each client is sent at most: nothing is limited unless this says so.
     /// [`Runtime::set_client_limits`] is for one client.
     pub fn client_limits(mut self, limits: ClientLimits) -> Self {
@@ -380,7 +394,7 @@ fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), Bu
     if (min..=max).contains(&value) { Ok(()) } else { Err(error) }
 }
 
-fn check(settings: &Settings) -> Result<(), BuildError> {
+pub(crate) fn check(settings: &Settings) -> Result<(), BuildError> {
     in_range("reactors", settings.reactors as u64, 1, REACTORS_MAX as u64)?;
     in_range("completion_queues", settings.completion_queues as u64, 0, settings.reactors as u64)?;
     in_range("flight_records", settings.flight_records as u64, 0, FLIGHT_RECORDS_MAX as u64)?;
@@ -396,7 +410,9 @@ fn check(settings: &Settings) -> Result<(), BuildError> {
     in_range("return deadline in ms", millis(settings.return_deadline), 1, 1 << 30)?;
     in_range("connect timeout in ms", millis(settings.connect_timeout), 1, deadline_ms_max)?;
     in_range("connects_max", settings.connects_max as u64, 1, CONNECTS_MAX)?;
-    in_range("RPC timeout in ms", millis(settings.rpc_timeout), 1, deadline_ms_max)
+    in_range("RPC timeout in ms", millis(settings.rpc_timeout), 1, deadline_ms_max)?;
+    in_range("longest backoff in ms", millis(settings.backoff_max), 1, 5000)?;
+    in_range("first backoff in ms", millis(settings.backoff_min), 1, millis(settings.backoff_max))
 }
 
 fn millis(duration: Duration) -> u64 {

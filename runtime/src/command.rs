@@ -8,6 +8,7 @@ use crate::inspect::ClientReport;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::reactor::{Described, Moving};
+use crate::settings::Settings;
 use crate::stats::Census;
 use crate::transport::Transport;
 use ringback_rpc::backchannel::{ClientLimits, ClientState, Credential, PathParams, SessionParams};
@@ -149,6 +150,8 @@ pub(crate) enum Command {
     },
 
     // To every reactor, or to one.
+    /// Other settings from now on.
+    Tune(Arc<Settings>),
     /// An accepted run that came to a reactor which is not the client's home any more.
     Submit(u32),
     /// The same of one that the embedder has given back.

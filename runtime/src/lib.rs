@@ -65,6 +65,8 @@ pub mod tokio_uring;
 #[cfg(not(loom))]
 mod transport;
 #[cfg(not(loom))]
+mod tuning;
+#[cfg(not(loom))]
 mod wait;
 
 pub use callback::{CallbackKey, Cancel, GroupError, GroupSettled, InsertError, Remove, Returned, TryRun};
@@ -91,6 +93,7 @@ pub use {
     session::{Security, SessionConfig},
     stats::{Census, MemoryUse, Stats},
     transport::{Outbound, Transport},
+    tuning::Tuning,
     wait::{Ended, Wait, WaitError},
 };
 

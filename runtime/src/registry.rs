@@ -28,7 +28,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 const CLIENTS_PER_SEGMENT: usize = 256;
 
 pub(crate) struct Shared {
+    /// As the runtime was built.
     pub settings: Settings,
+    /// As they are now. Reactors have their own copy.
+    pub tuned: Mutex<Arc<Settings>>,
     pub hooks: Arc<dyn Hooks>,
     pub fore: Arc<dyn ForeChannel>,
     pub slab: CallbackSlab,
@@ -86,6 +89,7 @@ impl Shared {
             // 0 names nothing.
             serials: AtomicU64::new(1),
             placed: AtomicU64::new(0),
+            tuned: Mutex::new(Arc::new(settings.clone())),
             settings,
             hooks,
             fore,

@@ -29,6 +29,14 @@ pub(crate) struct Settings {
     pub return_deadline: Duration,
     /// Callbacks in one CB_COMPOUND.
     pub batch_max: u32,
+    /// Waits after NFS4ERR_DELAY.
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// How often a class may be passed over by higher ones while it has work.
+    pub recalls_passed_over_max: u8,
+    pub background_passed_over_max: u8,
+    /// How often settings were changed since the runtime was built.
+    pub tunings: u64,
     /// What a client is sent at most, unless it is told otherwise for that one.
     pub client_limits: ClientLimits,
     /// Queues for completions; 0: they are told to the hooks alone.
@@ -80,6 +88,11 @@ impl Default for Settings {
             rpc_timeout: rpc_timeout_default(lease),
             return_deadline: lease,
             batch_max: 16,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            recalls_passed_over_max: 4,
+            background_passed_over_max: 16,
+            tunings: 0,
             client_limits: ClientLimits::default(),
             completion_queues: 0,
             connect_policy: ConnectPolicy::default(),
@@ -118,6 +131,9 @@ impl Settings {
         config.run_deadline_ns = ns(self.run_deadline);
         config.rpc_timeout_ns = ns(self.rpc_timeout);
         config.batch_max = self.batch_max;
+        (config.backoff_ns_min, config.backoff_ns_max) = (ns(self.backoff_min), ns(self.backoff_max));
+        config.recalls_passed_over_max = self.recalls_passed_over_max;
+        config.background_passed_over_max = self.background_passed_over_max;
         let mixed = client.to_bits().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         config.seed ^= mixed;
         // The upper half depends on index and generation. It is far from 1, where clients like to begin with their own

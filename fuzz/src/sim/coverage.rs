@@ -148,6 +148,7 @@ kinds! {
     DoneRequeues: "done requeues",
     HookCalls: "hook calls runtime",
     HookPanics: "hook panics",
+    Tuned: "settings changed",
     DrainClient: "drain of client",
     DrainSession: "drain of session",
     DrainRuntime: "drain of runtime",

@@ -8,8 +8,9 @@ use super::net::{LineId, Quality};
 use super::transport::Carrier;
 use super::world::{PartDrain, World};
 use ringback::simulator::Drain;
-use ringback::{CallbackOp, ClientState, ConnectionId, Security, SessionConfig};
+use ringback::{CallbackOp, ClientLimits, ClientState, ConnectionId, Security, SessionConfig};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// How much later than its deadline a drain may end.
 const DRAIN_SLACK_NS: u64 = 2_000_000_000;
@@ -286,6 +287,27 @@ impl World {
             self.bind_some(index, line);
         }
         Some(index)
+    }
+
+    /// Settings change, to what the scenario allows.
+    pub(crate) fn tune(&mut self) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let (choices, scenario) = (&mut self.choices, &self.scenario);
+        let ms = |ns: u64| Duration::from_nanos(ns).max(Duration::from_millis(1));
+        let answer = runtime.tune(|to| {
+            // Never longer than what the model knows.
+            to.run_deadline = ms(scenario.run_deadline_ns / choices.pick(&[1, 1, 2]));
+            to.rpc_timeout = ms(scenario.rpc_timeout_ns / choices.pick(&[1, 1, 2, 5]));
+            to.backoff_min = Duration::from_millis(choices.pick(&[1, 50, 100, 1000]));
+            to.batch_max = choices.between(1, 64) as u32;
+            to.recalls_passed_over_max = choices.pick(&[0, 1, 4]);
+            to.background_passed_over_max = choices.pick(&[0, 1, 16]);
+            to.client_limits = ClientLimits::default().calls_max(choices.pick(&[0, 0, 1, 4]));
+            to.calls_unanswered_max = scenario.calls_unanswered_max.max(choices.pick(&[1, 16]));
+        });
+        self.journal.reach(Kind::Tuned);
+        self.journal.note(|| format!("settings change: {:?}", runtime.tuning()), 56);
+        self.journal.check(Rule::Answer, answer.is_ok(), || format!("{answer:?}"));
     }
 
     /// A client is to move to another reactor.

@@ -68,11 +68,13 @@ pub(crate) enum Action {
     Replace,
     /// A client moves to another reactor, or stays where it is.
     Move,
+    /// Settings change.
+    Tune,
 }
 
 impl Action {
     /// All of them, and how likely each one is.
-    pub(crate) const ALL: [(Action, u64); 29] = [
+    pub(crate) const ALL: [(Action, u64); 30] = [
         (Action::Run, 100),
         (Action::Insert, 20),
         (Action::Remove, 5),
@@ -102,6 +104,7 @@ impl Action {
         (Action::DrainSession, 2),
         (Action::Replace, 1),
         (Action::Move, 6),
+        (Action::Tune, 2),
     ];
 }
 
@@ -164,6 +167,7 @@ impl World {
             }
             Action::Replace => self.replace(client),
             Action::Move => self.move_client(client),
+            Action::Tune => self.tune(),
             Action::Connect | Action::Bind | Action::Close | Action::Reset => self.act_on_line(action, client),
             Action::Shut | Action::ServerClose | Action::Freeze => self.act_on_line(action, client),
             _ => self.act_on_client(action, client),

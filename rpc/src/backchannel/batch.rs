@@ -68,7 +68,7 @@ impl Backchannel {
             return len;
         }
         let head = session.versions[usize::from(call.version)].head.len();
-        let limit = u64::from(session.batch_limit).min(self.pace.runs_max(now_ns));
+        let limit = u64::from(session.batch_limit).min(self.config.batch_max.into()).min(self.pace.runs_max(now_ns));
         let (mut end, count_at) = (len, head - COUNT_FROM_END);
         let bytes_max = space.len().min(session.request_bytes_max + 4);
         while u64::from(call.count) < limit && bytes_max - end >= ROOM_BYTES_MIN {

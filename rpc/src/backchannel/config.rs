@@ -26,6 +26,10 @@ pub struct Config {
     /// Most callbacks in one CB_COMPOUND, besides CB_SEQUENCE: 1 to [`BATCH_MAX`](super::BATCH_MAX). What the client
     /// allows for a session may be less.
     pub batch_max: u32,
+    /// How often recalls may be passed over by what is waited for (CB_GETATTR) while they have work: their floor.
+    pub recalls_passed_over_max: u8,
+    /// The same of the background, which recalls may pass over too.
+    pub background_passed_over_max: u8,
     /// Seeds the jitter of the delays.
     pub seed: u64,
     /// The first xid is made of this number.
@@ -44,6 +48,8 @@ impl Config {
             backoff_ns_min: 100 * MS,
             backoff_ns_max: 5 * S,
             batch_max: 16,
+            recalls_passed_over_max: 4,
+            background_passed_over_max: 16,
             seed: 0x9e37_79b9_7f4a_7c15,
             first_xid: 1,
         }

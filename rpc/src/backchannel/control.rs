@@ -8,7 +8,7 @@ use super::host::{Host, Outcome, Requeue, Token};
 use super::path::{Conn, Session, Version};
 use super::queue::Queue;
 use super::timeout::{ENDINGS_PER_CALL_MAX, NOTE_SENT};
-use super::{Backchannel, ClientState, SESSIONS_MAX, SessionKey};
+use super::{BATCH_MAX, Backchannel, ClientState, SESSIONS_MAX, SessionKey};
 use crate::nfs4::callback::CallbackOp;
 use crate::session::{RequesterSlots, SLOTS_MAX};
 
@@ -51,7 +51,7 @@ impl Backchannel {
         let slots = RequesterSlots::new(params.slots);
         self.put_session(Session {
             minor_version: params.minor_version,
-            batch_limit: batch_limit(self.config.batch_max, params),
+            batch_limit: batch_limit(BATCH_MAX, params),
             ..Session::new(key, params.session_id, base, slots, head, request_bytes_max)
         });
         self.update_path(host);

@@ -94,6 +94,11 @@ impl Pace {
 }
 
 impl Backchannel {
+    /// The limits of the client.
+    pub fn limits(&self) -> ClientLimits {
+        self.pace.limits
+    }
+
     /// Sets the limits of the client, for what is sent from now on.
     pub fn set_limits(&mut self, limits: ClientLimits, host: &mut impl Host) {
         self.pace = Pace { limits, ..Pace::default() };

@@ -47,6 +47,7 @@ mod referring;
 mod settle;
 mod timeout;
 mod transmit;
+mod tune;
 mod view;
 
 pub use calls::BATCH_MAX;
@@ -177,7 +178,7 @@ impl Backchannel {
             sessions: Vec::new(),
             conns: Vec::new(),
             calls: Calls::new(config.first_xid),
-            queues: Classes::new(),
+            queues: Classes::new(&config),
             wheel: Wheel::new(config.seed),
             path: PathClock::default(),
             pace: Pace::default(),

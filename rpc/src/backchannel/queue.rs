@@ -1,5 +1,6 @@
 //! Queues of runs, linked through the driver's entries ([`Host::link`]): they need no memory and cannot overflow.
 
+use super::config::Config;
 use super::host::{Class, Host, Token};
 
 /// Granularity of delays: they end at a multiple of this time.
@@ -8,9 +9,6 @@ pub const TIMER_GRAIN_NS: u64 = 50_000_000;
 const BUCKETS: u64 = 128;
 /// Longest time ahead that the wheel can hold.
 pub(super) const WHEEL_SPAN_NS: u64 = (BUCKETS - 2) * TIMER_GRAIN_NS;
-
-/// How often a class may be passed over by a higher one while it has work: the floor of recalls and of the background.
-const PASSED_OVER_MAX: [u8; Class::COUNT] = [0, 4, 16];
 
 /// A first-in, first-out queue.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,6 +85,10 @@ impl Queue {
     }
 }
 
+fn floors(config: &Config) -> [u8; Class::COUNT] {
+    [0, config.recalls_passed_over_max, config.background_passed_over_max]
+}
+
 /// The runs that wait to be sent, by class; within a class, those that were sent before apart from the fresh ones, and
 /// the two take turns. Each of the six is in the order of the runs' start, or nearly so: that is why their deadlines
 /// are looked at only at the heads. A run that stands behind a younger one ends late: when that one does, at the latest.
@@ -97,20 +99,29 @@ pub(super) struct Classes {
     len: u64,
     again_next: bool,
     passed_over: [u8; Class::COUNT],
+    /// How often a class may be passed over by a higher one while it has work: the floor of recalls and of the background.
+    passed_over_max: [u8; Class::COUNT],
     /// No run in these queues has an earlier deadline.
     pub deadline_bound_ns: u64,
 }
 
 impl Classes {
-    pub fn new() -> Self {
+    pub fn new(config: &Config) -> Self {
         Classes {
             fresh: Default::default(),
             again: Default::default(),
             len: 0,
             again_next: false,
             passed_over: [0; Class::COUNT],
+            passed_over_max: floors(config),
             deadline_bound_ns: u64::MAX,
         }
+    }
+
+    /// Other settings; deadlines are looked at anew.
+    pub fn tune(&mut self, config: &Config) {
+        self.passed_over_max = floors(config);
+        self.deadline_bound_ns = 0;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -220,7 +231,7 @@ impl Classes {
     fn pick(&mut self) -> Option<usize> {
         let first = (0..Class::COUNT).find(|&class| self.has(class))?;
         let mut pick = first;
-        for (class, most) in PASSED_OVER_MAX.iter().enumerate().skip(first + 1) {
+        for (class, most) in self.passed_over_max.iter().enumerate().skip(first + 1) {
             if !self.has(class) {
                 self.passed_over[class] = 0;
             } else if self.passed_over[class] >= *most {

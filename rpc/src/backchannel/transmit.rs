@@ -122,7 +122,8 @@ impl Backchannel {
             return Transmit::Idle;
         }
         // One by one, where more follows a call than its bytes.
-        let plain = session.batch_limit <= 1 && self.pace.is_unlimited() && !host.watches();
+        let alone = session.batch_limit <= 1 || self.config.batch_max <= 1;
+        let plain = alone && self.pace.is_unlimited() && !host.watches();
         let records_max = if plain { records_max } else { 1 };
         for _ in 0..ENDINGS_PER_POLL_MAX {
             let New { mut len, last, stop } = self.new_calls(now_ns, (index, conn), records_max, space, host);

@@ -14,3 +14,4 @@ mod refused;
 mod resync;
 mod support;
 mod timers;
+mod tune;

@@ -460,6 +460,13 @@ impl World {
     }
 
     #[track_caller]
+    /// The next call, which is answered.
+    pub fn send_and_answer(&mut self) -> Token {
+        let sent = self.send();
+        self.answer_ok(&sent);
+        sent.token()
+    }
+
     pub fn quiet(&mut self) {
         assert_eq!(self.sends(), []);
     }

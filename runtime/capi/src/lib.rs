@@ -38,6 +38,7 @@ mod results;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tuning;
 mod wait;
 
 // Numbers that only programs in C use.

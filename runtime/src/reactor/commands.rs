@@ -94,6 +94,7 @@ impl<I: Io> Reactor<I> {
                     let _ = answer.send(counted);
                 }
             }
+            Command::Tune(settings) => self.tune(settings),
             Command::Move { client, to } => self.move_client(client, to),
             Command::Arrive(moving) => self.arrive(*moving),
             Command::Lost(client) => self.lost(client),
@@ -135,9 +136,9 @@ impl<I: Io> Reactor<I> {
         let now_ns = self.home.now_ns;
         match command {
             Command::AddClient(client) => {
-                let config = self.home.shared.settings.backchannel_config(client);
+                let config = self.home.settings.backchannel_config(client);
                 self.home.add(client, Backchannel::new(config));
-                let limits = self.home.shared.settings.client_limits;
+                let limits = self.home.settings.client_limits;
                 self.home.act_on(client, |client, host| client.backchannel.set_limits(limits, host));
                 // A client that came while the runtime was being closed.
                 if let Some(deadline_ns) = self.home.drain_deadline_ns {
@@ -161,7 +162,10 @@ impl<I: Io> Reactor<I> {
                 });
             }
             Command::Limits { client, limits } => {
-                self.home.act_on(client, |client, host| client.backchannel.set_limits(limits, host));
+                self.home.act_on(client, |client, host| {
+                    client.has_own_limits = true;
+                    client.backchannel.set_limits(limits, host);
+                });
             }
             Command::PathDownTold(client) => {
                 self.home.act_on(client, |client, _| client.backchannel.path_down_told(now_ns));

@@ -13,6 +13,7 @@ use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::latency::Latencies;
 use crate::registry::{ClientShared, ReactorPort, Shared};
+use crate::settings::Settings;
 use crate::stats::{Census, ReactorStats, count_by, set};
 use crate::wait::{Answer, WaitError};
 use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters};
@@ -44,6 +45,10 @@ pub(super) struct Client {
     pub cancels: bool,
     /// Drains of this client, or of its sessions, that are under way.
     pub drains: Vec<ClientDrain>,
+    /// Its limits are those of this client, and not of all.
+    pub has_own_limits: bool,
+    /// [`Settings::tunings`] that it has.
+    pub tunings: u64,
     /// Removed by the embedder: forgotten when nothing is in flight.
     pub removed: bool,
 }
@@ -173,6 +178,8 @@ pub(super) fn conn_token(connection: ConnectionId) -> ConnToken {
 pub(super) struct Home {
     pub reactor: usize,
     pub shared: Arc<Shared>,
+    /// As they are now.
+    pub settings: Arc<Settings>,
     pub now_ns: u64,
     /// By the client's index in the shared table.
     pub clients: Vec<Option<Box<Client>>>,
@@ -211,6 +218,7 @@ impl Home {
         Home {
             reactor,
             watch,
+            settings: Arc::new(shared.settings.clone()),
             shared,
             now_ns,
             clients: Vec::new(),
@@ -276,6 +284,8 @@ impl Home {
             due: false,
             cancels: false,
             drains: Vec::new(),
+            has_own_limits: false,
+            tunings: self.settings.tunings,
             removed: false,
         }));
     }

@@ -29,6 +29,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod tune;
 mod wheel;
 
 use crate::callback::{CallbackEntry, Chain};
@@ -101,6 +102,8 @@ pub(crate) struct Reactor<I: Io> {
     fired: Vec<u32>,
     /// Clients whose time has come.
     due: VecDeque<u32>,
+    /// Clients that new settings have not come to.
+    untuned: Range<u32>,
     /// Clients that the drain of all has not come to.
     undrained: Range<u32>,
     /// Clients with runs to cancel.
@@ -148,6 +151,7 @@ impl<I: Io> Reactor<I> {
             events: Vec::new(),
             fired: Vec::new(),
             due: VecDeque::new(),
+            untuned: 0..0,
             undrained: 0..0,
             cancels: VecDeque::new(),
             inspections: VecDeque::new(),
@@ -216,6 +220,7 @@ impl<I: Io> Reactor<I> {
         result?;
         self.pick_up();
         self.take_back();
+        self.go_on_tuning();
         self.run_timers();
         self.go_on_inspecting();
         self.close_condemned();
@@ -247,6 +252,7 @@ impl<I: Io> Reactor<I> {
             || !self.kept_runs.is_empty()
             || !self.kept_returned.is_empty()
             || !self.due.is_empty()
+            || !self.untuned.is_empty()
             || !self.undrained.is_empty()
             || !self.cancels.is_empty()
             || !self.inspections.is_empty()

@@ -204,6 +204,7 @@ impl<I: Io> Reactor<I> {
             self.home.shared.forsake(Flags::RUNNING, |client| client == id.index);
         }
         drop(moving);
+        self.home.tune_client(id.index);
         self.home.touch(id.index);
         if cancels {
             self.ask_cancel(id.index);

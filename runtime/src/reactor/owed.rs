@@ -76,6 +76,12 @@ impl Owed {
         }
     }
 
+    /// Another deadline, for what is sent from now on. At most three times the first one, so that the stamps tell records
+    /// apart.
+    pub fn tune(&mut self, deadline: Duration) {
+        self.deadline_ns = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+    }
+
     /// Makes room for what a turn may send. `false`: there is no memory for it, nothing has changed, and nothing may be sent.
     pub fn reserve(&mut self, pool: &mut Pool) -> bool {
         let room = self.blocks.back().map_or(0, |block| BLOCK_RECORDS - block.len());
@@ -93,7 +99,8 @@ impl Owed {
 
     /// A recall is sent, for which there is [room](Owed::reserve). Returns the stamp of its record.
     pub fn push(&mut self, key: CallbackKey, now_ns: u64) -> u16 {
-        let tick = now_ns.saturating_add(self.deadline_ns).div_ceil(self.tick_ns);
+        // Not before those that were sent earlier, though their time may be longer.
+        let tick = now_ns.saturating_add(self.deadline_ns).div_ceil(self.tick_ns).max(self.last_tick);
         self.last_tick = tick;
         let block = match self.blocks.back_mut() {
             Some(block) if block.len() < BLOCK_RECORDS => block,
@@ -269,6 +276,25 @@ mod tests {
                 assert_ne!(owed.push(key(0), later), first, "{deadline:?} after {part}/64");
             }
         }
+    }
+
+    #[test]
+    fn a_deadline_that_changes_keeps_the_order_and_the_stamps_apart() {
+        let mut owed = Owed::new(Duration::from_secs(10));
+        let first = owed.push(key(0), 0);
+        owed.tune(Duration::from_secs(30));
+        owed.push(key(1), MS);
+        owed.tune(Duration::from_secs(1));
+        owed.push(key(2), 2 * MS);
+        for second in 1..30 {
+            assert_ne!(owed.push(key(0), second * 1000 * MS), first, "{second}");
+        }
+        assert_eq!(owed.pop_due(9_999 * MS), None);
+        assert_eq!(owed.pop_due(10_001 * MS).map(Record::key), Some(key(0)));
+        assert_eq!(owed.pop_due(29_000 * MS), None, "not before one that was sent earlier");
+        let due: Vec<_> = std::iter::from_fn(|| owed.pop_due(31_000 * MS)).map(|record| record.key().index).collect();
+        assert_eq!(due.len(), 2 + 29);
+        assert_eq!(due[..2], [1, 2]);
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl<I: Io> Reactor<I> {
     fn heard(&mut self, key: ConnKey) {
         let now_ns = self.home.now_ns;
         let Some((connection, _)) = self.lines.get(key) else { return };
-        let due = now_ns >= connection.heard_told_ns + self.home.shared.settings.heard_period_ns();
+        let due = now_ns >= connection.heard_told_ns + self.home.settings.heard_period_ns();
         for bound in &connection.bound {
             if bound.home == self.home.reactor {
                 if let Some(client) = self.home.client(bound.client.index) {
@@ -67,7 +67,7 @@ impl<I: Io> Reactor<I> {
 
     fn pause_if_full(&mut self, key: ConnKey) {
         let Some((connection, _)) = self.lines.get(key) else { return };
-        if connection.paused || !connection.is_full(&self.home.shared.settings) {
+        if connection.paused || !connection.is_full(&self.home.settings) {
             return;
         }
         connection.paused = true;
@@ -85,7 +85,7 @@ impl<I: Io> Reactor<I> {
     /// Tells the clients of a connection when it is the embedder, who has calls to answer, that keeps their replies from
     /// being read, and when it is not any more. A peer that does not read what it asked for has no such excuse.
     fn update_held(&mut self, key: ConnKey) {
-        let calls_max = self.home.shared.settings.calls_unanswered_max;
+        let calls_max = self.home.settings.calls_unanswered_max;
         let Some((connection, _)) = self.lines.get(key) else { return };
         // Until as many are answered as would let it be read again.
         let many = if connection.held { calls_max / 2 + 1 } else { calls_max };
@@ -111,7 +111,7 @@ impl<I: Io> Reactor<I> {
 
     /// Reads again when half of what made it stop is gone: first what had been received already.
     pub(super) fn relieve(&mut self, key: ConnKey) {
-        let settings = &self.home.shared.settings;
+        let settings = &self.home.settings;
         let Some((connection, _)) = self.lines.get(key) else { return };
         if !connection.paused {
             return;
@@ -126,7 +126,7 @@ impl<I: Io> Reactor<I> {
     }
 
     fn resume_unless_full(&mut self, key: ConnKey) {
-        let settings = &self.home.shared.settings;
+        let settings = &self.home.settings;
         let Some((connection, _)) = self.lines.get(key) else { return };
         if connection.is_full(settings) {
             return;
@@ -164,7 +164,7 @@ impl<I: Io> Reactor<I> {
 /// have. Gives what is left.
 fn feed<'a>(mut bytes: &'a [u8], key: ConnKey, lines: &mut Lines, home: &mut Home) -> Result<&'a [u8], RecordError> {
     let Some((connection, pool)) = lines.get(key) else { return Ok(&[]) };
-    while !connection.is_full(&home.shared.settings) {
+    while !connection.is_full(&home.settings) {
         let next = match connection.bound.as_slice() {
             [bound] if bound.home == home.reactor => replies(connection, bound.client, &mut bytes, home)?,
             _ => connection.reader.next(&mut bytes)?,

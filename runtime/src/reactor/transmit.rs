@@ -39,10 +39,11 @@ impl<I: Io> Reactor<I> {
         while budget > 0 {
             let Some(index) = self.ring.pop_front() else { break };
             let shared = Arc::clone(&self.home.shared);
+            let staged_bytes_max = self.home.settings.callback_staged_bytes_max();
             let lines = &mut self.lines;
             let served = self.home.act(index, |client, host| {
                 let share = client.deficit.share().min(budget);
-                let (turn, written) = serve(client, host, lines, &shared, share);
+                let (turn, written) = serve(client, host, lines, &shared, (staged_bytes_max, share));
                 client.in_ring = turn != Turn::Over;
                 let has_some_left = client.deficit.spend(written);
                 if turn == Turn::Over {
@@ -150,7 +151,7 @@ impl<I: Io> Reactor<I> {
         let id = connection.id;
         // As soon as a client of this reactor could write on. Were it when everything has left, then replies to other
         // calls, which come all the time, could keep it from ever happening.
-        if connection.out.unsent_bytes() < self.home.shared.settings.callback_staged_bytes_max() {
+        if connection.out.unsent_bytes() < self.home.settings.callback_staged_bytes_max() {
             for carried in connection.carried.drain(..) {
                 let command = Command::CarryDone { connection: id, client: carried.client };
                 self.home.shared.post_to_home_of(carried.client.index, command);
@@ -171,7 +172,7 @@ fn serve(
     host: &mut ClientHost<'_>,
     lines: &mut Lines,
     shared: &Shared,
-    share: usize,
+    (staged_bytes_max, share): (usize, usize),
 ) -> (Turn, usize) {
     let mut written = 0;
     if !client.may_transmit() {
@@ -184,7 +185,6 @@ fn serve(
         let link = client.links[at];
         let (turn, more) = match link.place {
             Place::Local(key) => {
-                let staged_bytes_max = shared.settings.callback_staged_bytes_max();
                 serve_local(client, host, lines, (link.connection, key), staged_bytes_max, share - written)
             }
             Place::Remote { batches_out } if batches_out < REMOTE_BATCHES_MAX => {

@@ -145,6 +145,8 @@ fn null_is_an_error_of_every_function() {
         rb_drain_free(Some(&mut none())) => NULL;
         rb_set_budget(None, 1) => NULL;
         rb_want_room(None) => NULL;
+        rb_get_tuning(None, none()) => NULL;
+        rb_set_tuning(None, none()) => NULL;
         rb_memory_pressure(None) => NULL;
         rb_recall_any(None, 1) => NULL;
         rb_recall_slots(None, NO_SESSION, 0) => NULL;
@@ -240,6 +242,9 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_get_reactor_stats(rt, 0, none()) => NULL;
         rb_metrics_text(rt, 1, none(), 1, None) => NULL;
         rb_metrics_text(rt, 1, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_get_tuning(rt, none()) => NULL;
+        rb_set_tuning(rt, none()) => NULL;
+        rb_set_tuning(rt, &sized()) => INVALID;
         rb_flight_text(rt, none(), 1, None) => NULL;
         rb_flight_text(rt, none(), 0, Some(&mut MaybeUninit::uninit())) => rb_error::RB_ERR_NO_SPACE as c_int;
         rb_flight_text(rt, std::ptr::without_provenance_mut(8), usize::MAX, None) => INVALID;
@@ -297,6 +302,8 @@ fn wrong_sizes_are_errors() {
     refused!(rb_stats, p => rb_get_stats(rt, p));
     refused!(rb_census, p => rb_get_census(rt, p));
     refused!(rb_memory, p => rb_get_memory(rt, p));
+    refused!(rb_tuning, p => rb_get_tuning(rt, p));
+    refused!(rb_tuning, p => rb_set_tuning(rt, p));
     refused!(rb_client_stats, p => rb_get_client_stats(rt, 1, p));
     refused!(rb_stats, p => rb_get_reactor_stats(rt, 0, p));
     refused!(rb_attributes, p => rb_decode_getattr([0; 8].as_ptr(), 8, p));
@@ -451,6 +458,24 @@ fn settings_out_of_range_are_named() {
     refused(|o| o.reactors = 100_000, "reactors is 100000");
     refused(|o| o.receive_buffers = 3, "power of two");
     refused(|o| o.record_bytes_max = u64::MAX, "record_bytes_max");
+}
+
+#[test]
+fn settings_change_as_one_value() {
+    let mut made = runtime(|_| (), &hooks());
+    // SAFETY: just made.
+    let rt = unsafe { made.as_ref() };
+    let mut tuning = sized::<rb_tuning>();
+    answers! { rb_get_tuning(rt, &mut tuning) => 0; };
+    assert_eq!((tuning.lease_ms, tuning.batch_max, tuning.recalls_passed_over_max), (90_000, 16, 4));
+    (tuning.rpc_timeout_ms, tuning.batch_max, tuning.client_calls_max) = (1234, 8, 3);
+    answers! { rb_set_tuning(rt, &tuning) => 0; };
+    (tuning.rpc_timeout_ms, tuning.batch_max) = (99, 65);
+    answers! { rb_set_tuning(rt, &tuning) => INVALID; };
+    assert!(last_error().contains("batch_max is 65"), "{}", last_error());
+    answers! { rb_get_tuning(rt, &mut tuning) => 0; };
+    assert_eq!((tuning.rpc_timeout_ms, tuning.batch_max, tuning.client_calls_max), (1234, 8, 3));
+    answers! { rb_runtime_free(Some(&mut made)) => 0; };
 }
 
 #[test]

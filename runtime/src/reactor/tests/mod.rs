@@ -8,6 +8,7 @@ mod moving;
 mod races;
 mod steady;
 mod stepped;
+mod tune;
 
 use super::Reactor;
 use crate::callback::{CallbackKey, CallbackSlab, InsertError};
