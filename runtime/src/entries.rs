@@ -74,10 +74,24 @@ impl Shared {
         // and the entry would have named that one. Sequentially consistent, like their partners `remove_client` and
         // `ClientTable::add`: either the client is seen to be gone here, or the count is seen there.
         let inserted = match self.clients.live(client) {
-            Some(_) => self.slab.insert(known.home(), client.index, op, cookie),
+            Some(_) => self.insert_of_tenant(known, client, op, cookie),
             None => Err(InsertError::NoSuchClient),
         };
         inserted.inspect_err(|_| known.entries.sub(op))
+    }
+
+    /// As its tenant may have one more.
+    fn insert_of_tenant(
+        &self,
+        known: &ClientShared,
+        client: ClientId,
+        op: u8,
+        cookie: u64,
+    ) -> Result<CallbackKey, InsertError> {
+        let insert = || self.slab.insert(known.home(), client.index, op, cookie);
+        let Some(tenant) = self.tenant_of(known) else { return insert() };
+        tenant.take_callback().map_err(|limit| InsertError::TenantFull { limit })?;
+        insert().inspect_err(|_| tenant.give_callback())
     }
 
     /// Sends a callback of the runtime's own, once: the entry goes when the run has ended. The cookie is all that
@@ -176,6 +190,9 @@ impl Shared {
         self.settle(key, Flags::empty(), client.how_removed());
         let op = self.slab[key.index].op();
         self.slab.free(key.index);
+        if let Some(tenant) = self.tenant_of(client) {
+            tenant.give_callback();
+        }
         client.entries.sub(op);
     }
 

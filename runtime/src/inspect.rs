@@ -9,6 +9,7 @@ use crate::keys::{ClientId, SessionKey};
 use crate::latency::Latency;
 use crate::runtime::{Error, Runtime};
 use crate::stats::{Census, Stats};
+use crate::tenant::{TenantId, TenantReport};
 use ringback_rpc::backchannel::{Counters, Stage};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::cmp::Ordering;
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub reactors: Vec<ReactorReport>,
     /// The clients.
     pub clients: Vec<ClientReport>,
+    /// Tenants, but for the default one.
+    pub tenants: Vec<TenantReport>,
     /// What all reactors have counted, a moment later, and what belongs to none of them: delegations and their reaper.
     pub totals: Stats,
 }
@@ -97,6 +100,8 @@ pub struct ClientReport {
     pub client: ClientId,
     /// The reactor that is its home.
     pub home: usize,
+    /// Its tenant.
+    pub tenant: TenantId,
     /// The state of its callback path.
     pub path: PathState,
     /// What its backchannel has counted.
@@ -220,7 +225,7 @@ impl Runtime {
         // One that moved meanwhile may have been described twice.
         clients.sort_by_key(|report| report.client.to_bits());
         clients.dedup_by_key(|report| report.client);
-        Ok(Snapshot { reactors, clients, totals: self.stats() })
+        Ok(Snapshot { reactors, clients, tenants: self.tenants(), totals: self.stats() })
     }
 
     /// Adds the clients that were on their way from one reactor to another.

@@ -60,6 +60,8 @@ pub mod simulator;
 #[cfg(not(loom))]
 mod stats;
 mod sync;
+#[cfg(not(loom))]
+mod tenant;
 #[cfg(all(feature = "tokio-uring", not(loom)))]
 pub mod tokio_uring;
 #[cfg(not(loom))]
@@ -92,6 +94,7 @@ pub use {
     runtime::{Error, Runtime},
     session::{Security, SessionConfig},
     stats::{Census, MemoryUse, Stats},
+    tenant::{TenantId, TenantLimits, TenantReport},
     transport::{Outbound, Transport},
     tuning::Tuning,
     wait::{Ended, Wait, WaitError},

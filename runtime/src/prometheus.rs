@@ -4,6 +4,7 @@ use crate::inspect::{ClientReport, ReactorReport, Snapshot};
 use crate::keys::ClientId;
 use crate::latency::Latency;
 use crate::stats::{Census, Stats};
+use crate::tenant::TenantReport;
 use ringback_rpc::backchannel::{Counters, OutcomeKind, Requeue};
 use std::fmt::{Display, Write};
 use std::time::Duration;
@@ -56,6 +57,9 @@ impl Snapshot {
         clients.sort_by(|a, b| a.by_trouble(b));
         clients.truncate(clients_max);
         let clients: Vec<_> = clients.into_iter().map(|c| (Label("client", name(c.client)), c)).collect();
+        let label = |tenant: &TenantReport| Label("tenant", tenant.label.clone());
+        let tenants: Vec<_> = self.tenants.iter().map(|tenant| (label(tenant), tenant)).collect();
+        text.tenants(&tenants);
         text.clients(&clients);
         text.0
     }
@@ -197,6 +201,19 @@ impl Text {
         });
         self.requeues("client_", clients, |c| &c.counters);
         self.places("client_", clients, |c| &c.census);
+    }
+
+    fn tenants(&mut self, tenants: &[(Label, &TenantReport)]) {
+        let help = "Callbacks of the tenant's clients that exist.";
+        self.gauge("tenant_callbacks", help, tenants, |t| t.callbacks);
+        self.gauge("tenant_calls_out", "Calls of the tenant's clients that are not settled.", tenants, |t| t.calls_out);
+        self.counters("tenant_", tenants, |t| {
+            vec![
+                ("callbacks_sent", "Callbacks sent to the tenant's clients.", t.callbacks_sent),
+                ("refused", "Callbacks refused because the tenant had as many as it may have.", t.refused),
+                ("held_back", "Times that a client of the tenant was held back.", t.held_back),
+            ]
+        });
     }
 
     fn requeues<T>(&mut self, prefix: &str, who: &[(Label, T)], counters: impl Fn(&T) -> &Counters) {

@@ -16,6 +16,7 @@ use crate::path::UnconfirmedPaths;
 use crate::reaper::{Own, ReaperPort};
 use crate::settings::Settings;
 use crate::stats::{ReactorStats, count};
+use crate::tenant::{TenantId, Tenants};
 use crate::wait::{Answer, WaitError};
 use crossbeam::queue::SegQueue;
 use crossbeam::utils::CachePadded;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     /// Of groups that wait for callbacks.
     pub members: MemberPool,
     pub clients: ClientTable,
+    pub tenants: Tenants,
     pub reactors: Box<[ReactorPort]>,
     pub reaper: ReaperPort,
     /// Paths of minor version 0 that their clients have not confirmed.
@@ -75,6 +77,7 @@ impl Shared {
             slab: CallbackSlab::new(settings.callbacks_max, reactors),
             members: MemberPool::new(),
             clients: ClientTable::new(settings.clients_max),
+            tenants: Tenants::new(),
             reactors: (0..reactors).map(|_| ReactorPort::new(settings.flight_records)).collect(),
             reaper: ReaperPort::new(settings.budget),
             unconfirmed: UnconfirmedPaths::default(),
@@ -297,6 +300,8 @@ pub(crate) struct ClientShared {
     pub in_flight: InFlight,
     /// The reactor that owns the client, and who is just leaving something there.
     pub residence: Residence,
+    /// The bits of its tenant.
+    pub tenant: AtomicU32,
     /// The last census that counted it.
     pub counted: AtomicU64,
     generation: AtomicU32,
@@ -338,6 +343,7 @@ impl ClientShared {
         ClientShared {
             in_flight: InFlight::new(),
             residence: Residence::new(),
+            tenant: AtomicU32::new(0),
             counted: AtomicU64::new(0),
             generation: AtomicU32::new(0),
             entries: EntryCount::new(),
@@ -435,7 +441,7 @@ impl ClientTable {
     }
 
     /// Registers a client whose home is `home`; `None` when the table is full.
-    pub fn add(&self, home: usize) -> Option<ClientId> {
+    pub fn add(&self, home: usize, tenant: TenantId) -> Option<ClientId> {
         let mut admission = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = |i: &u32| {
             self.get(*i).is_some_and(|c| c.entries.is_zero() && c.in_flight.count() == 0 && !c.live.load(Acquire))
@@ -454,6 +460,7 @@ impl ClientTable {
         let generation = client.generation.load(Relaxed).wrapping_add(1);
         client.generation.store(generation, Relaxed);
         client.residence.settle_at(home);
+        client.tenant.store(tenant.to_bits().into(), Relaxed);
         client.status.store(0, Relaxed);
         client.path_down_told.store(false, Relaxed);
         client.unsupported.store(0, Relaxed);

@@ -10,6 +10,7 @@ use crate::registry::{ClientShared, Shared};
 use crate::session::{Security, SessionConfig};
 use crate::settings::Settings;
 use crate::stats::{Census, MemoryUse, Stats};
+use crate::tenant::TenantId;
 use crate::transport::Transport;
 use ringback_rpc::backchannel::{ClientLimits, ClientState, SESSIONS_MAX};
 use ringback_rpc::nfs4::callback::CallbackOp;
@@ -69,6 +70,15 @@ pub enum Error {
     /// The client is not registered, or has been removed.
     #[error("no such client: it was never registered here or has been removed")]
     NoSuchClient,
+    /// There is no such tenant.
+    #[error("no such tenant: it was never made here")]
+    NoSuchTenant,
+    /// There are as many tenants as there may be.
+    #[error("there are {limit} tenants, which is the limit, the default one included")]
+    TenantsFull {
+        /// The limit.
+        limit: usize,
+    },
     /// There is no such reactor.
     #[error("there is no reactor {reactor}: there are {reactors}, numbered from 0")]
     NoSuchReactor {
@@ -281,6 +291,10 @@ impl Runtime {
     /// Registers a client. Its home reactor, which sends its callbacks, is the one that drives the connection `near`:
     /// give the connection on which the client made itself known.
     pub fn add_client(&self, near: Option<ConnectionId>) -> Result<ClientId, Error> {
+        self.register_client(TenantId::default(), near)
+    }
+
+    pub(crate) fn register_client(&self, tenant: TenantId, near: Option<ConnectionId>) -> Result<ClientId, Error> {
         self.open()?;
         let shared = self.shared();
         let home = near.map(ConnectionId::reactor).or_else(|| shared.place()).ok_or(Error::Closed)?;
@@ -288,7 +302,7 @@ impl Runtime {
             return Err(Error::ReactorEnded { reactor: home });
         }
         let limit = self.settings().clients_max;
-        let client = shared.clients.add(home).ok_or(Error::ClientsFull { limit })?;
+        let client = shared.clients.add(home, tenant).ok_or(Error::ClientsFull { limit })?;
         fence(SeqCst); // after the entry into the table; partners: `begin_drain`, `Shared::end_reactor`
         // A drain that came in between, or the end of the reactor, has not seen this client: its runs are refused all
         // the same.

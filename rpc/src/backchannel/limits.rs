@@ -122,7 +122,7 @@ impl Backchannel {
 
     /// Calls that are not settled, quarantined ones included: the client may still be busy with them. What was sent on a
     /// session without a connection does not keep others waiting.
-    fn calls_out(&self) -> u32 {
+    pub fn calls_out(&self) -> u32 {
         self.live_sessions().filter(|s| s.bound != 0).map(|s| s.slots.busy_count()).sum()
     }
 }

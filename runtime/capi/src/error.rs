@@ -77,7 +77,7 @@ impl From<Error> for Failure {
             Error::Closed => rb_error::RB_ERR_CLOSED,
             Error::InHook => rb_error::RB_ERR_IN_HOOK,
             Error::ReactorEnded { .. } => rb_error::RB_ERR_REACTOR_ENDED,
-            Error::ClientsFull { .. } | Error::SessionsFull { .. } => rb_error::RB_ERR_FULL,
+            Error::ClientsFull { .. } | Error::SessionsFull { .. } | Error::TenantsFull { .. } => rb_error::RB_ERR_FULL,
             Error::NoSuchClient => rb_error::RB_ERR_NO_SUCH_CLIENT,
             _ => rb_error::RB_ERR_INVALID,
         };
@@ -88,7 +88,7 @@ impl From<Error> for Failure {
 impl From<InsertError> for Failure {
     fn from(error: InsertError) -> Self {
         let code = match error {
-            InsertError::Full { .. } => rb_error::RB_ERR_FULL,
+            InsertError::Full { .. } | InsertError::TenantFull { .. } => rb_error::RB_ERR_FULL,
             InsertError::NoSuchClient => rb_error::RB_ERR_NO_SUCH_CLIENT,
             InsertError::NoSuchSession => rb_error::RB_ERR_NO_SUCH_SESSION,
             InsertError::OutOfMemory => rb_error::RB_ERR_NO_MEMORY,

@@ -36,6 +36,7 @@ mod pointer;
 mod queue;
 mod results;
 mod stats;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod tuning;

@@ -278,6 +278,12 @@ pub enum InsertError {
         /// The configured limit.
         limit: u32,
     },
+    /// The client's [tenant](crate::TenantLimits) has as many callbacks as it may have.
+    #[error("the client's tenant has {limit} callbacks, which is its limit; raise it with Runtime::set_tenant_limits")]
+    TenantFull {
+        /// Its limit.
+        limit: u32,
+    },
     /// The client is not registered, or has been removed.
     #[error("no such client: it was never registered here or has been removed")]
     NoSuchClient,

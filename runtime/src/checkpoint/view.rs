@@ -66,7 +66,12 @@ impl Checkpoint {
         }
         clients.sort_by_key(|report| report.client.to_bits());
         let in_flight = self.in_flight();
-        Ok(Snapshot { reactors, clients, totals: stats(&summary.totals, &summary.stat_names, in_flight) })
+        Ok(Snapshot {
+            reactors,
+            clients,
+            tenants: Vec::new(),
+            totals: stats(&summary.totals, &summary.stat_names, in_flight),
+        })
     }
 }
 

@@ -397,7 +397,8 @@ impl<I: Io> Reactor<I> {
     pub(super) fn forget_client(&mut self, index: u32) {
         self.wheel.disarm(index);
         if let Some(client) = self.home.clients.get_mut(index as usize).and_then(Option::take) {
-            self.ring.retain(|i| *i != index);
+            self.ring.remove(index);
+            self.held.retain(|(_, held)| *held != index);
             self.home.gone.add(client.backchannel.counters());
             for link in &client.links {
                 self.part(link.connection, client.id);

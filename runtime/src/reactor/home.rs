@@ -15,6 +15,7 @@ use crate::latency::Latencies;
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::settings::Settings;
 use crate::stats::{Census, ReactorStats, count_by, set};
+use crate::tenant::TenantId;
 use crate::wait::{Answer, WaitError};
 use ringback_rpc::backchannel::{self, Backchannel, ConnToken, Counters};
 use std::collections::HashMap;
@@ -36,6 +37,10 @@ pub(super) struct Client {
     pub counted_elsewhere: Counters,
     /// Runs of it that an embedder has yet to take off a completion queue and to give back.
     pub with_embedder: u64,
+    /// The bits of its tenant.
+    pub tenant: u16,
+    /// Calls out that its tenant knows of; not of the default one.
+    calls_out: u32,
     pub in_ring: bool,
     pub deficit: Deficit,
     pub touched: bool,
@@ -132,6 +137,13 @@ impl Client {
             bytes: (size_of::<Client>() + self.backchannel.memory_bytes()) as u64,
             returns_bytes: 0,
         }
+    }
+
+    /// Lets its tenant know how many calls are out.
+    pub fn publish_calls(&mut self, shared: &Shared) {
+        let Some(tenant) = shared.tenants.get(TenantId(self.tenant)) else { return };
+        let out = if self.removed && self.backchannel.is_idle() { 0 } else { self.backchannel.calls_out() };
+        tenant.count_out(std::mem::replace(&mut self.calls_out, out), out);
     }
 
     /// Adds what the core has counted since the last look to the reactor's counters.
@@ -278,6 +290,8 @@ impl Home {
             counted: Counters::default(),
             counted_elsewhere: Counters::default(),
             with_embedder: 0,
+            tenant: self.shared.clients.get(id.index).map_or(0, |known| known.tenant.load(Relaxed) as u16),
+            calls_out: 0,
             in_ring: false,
             deficit: Deficit::default(),
             touched: false,

@@ -9,6 +9,7 @@ use crate::io::Io;
 use crate::keys::{ClientId, SessionKey};
 use crate::latency::Latencies;
 use crate::stats::Stats;
+use crate::tenant::TenantId;
 use ringback_rpc::backchannel::{self, RunView};
 use std::cmp::Reverse;
 use std::sync::mpsc::Sender;
@@ -130,6 +131,7 @@ fn describe(client: &Client, host: &ClientHost<'_>, home: usize, callbacks_max: 
     ClientReport {
         client: client.id,
         home,
+        tenant: TenantId(client.tenant),
         path: client.backchannel.path_state(),
         counters: *client.backchannel.counters(),
         census: client.census(),

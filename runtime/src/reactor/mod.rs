@@ -26,6 +26,7 @@ mod moving;
 mod owed;
 mod receive;
 mod retry;
+mod ring;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -50,6 +51,7 @@ use inspect::Inspection;
 use moving::Kept;
 pub(crate) use moving::Moving;
 use retry::Retry;
+use ring::Ring;
 use ringback_rpc::backchannel::Token;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -92,7 +94,10 @@ pub(crate) struct Reactor<I: Io> {
     dialing: Dialing,
     wheel: Wheel,
     /// Clients with something to send and a way to send it, in round robin.
-    ring: VecDeque<u32>,
+    ring: Ring,
+    /// Those that their tenants hold back, and when they are let in again.
+    held: Vec<(u16, u32)>,
+    held_until_ns: u64,
     /// Callbacks taken off the inbox and not handed to their clients yet.
     submitted: Chain,
     /// Runs taken back from the embedder and not ended yet.
@@ -145,7 +150,9 @@ impl<I: Io> Reactor<I> {
             dialing: Dialing::default(),
             wheel: Wheel::new(now_ns),
             home: Home::new(index, shared, now_ns),
-            ring: VecDeque::new(),
+            ring: Ring::default(),
+            held: Vec::new(),
+            held_until_ns: 0,
             submitted: Chain::default(),
             returned: Chain::default(),
             events: Vec::new(),
@@ -245,7 +252,8 @@ impl<I: Io> Reactor<I> {
         // What was refused is not tried before its time: until then it is nothing to do.
         let ring_at = (!self.ring.is_empty()).then(|| self.memory.at_ns());
         let refused_at = (!self.refused.is_empty()).then(|| self.sending.at_ns());
-        let retry_at = ring_at.into_iter().chain(refused_at).min();
+        let held_at = (!self.held.is_empty()).then_some(self.held_until_ns);
+        let retry_at = ring_at.into_iter().chain(refused_at).chain(held_at).min();
         let busy = retry_at.is_some_and(|at| at <= self.home.now_ns)
             || !self.submitted.is_empty()
             || !self.returned.is_empty()
@@ -422,9 +430,12 @@ impl<I: Io> Reactor<I> {
             let Some(Some(client)) = clients.get_mut(index as usize) else { continue };
             client.touched = false;
             client.publish_counters(&shared.reactors[*reactor].stats);
+            if client.tenant != 0 {
+                client.publish_calls(shared);
+            }
             if settle == Settle::LetIn && !client.in_ring && client.wants_transmit() {
                 client.in_ring = true;
-                self.ring.push_back(index);
+                self.ring.push_back(client.tenant, index);
             }
             match client.backchannel.poll_timeout() {
                 // It has more to do than fits into one turn.

@@ -133,7 +133,8 @@ impl<I: Io> Reactor<I> {
         assert!(begun, "{id:?} is here, and on its way");
         let Some(mut extract) = self.home.extract(id.index) else { unreachable!("{id:?} was here just now") };
         self.wheel.disarm(id.index);
-        self.ring.retain(|index| *index != id.index);
+        self.ring.remove(id.index);
+        self.held.retain(|(_, held)| *held != id.index);
         self.lend_links(&mut extract.client, to);
         self.home.note(FlightStep::Moved, id, to as u64);
         let (extract, commands) = (Some(extract), Vec::new());

@@ -9,6 +9,7 @@ use crate::io::{ConnKey, Io, SendBuf};
 use crate::keys::ConnectionId;
 use crate::registry::Shared;
 use crate::settings::{STAGING_BYTES, TRANSMITS_PER_TURN};
+use crate::tenant::TenantId;
 use crate::transport::Outbound;
 use ringback_rpc::backchannel::Transmit;
 use std::io;
@@ -20,6 +21,9 @@ const REMOTE_BATCHES_MAX: usize = 2;
 /// Room that a callback record is tried with first; what does not fit is tried again with a fresh staging buffer.
 const CALLBACK_SPACE_BYTES: usize = 1024;
 
+/// How long a client is held back before its tenant is asked again.
+const HELD_NS: u64 = 2_000_000;
+
 /// Why a client's turn ended.
 #[derive(PartialEq, Eq)]
 enum Turn {
@@ -27,6 +31,8 @@ enum Turn {
     More,
     /// Nothing to send, or no way to send it now: it is looked at again when something happens to it.
     Over,
+    /// Its tenant has sent as much as it may.
+    Held,
     /// There was no memory to encode into, for this client and hence for all.
     Starved,
 }
@@ -34,38 +40,52 @@ enum Turn {
 impl<I: Io> Reactor<I> {
     /// Lets each client in the ring encode up to its [deficit](super::deficit), until the turn's budget is spent.
     pub(super) fn transmit(&mut self) {
+        self.let_in_held();
         let mut budget = if self.may_encode() { TRANSMITS_PER_TURN } else { 0 };
         // A client that has more goes to the end of the ring; it has its next turn when all others had theirs.
         while budget > 0 {
-            let Some(index) = self.ring.pop_front() else { break };
+            let Some(index) = self.ring.pop() else { break };
             let shared = Arc::clone(&self.home.shared);
             let staged_bytes_max = self.home.settings.callback_staged_bytes_max();
             let lines = &mut self.lines;
             let served = self.home.act(index, |client, host| {
-                let share = client.deficit.share().min(budget);
-                let (turn, written) = serve(client, host, lines, &shared, (staged_bytes_max, share));
+                let now_ns = host.now_ns;
+                let tenant = shared.tenants.get(TenantId(client.tenant));
+                let allowed = tenant.map_or(usize::MAX, |tenant| tenant.allowance(now_ns));
+                let share = client.deficit.share().min(budget).min(allowed);
+                let (turn, written) = if allowed == 0 {
+                    (Turn::Held, 0)
+                } else {
+                    serve(client, host, lines, &shared, (staged_bytes_max, share))
+                };
+                if let Some(tenant) = tenant.filter(|_| written > 0) {
+                    tenant.sent(now_ns, written);
+                    client.publish_calls(&shared);
+                }
                 client.in_ring = turn != Turn::Over;
                 let has_some_left = client.deficit.spend(written);
                 if turn == Turn::Over {
                     client.deficit.forfeit();
                 }
-                (turn, written, has_some_left)
+                (turn, written, has_some_left, client.tenant)
             });
-            let Some((turn, written, has_some_left)) = served else { continue };
+            let Some((turn, written, has_some_left, tenant)) = served else { continue };
             if written > 0 {
                 self.memory.worked();
             }
             match turn {
                 // The budget is spent: it goes on with the next turn.
-                Turn::More if has_some_left => self.ring.push_front(index),
-                Turn::More => self.ring.push_back(index),
+                Turn::More if has_some_left => self.ring.push_front(tenant, index),
+                Turn::More => self.ring.push_back(tenant, index),
+                Turn::Held => self.hold_back(tenant, index),
                 Turn::Over => {}
                 Turn::Starved => {
                     self.memory.failed(self.home.now_ns);
-                    self.ring.push_front(index);
+                    self.ring.push_front(tenant, index);
                     break;
                 }
             }
+            self.ring.served(tenant, written);
             budget -= written.min(budget);
         }
         // What the encoding changed; a client without a way to send now is looked at again when it has one.
@@ -82,6 +102,23 @@ impl<I: Io> Reactor<I> {
             self.memory.failed(self.home.now_ns);
         }
         reserved
+    }
+
+    /// The tenant of a client has sent as much as it may for now. It is asked again a little later: calls that other reactors
+    /// settle are not told.
+    fn hold_back(&mut self, tenant: u16, client: u32) {
+        if self.held.is_empty() {
+            self.held_until_ns = self.home.now_ns + HELD_NS;
+        }
+        self.held.push((tenant, client));
+    }
+
+    fn let_in_held(&mut self) {
+        if !self.held.is_empty() && self.held_until_ns <= self.home.now_ns {
+            for (tenant, client) in self.held.drain(..) {
+                self.ring.push_back(tenant, client);
+            }
+        }
     }
 
     /// Hands one buffer per connection to its transport.

@@ -145,6 +145,11 @@ fn null_is_an_error_of_every_function() {
         rb_drain_free(Some(&mut none())) => NULL;
         rb_set_budget(None, 1) => NULL;
         rb_want_room(None) => NULL;
+        rb_add_tenant(None, none(), none(), None) => NULL;
+        rb_add_tenant(None, none(), none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_set_tenant_limits(None, 1, none()) => NULL;
+        rb_add_client_of(None, 0, 0, None) => NULL;
+        rb_add_client_of(None, 0, 0, Some(&mut MaybeUninit::uninit())) => NULL;
         rb_get_tuning(None, none()) => NULL;
         rb_set_tuning(None, none()) => NULL;
         rb_memory_pressure(None) => NULL;
@@ -242,6 +247,13 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_get_reactor_stats(rt, 0, none()) => NULL;
         rb_metrics_text(rt, 1, none(), 1, None) => NULL;
         rb_metrics_text(rt, 1, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_add_tenant(rt, none(), &sized(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_add_tenant(rt, c"a".as_ptr(), none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_add_tenant(rt, c"a".as_ptr(), &sized(), Some(&mut MaybeUninit::uninit())) => 0;
+        rb_set_tenant_limits(rt, 1, &sized()) => 0;
+        rb_set_tenant_limits(rt, 7, &sized()) => INVALID;
+        rb_add_client_of(rt, 7, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_add_client_of(rt, 1, 0, Some(&mut MaybeUninit::uninit())) => 0;
         rb_get_tuning(rt, none()) => NULL;
         rb_set_tuning(rt, none()) => NULL;
         rb_set_tuning(rt, &sized()) => INVALID;
@@ -303,6 +315,7 @@ fn wrong_sizes_are_errors() {
     refused!(rb_census, p => rb_get_census(rt, p));
     refused!(rb_memory, p => rb_get_memory(rt, p));
     refused!(rb_tuning, p => rb_get_tuning(rt, p));
+    refused!(rb_tenant_limits, p => rb_set_tenant_limits(rt, 1, p));
     refused!(rb_tuning, p => rb_set_tuning(rt, p));
     refused!(rb_client_stats, p => rb_get_client_stats(rt, 1, p));
     refused!(rb_stats, p => rb_get_reactor_stats(rt, 0, p));

@@ -8,6 +8,7 @@ mod moving;
 mod races;
 mod steady;
 mod stepped;
+mod tenants;
 mod tune;
 
 use super::Reactor;

@@ -9,7 +9,7 @@ use crate::{
     Call, CallToken, CallbackKey, CallbackOp, ClientId, ConnectionId, Event, ForeChannel, Outbound, OutcomeKind,
     Runtime, Security, SessionConfig,
 };
-use crate::{SessionKey, Transport, TryRun};
+use crate::{SessionKey, TenantId, Transport, TryRun};
 use ringback_rpc::xdr::{self, Writer};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -103,12 +103,17 @@ impl Stepped {
     }
 
     pub fn client(&mut self, near: ConnectionId) -> (ClientId, SessionKey) {
-        let client = self.runtime.add_client(Some(near)).unwrap();
+        self.client_of(TenantId::default(), near, 4)
+    }
+
+    /// A client of a tenant, with a session of so many slots.
+    pub fn client_of(&mut self, tenant: TenantId, near: ConnectionId, slots: u32) -> (ClientId, SessionKey) {
+        let client = self.runtime.add_client_of(tenant, Some(near)).unwrap();
         let session = SessionConfig {
             session_id: [1; 16],
             program: 0x4000_0000,
             security: Security::None,
-            slots: 4,
+            slots,
             request_bytes_max: 4096,
             response_bytes_max: 4096,
             operations_max: 2,

@@ -1,0 +1,93 @@
+//! Tenants: who shares a server and must not be served at each other's cost.
+
+use crate::error::guard;
+use crate::pointer::{self, Versioned, not_null};
+use crate::{rb_client, rb_connection, rb_runtime};
+use runtime::{TenantId, TenantLimits};
+use std::ffi::{CStr, c_char, c_int};
+use std::mem::MaybeUninit;
+
+/// What a tenant may have, all of its clients together; 0: any number. Set `size`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rb_tenant_limits {
+    /// sizeof(rb_tenant_limits).
+    pub size: usize,
+    /// Callbacks that exist; beyond, rb_insert() answers RB_ERR_FULL.
+    pub callbacks_max: u32,
+    /// Calls that are out at once; the rest waits.
+    pub calls_max: u32,
+    /// Callbacks sent per second; a tenth of it may go at once.
+    pub rate_max: u32,
+}
+
+// SAFETY: as the trait asks for.
+unsafe impl Versioned for rb_tenant_limits {
+    const NAME: &'static str = "rb_tenant_limits";
+}
+
+impl From<rb_tenant_limits> for TenantLimits {
+    fn from(limits: rb_tenant_limits) -> Self {
+        let callbacks = TenantLimits::default().callbacks_max(limits.callbacks_max);
+        callbacks.calls_max(limits.calls_max).rate_max(limits.rate_max)
+    }
+}
+
+/// Makes a tenant with a label of its own, which metrics show; asked again for the same label, gives it these limits. Tenants are
+/// numbered from 1; 0 is the one of clients without, which has no limits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rb_add_tenant(
+    runtime: Option<&rb_runtime>,
+    label: *const c_char,
+    limits: *const rb_tenant_limits,
+    tenant: Option<&mut MaybeUninit<u16>>,
+) -> c_int {
+    guard("rb_add_tenant", String::new, || {
+        let tenant = not_null(tenant, "tenant")?;
+        tenant.write(0);
+        let runtime = not_null(runtime, "runtime")?;
+        not_null((!label.is_null()).then_some(()), "label")?;
+        // SAFETY: P2, for a string that ends with a zero.
+        let label = unsafe { CStr::from_ptr(label) }.to_string_lossy();
+        // SAFETY: P3
+        let limits = unsafe { pointer::read(limits, "limits") }?;
+        tenant.write(runtime.runtime.add_tenant(&label, limits.into())?.to_bits());
+        Ok(0)
+    })
+}
+
+/// Other limits from now on. What exists and what is out stays; a rate begins anew.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rb_set_tenant_limits(
+    runtime: Option<&rb_runtime>,
+    tenant: u16,
+    limits: *const rb_tenant_limits,
+) -> c_int {
+    let about = || format!("tenant {tenant}");
+    guard("rb_set_tenant_limits", about, || {
+        let runtime = not_null(runtime, "runtime")?;
+        // SAFETY: P3
+        let limits = unsafe { pointer::read(limits, "limits") }?;
+        runtime.runtime.set_tenant_limits(TenantId::from_bits(tenant), limits.into())?;
+        Ok(0)
+    })
+}
+
+/// rb_add_client() of a tenant. It stays its client.
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_add_client_of(
+    runtime: Option<&rb_runtime>,
+    tenant: u16,
+    near_connection: rb_connection,
+    client: Option<&mut MaybeUninit<rb_client>>,
+) -> c_int {
+    let about = || format!("tenant {tenant}");
+    guard("rb_add_client_of", about, || {
+        let client = not_null(client, "client")?;
+        client.write(0);
+        let runtime = not_null(runtime, "runtime")?;
+        let near = (near_connection != 0).then(|| runtime.connection(near_connection)).transpose()?;
+        client.write(runtime.runtime.add_client_of(TenantId::from_bits(tenant), near)?.to_bits());
+        Ok(0)
+    })
+}
