@@ -1170,6 +1170,51 @@ typedef struct rb_memory {
     uint64_t groups;
 } rb_memory;
 
+// What a tenant may have, all of its clients together; 0: any number. Set `size`.
+typedef struct rb_tenant_limits {
+    // sizeof(rb_tenant_limits).
+    size_t size;
+    // Callbacks that exist; beyond, rb_insert() answers RB_ERR_FULL.
+    uint32_t callbacks_max;
+    // Calls that are out at once; the rest waits.
+    uint32_t calls_max;
+    // Callbacks sent per second; a tenth of it may go at once.
+    uint32_t rate_max;
+} rb_tenant_limits;
+
+// Settings that may change while callbacks run, as one value: docs/src/tuning.md says of each what it means for what is under
+// way. Set `size`, let rb_get_tuning() fill it in, change what is to change, and hand it to rb_set_tuning().
+typedef struct rb_tuning {
+    // sizeof(rb_tuning).
+    size_t size;
+    // The lease: of a client that is told from now on that its path is down.
+    uint64_t lease_ms;
+    // Also of runs in flight, counted from their beginning.
+    uint64_t run_deadline_ms;
+    // Of recalls that are first sent from now on.
+    uint64_t return_deadline_ms;
+    // Of calls that are sent from now on.
+    uint64_t rpc_timeout_ms;
+    // First wait after NFS4ERR_DELAY, of those that begin from now on.
+    uint64_t backoff_min_ms;
+    // Longest wait.
+    uint64_t backoff_max_ms;
+    // Of what is sent from now on.
+    uint32_t batch_max;
+    // How often recalls may be passed over by CB_GETATTR while they have work, 0 to 255.
+    uint32_t recalls_passed_over_max;
+    // How often the background may be passed over, 0 to 255.
+    uint32_t background_passed_over_max;
+    // Of all clients that have no limits of their own. See rb_set_client_limits().
+    uint32_t client_calls_max;
+    // The same of callbacks per second.
+    uint32_t client_rate_max;
+    // Of what arrives from now on.
+    uint32_t calls_unanswered_max;
+    // Of what arrives from now on.
+    uint64_t unsent_bytes_max;
+} rb_tuning;
+
 // How a run ended, for who waited for it. Set `size`.
 typedef struct rb_ended {
     // sizeof(rb_ended).
@@ -1557,6 +1602,28 @@ int rb_get_census(const struct rb_runtime *runtime,
 
 // Memory held for callbacks. Walks tables and waits for the reactors, as rb_get_census() does.
 int rb_get_memory(const struct rb_runtime *runtime, struct rb_memory *memory);
+
+// Makes a tenant with a label of its own, which metrics show; asked again for the same label, gives it these limits. Tenants are
+// numbered from 1; 0 is the one of clients without, which has no limits.
+int rb_add_tenant(const struct rb_runtime *runtime,
+                  const char *label,
+                  const struct rb_tenant_limits *limits,
+                  uint16_t *tenant);
+
+// Other limits from now on. What exists and what is out stays; a rate begins anew.
+int rb_set_tenant_limits(const struct rb_runtime *runtime, uint16_t tenant, const struct rb_tenant_limits *limits);
+
+// rb_add_client() of a tenant. It stays its client.
+int rb_add_client_of(const struct rb_runtime *runtime,
+                     uint16_t tenant,
+                     rb_connection near_connection,
+                     rb_client *client);
+
+// What is set now.
+int rb_get_tuning(const struct rb_runtime *runtime, struct rb_tuning *tuning);
+
+// Sets all of it. An error names what is out of range, and then nothing has changed.
+int rb_set_tuning(const struct rb_runtime *runtime, const struct rb_tuning *tuning);
 
 // Begins to wait for the end of the run that is going on now. Any number may wait. If there is none, it has ended, or the
 // like, rb_wait_result() says so.

@@ -148,7 +148,7 @@ mod tests {
             ring.served(1, 64);
         }
         ring.push_back(2, 20);
-        let mut turns = [0; 2];
+        let mut turns = [0u32; 2];
         for _ in 0..100 {
             let client = ring.pop().unwrap();
             let tenant = client as u16 / 10;
