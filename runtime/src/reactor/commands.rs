@@ -255,29 +255,27 @@ impl<I: Io> Reactor<I> {
 
     fn bound(&mut self, connection: ConnectionId, place: Place, session: SessionKey) {
         let now_ns = self.home.now_ns;
+        // One that we have made, for a path that was replaced meanwhile, is of no use to anybody. Any other may be bound to
+        // another session by what is under way.
+        let useless = matches!(place, Place::Local(key) if self.lines.get(key).is_some_and(|(c, _)| c.dialled));
         let bound = self.home.act_on(session.client, |client, host| {
-            let is_new = client.link_mut(connection).is_none();
-            if is_new {
+            if client.link_mut(connection).is_none() {
                 client.links.push(Link { connection, place, held: false });
             }
             client.excuse_held(now_ns);
             let bound = client.backchannel.bind(now_ns, core_key(session), conn_token(connection), host);
-            if bound.is_err() && is_new {
-                client.links.pop();
+            if bound.is_err() && useless {
+                client.links.retain(|link| link.connection != connection);
             }
-            bound.map_err(|error| (error, is_new))
+            bound
         });
         match bound {
             Some(Ok(())) => {
                 self.supplied(session);
                 self.home.note(FlightStep::Bound, session.client, connection.to_bits());
             }
-            Some(Err((error, is_new))) => {
-                self.home.tell(&Event::SessionRefused { session, error });
-                if is_new {
-                    self.part(connection, session.client);
-                }
-            }
+            Some(Err(_)) if useless => self.part(connection, session.client),
+            Some(Err(error)) => self.home.tell(&Event::SessionRefused { session, error }),
             // It has been forgotten since the connection learnt about it.
             None => self.part(connection, session.client),
         }
