@@ -225,8 +225,8 @@ impl Runtime {
     }
 
     /// Whether RENEW is to be answered with NFS4ERR_CB_PATH_DOWN (RFC 7530 section 16.28), which a server does for a client
-    /// that holds delegations: its callbacks are known not to reach it. To ask counts as telling the client. `false` for a
-    /// client that is not registered, and while nobody knows.
+    /// that holds delegations: its callbacks are known not to reach it, or it has confirmed no path. To ask counts as telling the client. `false` for
+    /// a client that is not registered, and while nobody knows about the path that it has confirmed.
     pub fn is_path_down(&self, client: ClientId) -> bool {
         self.seq4_status(client, None) & seq4_status::CB_PATH_DOWN != 0
     }

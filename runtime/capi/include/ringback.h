@@ -59,7 +59,7 @@ typedef enum rb_error {
     RB_ERR_IDLE = -14,
     // The run that is going on is decided already: ask for another one.
     RB_ERR_TOO_LATE = -15,
-    // There is no such callback any more.
+    // There is no such callback any more, or no such path to be confirmed.
     RB_ERR_STALE = -16,
     // It did not end in time.
     RB_ERR_TIMED_OUT = -17,
@@ -284,6 +284,8 @@ typedef enum rb_event_kind {
     RB_EVENT_RECALL_ANY_SENT = 12,
     // The client is at the home that rb_move_client() has asked for: `detail` is the reactor.
     RB_EVENT_MOVED = 13,
+    // A connection is wanted for `session`, a path of minor version 0 without an address: make one, and rb_bind() it.
+    RB_EVENT_CONNECTION_WANTED = 14,
 } rb_event_kind;
 
 // What an item of a queue is about.
@@ -801,6 +803,10 @@ typedef struct rb_client_stats {
     int32_t path;
     // The reactor that is its home.
     uint32_t reactor;
+    // CB_NULL calls, which look whether a path of minor version 0 works.
+    uint64_t probes;
+    // Connections of such a path that could not be made, or on which nothing was answered.
+    uint64_t connects_failed;
 } rb_client_stats;
 
 // What a runtime has counted since it was made, all reactors together. Set `size`.
@@ -867,6 +873,10 @@ typedef struct rb_stats {
     uint64_t reaper_recalled;
     // Times that memory was said to be short.
     uint64_t memory_pressures;
+    // Connections to clients of minor version 0 that were begun.
+    uint64_t connects;
+    // Those that were not made in time, and those that were asked for by RB_EVENT_CONNECTION_WANTED in vain.
+    uint64_t connects_failed;
 } rb_stats;
 
 // Settings of a runtime. Set `size` and leave at 0 what is to have its default; the defaults and limits are in
@@ -920,6 +930,12 @@ typedef struct rb_options {
     uint64_t budget;
     // Where the kernel tells of memory pressure: "/proc/pressure/memory", or the memory.pressure of a cgroup; null: nowhere.
     const char *memory_pressure;
+    // To where connections to clients of minor version 0 are made: an rb_connect_policy.
+    int32_t connect_policy;
+    // Most of these that each reactor makes at the same time.
+    uint32_t connects_max;
+    // How long making one may take.
+    uint64_t connect_timeout_ms;
 } rb_options;
 
 // One run of a callback.
@@ -1024,6 +1040,33 @@ typedef struct rb_hooks {
     // reaper's own thread, where it may take locks, but not wait for the runtime. If null, none are recalled.
     size_t (*recall_least_recently_used)(void *user, rb_client client, size_t count);
 } rb_hooks;
+
+// What SETCLIENTID (RFC 7530 section 16.33) says of its client's callbacks. Set `size`.
+typedef struct rb_path_options {
+    // sizeof(rb_path_options).
+    size_t size;
+    // The callback program's number (cb_program).
+    uint32_t program;
+    // Sent with each call (callback_ident).
+    uint32_t callback_ident;
+    // How callbacks are authenticated: as the SETCLIENTID was.
+    struct rb_security security;
+    // The transport (r_netid): "tcp" or "tcp6". Null, with r_addr: the file server makes the connections, and is told by
+    // RB_EVENT_CONNECTION_WANTED when one is needed, which rb_bind() hands to the path.
+    const uint8_t *r_netid;
+    // Its length.
+    size_t r_netid_bytes;
+    // The universal address (r_addr).
+    const uint8_t *r_addr;
+    // Its length.
+    size_t r_addr_bytes;
+    // Where the SETCLIENTID came from: a struct sockaddr_in or sockaddr_in6, as getpeername() gives it.
+    const uint8_t *peer;
+    // Its length.
+    size_t peer_bytes;
+    // Most calls without an answer, 1 to 1024.
+    uint32_t window;
+} rb_path_options;
 
 // The end of a run. The object behind the cookie may be looked at until the next rb_queue_poll() or rb_queue_release() of
 // the same queue.
@@ -1564,6 +1607,25 @@ int rb_flight_text(const struct rb_runtime *runtime,
 int rb_runtime_new(const struct rb_options *options,
                    const struct rb_hooks *hooks,
                    struct rb_runtime **runtime);
+
+// SETCLIENTID of minor version 0: remembers what the client says of its callbacks, in the place of what it said and has not
+// confirmed, and names the path that this makes. Nobody is connected to before rb_confirm(). RB_ERR_INVALID for an
+// address that cannot be used or that rb_options.connect_policy does not allow; that is no reason to refuse the SETCLIENTID,
+// but such a client has no callbacks.
+int rb_set_client_id(const struct rb_runtime *runtime,
+                     rb_client client,
+                     const struct rb_path_options *options,
+                     struct rb_session *path);
+
+// SETCLIENTID_CONFIRM: the client is called back on this path from now on, and on no other one. RB_ERR_STALE if there has been
+// another SETCLIENTID since, or the path was confirmed already.
+int rb_confirm(const struct rb_runtime *runtime,
+               struct rb_session path);
+
+// 1 if RENEW is to be answered with NFS4ERR_CB_PATH_DOWN (RFC 7530 section 16.28), which a file server does for a client that
+// holds delegations. To ask counts as telling the client. Else, or for a client that is not registered, 0.
+int rb_is_path_down(const struct rb_runtime *runtime,
+                    rb_client client);
 
 // Opens queue number `number` of a runtime, counted from 0. It tells of clients whose home reactor, and of connections whose
 // reactor, has that number, or that number plus a multiple of the number of queues.

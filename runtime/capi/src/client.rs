@@ -34,7 +34,7 @@ impl rb_security {
     /// # Safety
     ///
     /// P2.
-    unsafe fn get(&self) -> Result<Security, Failure> {
+    pub unsafe fn get(&self) -> Result<Security, Failure> {
         match self.flavor {
             0 => Ok(Security::None),
             1 => {

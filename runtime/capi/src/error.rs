@@ -41,7 +41,7 @@ pub enum rb_error {
     RB_ERR_IDLE = -14,
     /// The run that is going on is decided already: ask for another one.
     RB_ERR_TOO_LATE = -15,
-    /// There is no such callback any more.
+    /// There is no such callback any more, or no such path to be confirmed.
     RB_ERR_STALE = -16,
     /// It did not end in time.
     RB_ERR_TIMED_OUT = -17,
@@ -79,6 +79,7 @@ impl From<Error> for Failure {
             Error::ReactorEnded { .. } => rb_error::RB_ERR_REACTOR_ENDED,
             Error::ClientsFull { .. } | Error::SessionsFull { .. } | Error::TenantsFull { .. } => rb_error::RB_ERR_FULL,
             Error::NoSuchClient => rb_error::RB_ERR_NO_SUCH_CLIENT,
+            Error::NotUnconfirmed => rb_error::RB_ERR_STALE,
             _ => rb_error::RB_ERR_INVALID,
         };
         Failure::new(code, error.to_string())

@@ -320,6 +320,10 @@ impl rb_event {
                 (told.client, told.detail) = (client.to_bits(), *reactor as i32);
                 RB_EVENT_MOVED
             }
+            Event::ConnectionWanted { path } => {
+                told.session = (*path).into();
+                RB_EVENT_CONNECTION_WANTED
+            }
             _ => return None,
         };
         told.kind = kind as i32;

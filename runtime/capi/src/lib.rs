@@ -32,6 +32,7 @@ mod hooks;
 mod numbers;
 mod observe;
 mod options;
+mod path;
 mod pointer;
 mod queue;
 mod results;
@@ -47,8 +48,8 @@ pub use args::{rb_layoutrecall_kind, rb_notify_kind};
 pub use error::rb_error;
 pub use hooks::{RB_DONE_FINISH, rb_prepare};
 pub use numbers::{
-    rb_backend, rb_cancel_answer, rb_client_state, rb_delivery, rb_ending, rb_fault, rb_op, rb_path_state, rb_refusal,
-    rb_remove_answer, rb_returned_answer, rb_try_run_answer,
+    rb_backend, rb_cancel_answer, rb_client_state, rb_connect_policy, rb_delivery, rb_ending, rb_fault, rb_op,
+    rb_path_state, rb_refusal, rb_remove_answer, rb_returned_answer, rb_try_run_answer,
 };
 pub use queue::{rb_event_kind, rb_item_kind};
 

@@ -16,6 +16,19 @@ pub enum rb_backend {
     RB_BACKEND_EPOLL = 2,
 }
 
+/// To where connections to clients of minor version 0 are made, so that a client cannot aim the file server at others. For
+/// another rule, give no address in rb_path_options, and connect yourself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum rb_connect_policy {
+    /// To the address that the client's own connection comes from.
+    RB_CONNECT_PEER = 0,
+    /// To any address.
+    RB_CONNECT_ANY = 1,
+    /// To none.
+    RB_CONNECT_NOWHERE = 2,
+}
+
 /// Where completions, events and fore-channel calls are told.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

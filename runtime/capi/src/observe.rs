@@ -131,6 +131,10 @@ pub struct rb_client_stats {
     pub path: i32,
     /// The reactor that is its home.
     pub reactor: u32,
+    /// CB_NULL calls, which look whether a path of minor version 0 works.
+    pub probes: u64,
+    /// Connections of such a path that could not be made, or on which nothing was answered.
+    pub connects_failed: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -163,6 +167,8 @@ impl rb_client_stats {
             rpc_timeouts: counters.rpc_timeouts,
             connections_condemned: counters.connections_condemned,
             rejected: counters.rejected,
+            probes: counters.probes,
+            connects_failed: counters.connects_failed,
             ended_ok: ended(OutcomeKind::Ok),
             ended_failed: ended(OutcomeKind::Failed),
             ended_refused: ended(OutcomeKind::Refused),

@@ -5,7 +5,7 @@ use crate::hooks::{Embedder, rb_hooks};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
-use runtime::{Backend, Budget, Builder, ClientLimits};
+use runtime::{Backend, Budget, Builder, ClientLimits, ConnectPolicy};
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -65,6 +65,12 @@ pub struct rb_options {
     pub budget: u64,
     /// Where the kernel tells of memory pressure: "/proc/pressure/memory", or the memory.pressure of a cgroup; null: nowhere.
     pub memory_pressure: *const c_char,
+    /// To where connections to clients of minor version 0 are made: an rb_connect_policy.
+    pub connect_policy: i32,
+    /// Most of these that each reactor makes at the same time.
+    pub connects_max: u32,
+    /// How long making one may take.
+    pub connect_timeout_ms: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -91,6 +97,15 @@ impl rb_options {
         let limits = ClientLimits::default().calls_max(self.client_calls_max).rate_max(self.client_rate_max);
         let mut builder = Builder::new().backend(backend).completion_queues(queues).client_limits(limits);
         builder = builder.latency(self.latency != 0).flight_records(self.flight_records as usize);
+        builder = builder.connect_policy(match self.connect_policy {
+            0 => ConnectPolicy::Peer,
+            1 => ConnectPolicy::Any,
+            2 => ConnectPolicy::Nowhere,
+            other => return Err(invalid(format!("connect_policy is {other}, which is no rb_connect_policy"))),
+        });
+        if self.connects_max > 0 {
+            builder = builder.connects_max(self.connects_max as usize);
+        }
         if self.reactors > 0 {
             builder = builder.reactors(self.reactors as usize);
         }
@@ -122,6 +137,9 @@ impl rb_options {
         }
         if let Some(timeout) = time(self.rpc_timeout_ms) {
             builder = builder.rpc_timeout(timeout);
+        }
+        if let Some(timeout) = time(self.connect_timeout_ms) {
+            builder = builder.connect_timeout(timeout);
         }
         builder
     }

@@ -48,6 +48,8 @@ pub enum rb_event_kind {
     RB_EVENT_RECALL_ANY_SENT = 12,
     /// The client is at the home that rb_move_client() has asked for: `detail` is the reactor.
     RB_EVENT_MOVED = 13,
+    /// A connection is wanted for `session`, a path of minor version 0 without an address: make one, and rb_bind() it.
+    RB_EVENT_CONNECTION_WANTED = 14,
 }
 
 /// Something happened to a client's callback path, or did not happen in time. What a kind does not name is 0.

@@ -72,6 +72,10 @@ pub struct rb_stats {
     pub reaper_recalled: u64,
     /// Times that memory was said to be short.
     pub memory_pressures: u64,
+    /// Connections to clients of minor version 0 that were begun.
+    pub connects: u64,
+    /// Those that were not made in time, and those that were asked for by RB_EVENT_CONNECTION_WANTED in vain.
+    pub connects_failed: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -173,6 +177,8 @@ pub fn stats_of(size: usize, now: &Stats) -> rb_stats {
         reaper_ignored: now.reaper_ignored,
         reaper_recalled: now.reaper_recalled,
         memory_pressures: now.memory_pressures,
+        connects: now.connects,
+        connects_failed: now.connects_failed,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::*;
 use crate::group::*;
 use crate::numbers::*;
 use crate::observe::*;
+use crate::path::*;
 use crate::queue::*;
 use crate::results::*;
 use crate::stats::*;
@@ -105,6 +106,10 @@ fn null_is_an_error_of_every_function() {
         rb_seq4_status(None, 1, None, None) => NULL;
         rb_seq4_status(None, 1, None, Some(&mut MaybeUninit::uninit())) => NULL;
         rb_is_unsupported(None, 1, 4) => NULL;
+        rb_set_client_id(None, 1, none(), None) => NULL;
+        rb_set_client_id(None, 1, none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_confirm(None, NO_SESSION) => NULL;
+        rb_is_path_down(None, 1) => NULL;
         rb_add_session(None, 1, none(), None) => NULL;
         rb_add_session(None, 1, none(), Some(&mut MaybeUninit::uninit())) => NULL;
         rb_remove_session(None, NO_SESSION) => NULL;
@@ -205,6 +210,9 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
     let (mut client, mut queue) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let bad_flavor = rb_security { flavor: 6, ..sized::<rb_session_options>().security };
     let no_name = rb_security { flavor: 1, machine_name_bytes: 4, ..bad_flavor };
+    let supplied = rb_path_options { window: 1, ..sized() };
+    let no_uaddr = rb_path_options { r_netid: b"tcp".as_ptr(), r_netid_bytes: 3, ..supplied };
+    let no_peer = rb_path_options { r_addr: b"127.0.0.1.8.1".as_ptr(), r_addr_bytes: 13, ..no_uaddr };
     answers! {
         rb_queue_open(rt, 1, Some(&mut queue)) => INVALID;
         rb_add_connection(rt, -1, Some(&mut MaybeUninit::uninit())) => INVALID;
@@ -228,6 +236,12 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_is_unsupported(rt, junk, 4) => 0;
         rb_is_unsupported(rt, 1, -1) => INVALID;
         rb_remove_session(rt, NO_SESSION) => nobody;
+        rb_set_client_id(rt, junk, none(), Some(&mut MaybeUninit::uninit())) => NULL;
+        rb_set_client_id(rt, junk, &supplied, Some(&mut MaybeUninit::uninit())) => nobody;
+        rb_set_client_id(rt, 1, &no_uaddr, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_set_client_id(rt, 1, &no_peer, Some(&mut MaybeUninit::uninit())) => INVALID;
+        rb_confirm(rt, NO_SESSION) => nobody;
+        rb_is_path_down(rt, junk) => 0;
         rb_bind(rt, 1, rb_session { client: junk, serial: 1 }) => nobody;
         rb_bind(rt, 0, NO_SESSION) => nowhere;
         rb_backchannel_ctl(rt, NO_SESSION, 0, None) => NULL;
@@ -309,6 +323,7 @@ fn wrong_sizes_are_errors() {
     refused!(rb_hooks, p => rb_runtime_new(none(), p, Some(&mut MaybeUninit::uninit())));
     refused!(rb_transport, p => rb_add_transport(rt, p, Some(&mut MaybeUninit::uninit())));
     refused!(rb_session_options, p => rb_add_session(rt, 1, p, Some(&mut MaybeUninit::uninit())));
+    refused!(rb_path_options, p => rb_set_client_id(rt, 1, p, Some(&mut MaybeUninit::uninit())));
     refused!(rb_drain_report, p => rb_drain_all(rt, 0, p));
     refused!(rb_drain_report, p => rb_shutdown(rt, 0, p));
     refused!(rb_drain_report, p => rb_drain_client(rt, 1, 0, p));
@@ -422,6 +437,9 @@ fn after_the_shutdown_every_function_has_an_answer() {
         rb_is_unsupported(rt, client, 4) => 0;
         rb_add_session(rt, client, &rb_session_options { slots: 1, ..sized() }, Some(&mut MaybeUninit::uninit())) => closed;
         rb_remove_session(rt, session) => 0;
+        rb_set_client_id(rt, client, &rb_path_options { window: 1, ..sized() }, Some(&mut MaybeUninit::uninit())) => closed;
+        rb_confirm(rt, session) => rb_error::RB_ERR_STALE as c_int;
+        rb_is_path_down(rt, client) => 1;
         rb_bind(rt, 1, session) => 0;
         rb_backchannel_ctl(rt, session, 0, Some(&sized::<rb_session_options>().security)) => 0;
         rb_insert(rt, client, 4, 0, Some(&mut MaybeUninit::uninit())) => 0;
