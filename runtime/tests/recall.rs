@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use ringback::{Backend, Builder, Done, Hooks, Outcome, Remove, Run, Runtime, TryRun};
+use ringback::{Backend, Builder, Done, Event, Hooks, Outcome, Remove, Run, Runtime, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::xdr::{self, Writer};
 use std::io::Write;
@@ -71,6 +71,36 @@ fn f12_a_connection_of_another_reactor_carries_the_callbacks() {
         assert_clean(&runtime, &hooks, 0..5000);
         runtime.shutdown(Duration::from_secs(5)).unwrap();
         assert_eq!(client_thread.join().unwrap().len(), 5000);
+    }
+}
+
+/// Of two bindings of one connection one comes too late, its session is gone: the other one holds.
+#[test]
+fn f12_a_binding_that_is_refused_leaves_the_others_alone() {
+    for mode in modes() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = build(mode.backend, 2, &hooks);
+        let (server, stream) = pair();
+        let (other, _keep) = pair();
+        let client_thread = answer_all(stream);
+        let connection = mode.add_connection(&runtime, server).unwrap();
+        let elsewhere = mode.add_connection(&runtime, other).unwrap();
+        let client = runtime.add_client(Some(elsewhere)).unwrap();
+        let gone = runtime.add_session(client, session_config(1, 4)).unwrap();
+        let session = runtime.add_session(client, session_config(2, 4)).unwrap();
+        runtime.remove_session(gone).unwrap();
+        runtime.bind(connection, gone).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let refused = |e: &Event| matches!(e, Event::SessionRefused { session, .. } if *session == gone);
+        eventually("one is refused", || hooks.events.lock().unwrap().iter().any(refused));
+        for key in insert_all(&runtime, client, 0..100) {
+            assert_eq!(runtime.try_run(key), TryRun::Submitted);
+        }
+        eventually("all are released", || hooks.released() == 100);
+        assert_clean(&runtime, &hooks, 0..100);
+        assert_eq!(runtime.stats().connections_condemned, 0);
+        runtime.shutdown(Duration::from_secs(5)).unwrap();
+        assert_eq!(client_thread.join().unwrap().len(), 100);
     }
 }
 

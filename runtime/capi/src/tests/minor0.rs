@@ -27,7 +27,7 @@ fn loopback() -> [u8; 16] {
 }
 
 #[test]
-fn f16_a_path_is_connected_to_when_it_is_confirmed_and_supplied_where_no_address_is_given() {
+fn a_path_is_connected_to_when_it_is_confirmed_and_supplied_where_no_address_is_given() {
     let table = rb_hooks { event: Some(event), ..hooks() };
     let mut made = runtime(|options| (options.connects_max, options.connect_timeout_ms) = (4, 10_000), &table);
     // SAFETY: just made.
