@@ -2,6 +2,7 @@
 
 use super::Seed;
 use super::fore::{CLIENT, SEQUENCE, STATEID, VERIFIER, call, reply};
+use ringback_rpc::nfs4::callback::WriteResponse4;
 use ringback_rpc::nfs4::fore::*;
 use ringback_rpc::nfs4::{
     Bitmap4, ChangeInfo4, Fattr, GssService, List, StableHow4, StateOwner4, Stateid4, Status, attr,
@@ -61,6 +62,22 @@ fn calls(seeds: &mut Vec<Seed>) {
     one_call(seeds, "setattr", OpArgs::SetAttr(SetAttrArgs { stateid: Stateid4::ANONYMOUS, attributes }));
     let write = WriteArgs { stateid, offset: 0, stable: StableHow4::Unstable, data: b"data" };
     one_call(seeds, "write", OpArgs::Write(write));
+    let here = [NetLoc4::Name(b"host"), NetLoc4::Url(b"nfs://host/"), NetLoc4::Address(b"tcp", b"127.0.0.1.8.1")];
+    let (src_stateid, dst_stateid) = (stateid, Stateid4::CURRENT);
+    let copy = CopyArgs {
+        src_stateid,
+        dst_stateid,
+        src_offset: 1,
+        dst_offset: 2,
+        count: 0,
+        consecutive: true,
+        synchronous: false,
+        source_servers: List::Slice(&here),
+    };
+    one_call(seeds, "copy", OpArgs::Copy(copy));
+    one_call(seeds, "offload_cancel", OpArgs::OffloadCancel(OffloadCancelArgs { stateid }));
+    one_call(seeds, "offload_status", OpArgs::OffloadStatus(OffloadStatusArgs { stateid }));
+    one_call(seeds, "seek", OpArgs::Seek(SeekArgs { stateid, offset: 7, what: DataContent4::Hole }));
     let bare = [OpArgs::PutPubFh, OpArgs::SaveFh, OpArgs::LookupParent, OpArgs::RestoreFh, OpArgs::ReadLink];
     call(seeds, "without_arguments", &bare);
 }
@@ -112,7 +129,15 @@ fn replies(seeds: &mut Vec<Seed>) {
     one_reply(seeds, "setattr_failed", OpRes::SetAttr(Err(failure)));
     let written = WriteOk { count: 4, committed: StableHow4::FileSync, verifier };
     one_reply(seeds, "write", OpRes::Write(Ok(written)));
+    let response = WriteResponse4 { callback_id: Some(STATEID), count: 4, committed: StableHow4::FileSync, verifier };
+    let requirements = CopyRequirements { consecutive: true, synchronous: false };
+    one_reply(seeds, "copy", OpRes::Copy(Ok(CopyOk { response, requirements })));
+    one_reply(seeds, "copy_failed", OpRes::Copy(Err(CopyFailure::NoRequirements(requirements))));
+    let status = OffloadStatusOk { count: 4, complete: Some(Status::NFS4ERR_NOSPC) };
+    one_reply(seeds, "offload_status", OpRes::OffloadStatus(Ok(status)));
+    one_reply(seeds, "seek", OpRes::Seek(Ok(SeekOk { eof: false, offset: 4096 })));
     let bare = [
+        OpRes::OffloadCancel(Ok(())),
         OpRes::PutPubFh(Ok(())),
         OpRes::SaveFh(Ok(())),
         OpRes::LookupParent(Ok(())),

@@ -14,6 +14,7 @@ mod directory;
 mod file;
 mod io;
 mod lock;
+mod offload;
 mod op;
 mod open;
 mod session;
@@ -27,6 +28,7 @@ pub use directory::*;
 pub use file::*;
 pub use io::*;
 pub use lock::*;
+pub use offload::*;
 pub use op::Op;
 pub use open::*;
 pub use session::*;
@@ -217,6 +219,10 @@ operations! {
     TEST_STATEID: TestStateid(args: TestStateidArgs<'a>) => TestStateidOk<'a>;
     DESTROY_CLIENTID: DestroyClientId(args: DestroyClientIdArgs) => ();
     RECLAIM_COMPLETE: ReclaimComplete(args: ReclaimCompleteArgs) => ();
+    COPY: Copy(args: CopyArgs<'a>) => CopyOk, CopyFailure;
+    OFFLOAD_CANCEL: OffloadCancel(args: OffloadCancelArgs) => ();
+    OFFLOAD_STATUS: OffloadStatus(args: OffloadStatusArgs) => OffloadStatusOk;
+    SEEK: Seek(args: SeekArgs) => SeekOk;
 }
 
 impl OpRes<'static> {
@@ -281,6 +287,7 @@ fn encode_result<'a, T: Encode, E: Failure<'a>>(result: &OpResult<T, E>, w: &mut
 fn encode_failure(op: Op, status: Status, w: &mut Writer<'_>) -> Result<()> {
     match op {
         Op::SETCLIENTID if status == Status::NFS4ERR_CLID_INUSE => Err(no_results(status, w)),
+        Op::COPY if status == Status::NFS4ERR_OFFLOAD_NO_REQS => Err(no_results(status, w)),
         Op::LOCK | Op::LOCKT if status == Status::NFS4ERR_DENIED => Err(no_results(status, w)),
         Op::SETATTR => encode_result::<(), _>(&Err(SetAttrFailure::from(status)), w),
         _ => w.u32(status.0),

@@ -2,6 +2,7 @@
 
 use super::Source;
 use crate::nfs4::fore::*;
+use crate::nfs4::callback::WriteResponse4;
 use crate::nfs4::{ChangeInfo4, ClientId4, GssService, List, StableHow4, StateOwner4, Status};
 use crate::xdr::Writer;
 
@@ -55,6 +56,20 @@ pub(super) fn arguments(s: &Source, mut check: impl FnMut(OpArgs<'_>)) {
     let stateids = [stateid, crate::nfs4::Stateid4::CURRENT];
     check(OpArgs::Access(AccessArgs { access: a }));
     check(OpArgs::Commit(CommitArgs { offset, count: a }));
+    let servers = [NetLoc4::Name(name), NetLoc4::Url(name), NetLoc4::Address(name, &s.bytes)];
+    check(OpArgs::Copy(CopyArgs {
+        src_stateid: stateid,
+        dst_stateid: crate::nfs4::Stateid4::CURRENT,
+        src_offset: offset,
+        dst_offset: length,
+        count: s.longs[2],
+        consecutive: s.flag,
+        synchronous: !s.flag,
+        source_servers: List::Slice(&servers[..s.arm % 4]),
+    }));
+    check(OpArgs::OffloadCancel(OffloadCancelArgs { stateid }));
+    check(OpArgs::OffloadStatus(OffloadStatusArgs { stateid }));
+    check(OpArgs::Seek(SeekArgs { stateid, offset, what: DataContent4::ALL[s.arm % 2] }));
     check(OpArgs::Create(CreateArgs { kind: s.create_type(), name, attributes: s.attributes() }));
     check(OpArgs::FreeStateid(FreeStateidArgs { stateid }));
     check(OpArgs::Link(LinkArgs { new_name: name }));
@@ -122,6 +137,13 @@ pub(super) fn results(s: &Source, mut check: impl FnMut(OpRes<'_>)) {
     check(OpRes::Verify(Ok(())));
     let committed = StableHow4::ALL[s.arm % 3];
     check(OpRes::Write(Ok(WriteOk { count: a, committed, verifier })));
+    let response = WriteResponse4 { callback_id: s.flag.then_some(stateid), count: offset, committed, verifier };
+    let requirements = CopyRequirements { consecutive: s.flag, synchronous: !s.flag };
+    check(OpRes::Copy(Ok(CopyOk { response, requirements })));
+    check(OpRes::Copy(Err(CopyFailure::NoRequirements(requirements))));
+    check(OpRes::OffloadCancel(Ok(())));
+    check(OpRes::OffloadStatus(Ok(OffloadStatusOk { count: offset, complete: s.flag.then_some(Status(b)) })));
+    check(OpRes::Seek(Ok(SeekOk { eof: s.flag, offset })));
 }
 
 #[test]
