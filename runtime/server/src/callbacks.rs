@@ -1,9 +1,10 @@
 //! How this server uses ringback. Everything is here.
 //!
-//! Three kinds of callback are sent, each about one object of ours ([`Subject`]):
+//! Four kinds of callback are sent, each about one object of ours ([`Subject`]):
 //!
 //! - CB_RECALL of a delegation, and CB_GETATTR of one for writing: made with the grant, removed with the return;
-//! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it.
+//! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it;
+//! - CB_OFFLOAD of a copy that went on after the reply to COPY: made with the copy, run once at its end.
 //!
 //! The object keeps the [`CallbackKey`]; the runtime keeps 64 bits of ours, the cookie, which name the object: kind, index
 //! and generation. Stateid, filehandle and the like stay with the object and are looked up when a call is encoded.
@@ -19,7 +20,7 @@
 //! overdue the runtime says so ([`Event::ReturnOverdue`]), and the delegation is revoked; so it is if the client could
 //! not be reached at all for the whole deadline. Who asked comes again by himself.
 //!
-//! A fourth one, CB_RECALL_ANY, the runtime sends by itself when there are more delegations than there may be. All that it
+//! CB_RECALL_ANY the runtime sends by itself when there are more delegations than there may be. All that it
 //! wants of us is which were used longest ago ([`Hooks::recall_least_recently_used`]): `reaper.rs`.
 //!
 //! So does CB_RECALL_SLOT, which is asked for with a session and a number: `session_slots.rs`.
@@ -31,6 +32,7 @@
 
 use crate::Inner;
 use crate::arena::Id;
+use crate::copy_ops::COPY_SEQID;
 use crate::delegations::{GETATTR, RECALL, State};
 use crate::files::{HANDLE_BYTES, SPARE_BITS, global, shard_number};
 use crate::holder_attributes::ASKED;
@@ -39,8 +41,10 @@ use ringback::{
     CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Group, Hooks, Outcome, Prepare, Remove, Run,
     Runtime, Security, SessionConfig, SessionKey, TryRun,
 };
-use ringback_rpc::nfs4::callback::{CbGetattrArgs, CbNotifyLockArgs, CbRecallArgs};
-use ringback_rpc::nfs4::{FileHandle, StateOwner4, Stateid4, Status};
+use ringback_rpc::nfs4::callback::{
+    CbGetattrArgs, CbNotifyLockArgs, CbOffloadArgs, CbRecallArgs, OffloadInfo, WriteResponse4,
+};
+use ringback_rpc::nfs4::{FileHandle, StableHow4, StateOwner4, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode, Writer, XdrError, XdrErrorKind};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -93,6 +97,8 @@ pub(crate) enum Subject {
     Attributes(Id),
     /// CB_NOTIFY_LOCK to one who waits.
     Lock(Id),
+    /// CB_OFFLOAD of a copy.
+    Offload(Id),
 }
 
 impl Subject {
@@ -101,6 +107,7 @@ impl Subject {
             Subject::Recall(id) => (0, id),
             Subject::Attributes(id) => (1, id),
             Subject::Lock(id) => (2, id),
+            Subject::Offload(id) => (3, id),
         };
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
@@ -111,7 +118,8 @@ impl Subject {
         match cookie as u32 >> (32 - SPARE_BITS) {
             0 => Subject::Recall(id),
             1 => Subject::Attributes(id),
-            _ => Subject::Lock(id),
+            2 => Subject::Lock(id),
+            _ => Subject::Offload(id),
         }
     }
 
@@ -120,6 +128,7 @@ impl Subject {
             Subject::Recall(_) => CallbackOp::Recall,
             Subject::Attributes(_) => CallbackOp::Getattr,
             Subject::Lock(_) => CallbackOp::NotifyLock,
+            Subject::Offload(_) => CallbackOp::Offload,
         }
     }
 }
@@ -295,6 +304,23 @@ impl Inner {
         CbNotifyLockArgs { fh: FileHandle::new(&handle).ok_or(GONE)?, lock_owner }.encode(w)
     }
 
+    fn encode_offload(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let copies = self.copies.lock();
+        let copying = copies.get(id).ok_or(GONE)?;
+        let (handle, count) = (self.files.handle(copying.way.to), copying.copied);
+        let info = match copying.ended {
+            Some(Status::NFS4_OK) => OffloadInfo::Done(WriteResponse4 {
+                callback_id: None,
+                count,
+                committed: StableHow4::FileSync,
+                verifier: self.files.verifier(),
+            }),
+            status => OffloadInfo::Failed { status: status.ok_or(GONE)?, bytes_copied: count },
+        };
+        let stateid = self.files.stateid(Kind::Copy, id, COPY_SEQID);
+        CbOffloadArgs { fh: FileHandle::new(&handle).ok_or(GONE)?, stateid, info }.encode(w)
+    }
+
     /// How the recall of a delegation went.
     fn recall_done(&self, id: Id, outcome: &Outcome<'_>) -> Done {
         match outcome {
@@ -349,8 +375,8 @@ impl Hooks for Inner {
         let wanted = match Subject::of(run.cookie) {
             Subject::Recall(id) => self.prepare_recall(id),
             Subject::Attributes(id) => matches!(self.delegation(id), Some((_, _, State::Held))),
-            // A waiter is told at most once.
-            Subject::Lock(_) => true,
+            // These are told at most once.
+            Subject::Lock(_) | Subject::Offload(_) => true,
         };
         if wanted { Prepare::Send } else { Prepare::Refuse }
     }
@@ -360,6 +386,7 @@ impl Hooks for Inner {
             Subject::Recall(id) => self.encode_recall(id, args),
             Subject::Attributes(id) => self.encode_getattr(id, args),
             Subject::Lock(id) => self.encode_notify_lock(id, args),
+            Subject::Offload(id) => self.encode_offload(id, args),
         }
     }
 
@@ -383,6 +410,7 @@ impl Hooks for Inner {
             Subject::Recall(id) => self.files.forget_returned(id, RECALL),
             Subject::Attributes(id) => self.files.forget_returned(id, GETATTR),
             Subject::Lock(id) => self.files.forget_waiter(id),
+            Subject::Offload(id) => self.copies.forget_told(id, &self.callbacks),
         }
     }
 

@@ -332,6 +332,7 @@ impl Inner {
             self.drop_session(session);
         }
         self.callbacks.remove_client(client.callbacks);
+        self.copies.forget_client(&client, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
     }

@@ -15,12 +15,13 @@ use ringback_rpc::nfs4::fore::{
 use ringback_rpc::nfs4::{Stateid4, Status};
 use ringback_rpc::session::{Check, NoSlot, ReplierSlots, SequenceId, SlotId, fingerprint};
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Whose files a caller without a user id makes.
 const NOBODY: u32 = 65534;
-/// The only minor version served.
-pub(crate) const MINOR_VERSION: u32 = 1;
+/// The minor versions that are served.
+const MINOR_VERSIONS: RangeInclusive<u32> = 1..=2;
 
 /// Bytes of the results of SEQUENCE.
 const SEQUENCE_BYTES: usize = 44;
@@ -30,7 +31,7 @@ const SEQUENCE_BYTES: usize = 44;
 const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
     match op {
         OpArgs::Open(_) | OpArgs::ExchangeId(_) | OpArgs::CreateSession(_) | OpArgs::BindConnToSession(_) => 128,
-        OpArgs::Create(_) | OpArgs::Rename(_) | OpArgs::SetAttr(_) => 64,
+        OpArgs::Create(_) | OpArgs::Rename(_) | OpArgs::SetAttr(_) | OpArgs::Copy(_) => 64,
         OpArgs::Remove(_) | OpArgs::Link(_) | OpArgs::Write(_) | OpArgs::OpenDowngrade(_) => 32,
         OpArgs::Close(_) | OpArgs::Lock(_) | OpArgs::Unlock(_) => 24,
         // Number and status.
@@ -189,7 +190,7 @@ impl<'a> Compound<'a> {
         let head = CompoundResHead::reserve(args.tag, w)?;
         let first = w.position();
         w.raw(results)?;
-        let end = if args.minor_version != MINOR_VERSION {
+        let end = if !MINOR_VERSIONS.contains(&args.minor_version) {
             // With no results at all (section 16.2.3).
             End::Results(Status::NFS4ERR_MINOR_VERS_MISMATCH, 0)
         } else if std::str::from_utf8(args.tag).is_err() {
@@ -228,15 +229,15 @@ impl<'a> Compound<'a> {
                             Status::NFS4_OK
                         }
                         Ok(Judged::Replayed) => return Ok(End::Replayed),
-                        Ok(Judged::Uncached(ok)) => return uncached(ok, args.count, r, w),
-                        Err(status) => refuse(Op::SEQUENCE, status, w)?,
+                        Ok(Judged::Uncached(ok)) => return self.uncached(ok, args.count, r, w),
+                        Err(status) => self.refuse(Op::SEQUENCE, status, w)?,
                     }
                 }
                 // The operation stands where it may not, whatever else is wrong with it.
-                _ if let Err(status) = self.check_place(number, n, args.count) => refuse(number, status, w)?,
-                Err(_) => refuse(number, Status::NFS4ERR_BADXDR, w)?,
-                Ok(OpArgs::Other(op)) => {
-                    let refusal = OpRes::refusal(op, MINOR_VERSION);
+                _ if let Err(status) = self.check_place(number, n, args.count) => self.refuse(number, status, w)?,
+                Err(_) => self.refuse(number, Status::NFS4ERR_BADXDR, w)?,
+                Ok(op) if matches!(op, OpArgs::Other(_)) || !op.op().is_defined_in(args.minor_version) => {
+                    let refusal = OpRes::refusal(op.op(), args.minor_version);
                     refusal.encode(w)?;
                     refusal.status()
                 }
@@ -266,7 +267,7 @@ impl<'a> Compound<'a> {
         );
         match n {
             0 if alone && count > 1 => Err(Status::NFS4ERR_NOT_ONLY_OP),
-            0 if alone || op == Op::SEQUENCE || !op.is_defined_in(MINOR_VERSION) => Ok(()),
+            0 if alone || op == Op::SEQUENCE || !op.is_defined_in(self.origin.minor_version) => Ok(()),
             0 => Err(Status::NFS4ERR_OP_NOT_IN_SESSION),
             _ if op == Op::SEQUENCE => Err(Status::NFS4ERR_SEQUENCE_POS),
             // It stands alone, without SEQUENCE (section 18.34.3).
@@ -350,7 +351,7 @@ impl<'a> Compound<'a> {
         let (limit, status) = self.reply_limit(base, w);
         let before = w.position();
         if before + result_bytes_max(op) > limit {
-            return refuse(op.op(), status, w);
+            return self.refuse(op.op(), status, w);
         }
         let place = Place { n, count, limit };
         let mut written = self.execute(op, place, w);
@@ -362,7 +363,7 @@ impl<'a> Compound<'a> {
         }
         if written.is_err() || w.position() > limit {
             w.rewind(before);
-            return refuse(op.op(), status, w);
+            return self.refuse(op.op(), status, w);
         }
         written
     }
@@ -389,6 +390,24 @@ impl<'a> Compound<'a> {
     /// Whether callbacks reach the client. Told by SEQUENCE, as asking the runtime means telling the client.
     pub(crate) fn has_path(&self) -> bool {
         self.sequence.as_ref().is_some_and(|s| s.status_flags & seq4_status::CB_PATH_DOWN == 0)
+    }
+
+    /// The answer to a retry whose reply was not kept (RFC 8881 section 2.10.6.1.3).
+    fn uncached(&self, ok: SequenceOk, count: usize, r: &Reader<'_>, w: &mut Writer<'_>) -> xdr::Result<End> {
+        OpRes::Sequence(Ok(ok)).encode(w)?;
+        if count == 1 {
+            return Ok(End::Results(Status::NFS4_OK, 1));
+        }
+        let second = r.clone().u32("argop").map_or(Op::ILLEGAL, Op);
+        self.refuse(second, Status::NFS4ERR_RETRY_UNCACHED_REP, w).map(|status| End::Results(status, 2))
+    }
+
+    /// Writes the result of an operation that failed before it was executed. One that the minor version does not define is
+    /// answered as OP_ILLEGAL.
+    fn refuse(&self, op: Op, status: Status, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let op = if op.is_defined_in(self.origin.minor_version) { op } else { Op::ILLEGAL };
+        OpRes::Other(op, status).encode(w)?;
+        Ok(status)
     }
 
     /// The current filehandle.
@@ -433,22 +452,4 @@ fn is_conflict(status: Status) -> bool {
         status,
         Status::NFS4ERR_DELAY | Status::NFS4ERR_SHARE_DENIED | Status::NFS4ERR_DENIED | Status::NFS4ERR_LOCKED
     )
-}
-
-/// Writes the result of an operation that failed before it was executed. One that no minor version defines is answered
-/// as OP_ILLEGAL.
-fn refuse(op: Op, status: Status, w: &mut Writer<'_>) -> xdr::Result<Status> {
-    let op = if op.is_defined_in(MINOR_VERSION) { op } else { Op::ILLEGAL };
-    OpRes::Other(op, status).encode(w)?;
-    Ok(status)
-}
-
-/// The answer to a retry whose reply was not kept (RFC 8881 section 2.10.6.1.3).
-fn uncached(ok: SequenceOk, count: usize, r: &Reader<'_>, w: &mut Writer<'_>) -> xdr::Result<End> {
-    OpRes::Sequence(Ok(ok)).encode(w)?;
-    if count == 1 {
-        return Ok(End::Results(Status::NFS4_OK, 1));
-    }
-    let second = r.clone().u32("argop").map_or(Op::ILLEGAL, Op);
-    refuse(second, Status::NFS4ERR_RETRY_UNCACHED_REP, w).map(|status| End::Results(status, 2))
 }

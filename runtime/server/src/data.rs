@@ -72,6 +72,19 @@ impl Data {
         Ok(())
     }
 
+    /// The next byte from `offset` on that is in a chunk, or that is in none, before the end. What a chunk is short of counts as
+    /// data: holes are found by whole chunks.
+    pub(crate) fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        let first = offset / CHUNK as u64;
+        let number = if data {
+            self.chunks.range(first..).next().map(|(number, _)| *number)?
+        } else {
+            let end = self.size.div_ceil(CHUNK as u64);
+            (first..end).find(|number| !self.chunks.contains_key(number))?
+        };
+        Some((number * CHUNK as u64).max(offset)).filter(|found| *found < self.size)
+    }
+
     /// Cuts or extends the file.
     pub(crate) fn set_size(&mut self, size: u64, quota: &Quota) -> Result<(), Status> {
         if size > FILE_BYTES_MAX {

@@ -73,7 +73,7 @@ impl Inner {
             return accepted(AcceptStatus::GarbageArgs).encode(w).map(|()| None);
         };
         ReplyHeader::success(header.xid).encode(w)?;
-        let origin = Origin { connection, principal, gid, groups, now_ns };
+        let origin = Origin { connection, principal, gid, groups, now_ns, minor_version: args.minor_version };
         Compound::new(self, origin, record.len()).run(&args, &mut r, &[], base, w)
     }
 }

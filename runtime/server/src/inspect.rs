@@ -246,6 +246,7 @@ impl Server {
                 let Delegation { file, .. } = shard.delegations.get(local)?;
                 global(shard_number(id), shard.files.id_at(*file)?)
             }
+            Subject::Offload(id) => self.inner.copies.lock().get(id)?.way.to,
             Subject::Lock(id) => {
                 let (shard, local) = files.shard_of(id);
                 global(shard_number(id), shard.waiters.get(local)?.file)

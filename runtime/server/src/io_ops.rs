@@ -16,6 +16,11 @@ use std::sync::Arc;
 const READ_BYTES: usize = 20;
 
 impl Files {
+    /// Another life of the server has another one.
+    pub(crate) fn verifier(&self) -> Verifier4 {
+        Verifier4(u64::from(self.instance).to_be_bytes())
+    }
+
     /// Whether a stateid allows such use of a file of the locked shard (RFC 8881 section 9.1.2).
     pub(crate) fn check_io(
         &self,
@@ -36,6 +41,7 @@ impl Files {
                 let write = shard.delegations.get(id).is_some_and(|d| d.write);
                 return if access == READ || write { Ok(()) } else { Err(Status::NFS4ERR_OPENMODE) };
             }
+            Kind::Copy => return Err(Status::NFS4ERR_BAD_STATEID),
             Kind::Lock => self.open_of_lock(shard, number, client, stateid)?,
             Kind::Open => {
                 let id = self.parse_stateid(Kind::Open, stateid)?;
@@ -110,8 +116,7 @@ impl Compound<'_> {
         Ok(CommitOk { verifier: self.verifier() })
     }
 
-    /// Another life of the server has another one.
-    fn verifier(&self) -> Verifier4 {
-        Verifier4(u64::from(self.server.files.instance).to_be_bytes())
+    pub(crate) fn verifier(&self) -> Verifier4 {
+        self.server.files.verifier()
     }
 }

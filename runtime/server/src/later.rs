@@ -1,7 +1,8 @@
-//! A thread for what cannot be done at once: compounds that wait for the answer to a CB_GETATTR, and what is done once in a
-//! second. Reactors never wait; they hand the call over and get the thread's reply as bytes.
+//! A thread for what cannot be done at once: compounds that wait for the answer to a CB_GETATTR, copies that go on after
+//! the reply, and what is done once in a second. Reactors never wait; they hand the call over and get the thread's reply as bytes.
 
 use crate::Inner;
+use crate::arena::Id;
 use crate::compound::{Compound, Suspended};
 use crate::holder_attributes::{Answer, Question, Reported};
 use ringback::{CallToken, Wait};
@@ -29,6 +30,8 @@ pub(crate) struct Waiting {
 
 pub(crate) enum Message {
     Wait(Waiting),
+    /// A copy is to be worked on.
+    Copy(Id),
     /// An answer may have come for the waiting call of that number.
     Woken(u64),
     Stop,
@@ -55,12 +58,16 @@ impl Later {
 
     /// Has a compound go on when its question is answered.
     pub(crate) fn wait(&self, token: CallToken, record: Vec<u8>, suspended: Box<Suspended>) {
-        // If the thread has ended the server has, and its connections with it.
-        let _ = self.sender.send(Message::Wait(Waiting { token, record, suspended }));
+        self.send(Message::Wait(Waiting { token, record, suspended }));
+    }
+
+    /// If the thread has ended the server has.
+    pub(crate) fn send(&self, message: Message) {
+        let _ = self.sender.send(message);
     }
 
     pub(crate) fn stop(&self) {
-        let _ = self.sender.send(Message::Stop);
+        self.send(Message::Stop);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // A thread that panicked has said so itself.
             let _ = thread.join();
@@ -96,6 +103,9 @@ impl Thread {
             match self.receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Message::Wait(waiting)) => self.wait(waiting),
                 Ok(Message::Woken(number)) => self.poll(number),
+                // What else has come has its turn between two pieces.
+                Ok(Message::Copy(id)) if self.inner.copy_on(id) => self.inner.later.send(Message::Copy(id)),
+                Ok(Message::Copy(_)) => {}
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }

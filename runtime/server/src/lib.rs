@@ -14,6 +14,8 @@ mod callbacks;
 mod clients;
 mod compound;
 mod config;
+mod copies;
+mod copy_ops;
 mod data;
 mod delegations;
 mod directory;
@@ -61,6 +63,7 @@ pub use recall::{Delegations, HeldDelegation, KnownClient};
 use admin::AskedAll;
 use callbacks::Callbacks;
 use clients::Clients;
+use copies::Copies;
 use files::Files;
 use later::Later;
 use listen::Listener;
@@ -103,6 +106,7 @@ pub(crate) struct Inner {
     /// The second in which expired clients were last looked for.
     pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
+    pub(crate) copies: Copies,
     pub(crate) callbacks: Callbacks,
     pub(crate) later: Later,
     /// so_major_id, and the server's scope.
@@ -157,6 +161,7 @@ impl Inner {
             courtesy_ended_s: AtomicU64::new(0),
             asked_all: AskedAll::default(),
             files: Files::new(&config, instance),
+            copies: Copies::new(),
             callbacks: Callbacks::new(observer),
             later,
             name: format!("ringback-{instance:06x}"),

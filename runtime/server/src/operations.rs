@@ -1,7 +1,7 @@
 //! What each operation of a compound does: the table of operations, and those that are about sessions and stateids. Those on
-//! names, attributes, content and locks are in `name_ops.rs`, `file_ops.rs`, `io_ops.rs`, `lock_ops.rs` and `open_op.rs`.
+//! names, attributes, content and locks are in `name_ops.rs`, `file_ops.rs`, `io_ops.rs`, `copy_ops.rs`, `lock_ops.rs` and `open_op.rs`.
 
-use crate::compound::{Compound, MINOR_VERSION, Place};
+use crate::compound::{Compound, Place};
 use crate::files::ROOT;
 use crate::stateids::Kind;
 use ringback_rpc::nfs4::fore::{CloseOk, OpArgs, OpRes, OpenDowngradeArgs, OpenDowngradeOk, TestStateidOk};
@@ -56,6 +56,10 @@ impl Compound<'_> {
             OpArgs::Link(args) => OpRes::Link(self.link(args.new_name)),
             OpArgs::Write(args) => OpRes::Write(self.write(args)),
             OpArgs::Commit(_) => OpRes::Commit(self.commit()),
+            OpArgs::Copy(args) => OpRes::Copy(self.copy(args).map_err(Into::into)),
+            OpArgs::OffloadStatus(args) => OpRes::OffloadStatus(self.offload_status(&args.stateid)),
+            OpArgs::OffloadCancel(args) => OpRes::OffloadCancel(self.offload_cancel(&args.stateid)),
+            OpArgs::Seek(args) => OpRes::Seek(self.seek(args)),
             OpArgs::Open(args) => OpRes::Open(self.open(args)),
             OpArgs::OpenDowngrade(args) => OpRes::OpenDowngrade(self.open_downgrade(args)),
             OpArgs::Close(args) => OpRes::Close(self.close(&args.open_stateid)),
@@ -94,7 +98,7 @@ impl Compound<'_> {
                 OpRes::DestroyClientId(server.destroy_client_id(args.client_id, own.as_deref()))
             }
             OpArgs::ReclaimComplete(args) => OpRes::ReclaimComplete(self.reclaim_complete(args.one_fs)),
-            other => OpRes::refusal(other.op(), MINOR_VERSION),
+            other => OpRes::refusal(other.op(), self.origin.minor_version),
         };
         write(&res, w)
     }
@@ -133,6 +137,7 @@ impl Compound<'_> {
             Kind::Delegation => files.free_delegation(client, &stateid, &self.server.callbacks),
             Kind::Lock => files.free_lock(client, &stateid),
             Kind::Open => files.test_open(client, &stateid).and(Err(Status::NFS4ERR_LOCKS_HELD)),
+            Kind::Copy => Err(Status::NFS4ERR_BAD_STATEID),
         }
     }
 
@@ -145,6 +150,7 @@ impl Compound<'_> {
                     Kind::Delegation => files.test_delegation(client, &stateid),
                     Kind::Lock => files.test_lock_stateid(client, &stateid),
                     Kind::Open => files.test_open(client, &stateid),
+                    Kind::Copy => Err(Status::NFS4ERR_BAD_STATEID),
                 }
             };
             stateids.iter().map(|stateid| test(stateid).err().unwrap_or(Status::NFS4_OK)).collect::<Vec<_>>()

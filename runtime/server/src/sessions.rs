@@ -79,6 +79,8 @@ pub(crate) struct Origin {
     /// Other groups of the caller.
     pub(crate) groups: Groups,
     pub(crate) now_ns: u64,
+    /// That of the compound.
+    pub(crate) minor_version: u32,
 }
 
 /// A caller's groups, as many as AUTH_SYS carries (RFC 5531 appendix A).
@@ -195,7 +197,7 @@ impl Inner {
             request_bytes_max: back.request_bytes_max,
             response_bytes_max: back.response_bytes_max,
             operations_max: back.operations_max,
-            minor_version: 1,
+            minor_version: origin.minor_version,
         };
         let key = self.callbacks.add_session(client.callbacks, config, bound.then_some(origin.connection))?;
         let slots = ReplierSlots::new(fore.requests_max, fore.response_bytes_max_cached as usize);

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Open = 1,
     Delegation = 2,
     Lock = 3,
+    /// A copy that goes on. No operation on state takes it.
+    Copy = 4,
 }
 
 /// The bits of the first word that tell lives of the server apart; above them stands the kind.

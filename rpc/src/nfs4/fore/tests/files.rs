@@ -1,8 +1,8 @@
 //! The operations on files, directories and locks, one value of each.
 
 use super::Source;
-use crate::nfs4::fore::*;
 use crate::nfs4::callback::WriteResponse4;
+use crate::nfs4::fore::*;
 use crate::nfs4::{ChangeInfo4, ClientId4, GssService, List, StableHow4, StateOwner4, Status};
 use crate::xdr::Writer;
 

@@ -1,0 +1,147 @@
+//! Copies that go on after the reply to COPY (RFC 7862 sections 4 and 15.2): one object each, which a thread of ours works on
+//! (`later.rs`) and CB_OFFLOAD is about. It goes when the client has been told, has cancelled it, or is gone.
+
+use crate::Inner;
+use crate::arena::{Arena, Id};
+use crate::callbacks::{Callbacks, Subject};
+use crate::clients::Client;
+use crate::file::now;
+use crate::files::SPARE_BITS;
+use ringback::CallbackKey;
+use ringback_rpc::nfs4::Status;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Copies that go on at once, in the whole server.
+const COPIES_MAX: u32 = 1024;
+const _: () = assert!(COPIES_MAX < u32::MAX >> SPARE_BITS);
+/// Bytes that are copied at a time: in a reply, or before others have their turn.
+pub(crate) const STEP_BYTES: usize = 1 << 20;
+
+/// From where to where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    pub(crate) from: Id,
+    pub(crate) from_offset: u64,
+    pub(crate) to: Id,
+    pub(crate) to_offset: u64,
+    /// Bytes that are still to be copied.
+    pub(crate) left: u64,
+}
+
+/// A copy.
+#[derive(Debug)]
+pub(crate) struct Copying {
+    pub(crate) client: Arc<Client>,
+    callback: Option<CallbackKey>,
+    pub(crate) way: Way,
+    pub(crate) copied: u64,
+    /// How it ended; the client is being told.
+    pub(crate) ended: Option<Status>,
+}
+
+/// All copies.
+pub(crate) struct Copies(Mutex<Arena<Copying>>);
+
+impl Copies {
+    pub(crate) const fn new() -> Self {
+        Copies(Mutex::new(Arena::new(COPIES_MAX)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Arena<Copying>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins one. `None`: there are too many, or the client is going away.
+    pub(crate) fn begin(&self, client: &Arc<Client>, way: Way, callbacks: &Callbacks) -> Option<Id> {
+        let mut copies = self.lock();
+        let id = copies.insert(Copying { client: Arc::clone(client), callback: None, way, copied: 0, ended: None })?;
+        let callback = callbacks.insert(client.callbacks, Subject::Offload(id));
+        let copying = copies.get_mut(id)?;
+        copying.callback = callback;
+        // Who drops the client marks it first, and looks for its copies then.
+        if callback.is_none() || client.is_gone() {
+            forget(&mut copies, id, callbacks);
+            return None;
+        }
+        Some(id)
+    }
+
+    /// Ends a copy that its client does not want any more. An error: it has ended already, or is not there.
+    pub(crate) fn cancel(&self, client: &Client, id: Id, callbacks: &Callbacks) -> Result<(), Status> {
+        let mut copies = self.lock();
+        let copying = copies.get(id).filter(|c| std::ptr::eq(&*c.client, client));
+        match copying.ok_or(Status::NFS4ERR_BAD_STATEID)?.ended {
+            Some(_) => Err(Status::NFS4ERR_COMPLETE_ALREADY),
+            None => {
+                forget(&mut copies, id, callbacks);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets those of a client that is gone. One that is being told about goes with its callback.
+    pub(crate) fn forget_client(&self, client: &Client, callbacks: &Callbacks) {
+        let mut copies = self.lock();
+        let ids: Vec<Id> = (0..copies.index_end()).filter_map(|index| copies.id_at(index)).collect();
+        for id in ids {
+            if copies.get(id).is_some_and(|c| std::ptr::eq(&*c.client, client) && c.ended.is_none()) {
+                forget(&mut copies, id, callbacks);
+            }
+        }
+    }
+
+    /// The client has been told, or never will be.
+    pub(crate) fn forget_told(&self, id: Id, callbacks: &Callbacks) {
+        forget(&mut self.lock(), id, callbacks);
+    }
+}
+
+fn forget(copies: &mut Arena<Copying>, id: Id, callbacks: &Callbacks) {
+    if let Some(Copying { callback: Some(callback), .. }) = copies.remove(id) {
+        callbacks.remove_is_final(callback);
+    }
+}
+
+impl Inner {
+    /// Copies the next piece of a copy; whether there is more to be done. When there is not, the client is told.
+    pub(crate) fn copy_on(&self, id: Id) -> bool {
+        // Not under its lock: files have locks of their own.
+        let Some(way) = self.copies.lock().get(id).map(|copying| copying.way) else { return false };
+        let copied = self.copy_piece(&way);
+        let mut copies = self.copies.lock();
+        let Some(copying) = copies.get_mut(id) else { return false };
+        match copied {
+            Ok(0) => copying.ended = Some(Status::NFS4_OK),
+            Ok(count) => {
+                copying.copied += count;
+                copying.way.from_offset += count;
+                copying.way.to_offset += count;
+                copying.way.left -= count;
+                copying.ended = (copying.way.left == 0).then_some(Status::NFS4_OK);
+            }
+            Err(status) => copying.ended = Some(status),
+        }
+        if copying.ended.is_none() {
+            return true;
+        }
+        let told = copying.callback.is_some_and(|callback| self.callbacks.run(callback));
+        if !told {
+            forget(&mut copies, id, &self.callbacks);
+        }
+        false
+    }
+
+    /// Copies at most [`STEP_BYTES`]; fewer where the source ends.
+    pub(crate) fn copy_piece(&self, way: &Way) -> Result<u64, Status> {
+        let mut space = vec![0; way.left.min(STEP_BYTES as u64) as usize];
+        let read = self
+            .files
+            .with_file(way.from, |file| Ok(file.data()?.map_or(0, |data| data.read(way.from_offset, &mut space))))??;
+        space.truncate(read);
+        self.files.with_file_mut(way.to, |file| {
+            file.data_mut()?.write(way.to_offset, &space, &self.files.data)?;
+            file.modify(now());
+            Ok(read as u64)
+        })?
+    }
+}
