@@ -1,4 +1,4 @@
-//! An in-memory NFSv4.1 file server that links ringback, the way any file server would.
+//! An in-memory NFSv4.1 and 4.2 file server that links ringback, the way any file server would.
 //!
 //! It keeps a tree of files, and what the protocol wants kept about them: clients, sessions, opens, locks and delegations.
 //! Whatever conflicts with a delegation recalls it through the runtime. What is to be learnt from it for a server of one's

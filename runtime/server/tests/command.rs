@@ -92,7 +92,7 @@ fn a_server_is_inspected_operated_and_ended() {
     let (export, socket) = (folder.file("export"), folder.file("admin"));
     let mut server = Serving::start(&["--export", &export, "--admin", &socket, "--drain-timeout", "1"]);
     assert!(server.line().starts_with("copied 1 file, 5 bytes"));
-    assert!(server.line().starts_with("serving NFSv4.1 on 127.0.0.1:"));
+    assert!(server.line().starts_with("serving NFSv4.1 and 4.2 on 127.0.0.1:"));
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let json = stdout(&run(&["inspect", "--admin", &socket, "--json"]));
     let seen: ringback_server::Inspection = serde_json::from_str(&json).unwrap();
@@ -189,7 +189,7 @@ fn what_happened_before_callbacks_were_given_up_is_kept() {
     let serve = ["--admin", &socket, "--flight-file", &file, "--drain-timeout", "0"];
     let mut server = Serving::start(&serve);
     let line = server.line();
-    let address = line.strip_prefix("serving NFSv4.1 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let address = line.strip_prefix("serving NFSv4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
     let mut client = Client::connect(address, "deaf".to_owned());
     client.visit("f", share_access::READ);
     assert_eq!(client.held.len(), 1);

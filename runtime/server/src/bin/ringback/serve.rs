@@ -46,7 +46,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
     let admin = socket.map(start).transpose()?;
     let metrics = options.metrics.map(|address| start_metrics(&server, address)).transpose()?;
     let backend = server.runtime().backend();
-    println!("serving NFSv4.1 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
+    println!("serving NFSv4.1 and 4.2 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
     if let Some(metrics) = &metrics {
         println!("serving metrics on http://{}/metrics", metrics.address());
     }
