@@ -37,6 +37,8 @@ pub enum Request {
     },
     /// Tell what happened last.
     Flight,
+    /// Write a checkpoint to a file, by its absolute path.
+    Checkpoint(PathBuf),
     /// Send CB_RECALL for all delegations of a file.
     RecallFile(String),
     /// Send CB_RECALL for all delegations of a client, by its name or id as `inspect` shows them.
@@ -67,6 +69,13 @@ pub enum Reply {
     Started(u64),
     /// CB_RECALL_ANY was sent to so many clients.
     Asked(u64),
+    /// A file of so many bytes was written, which holds so many callbacks.
+    Written {
+        /// Bytes.
+        bytes: u64,
+        /// Callbacks.
+        callbacks: u64,
+    },
     /// It is done.
     Done,
     /// It could not be done, and why.
@@ -217,6 +226,10 @@ impl Server {
                 self.inspect(*callbacks_max).map(Reply::Inspection).map_err(|error| error.to_string())
             }
             Request::Flight => Ok(Reply::Flight(self.runtime().flight_record().to_json_lines())),
+            Request::Checkpoint(file) => {
+                let written = self.runtime().checkpoint_to(file).map_err(|e| format!("{}: {e}", file.display()))?;
+                Ok(Reply::Written { bytes: written.bytes, callbacks: written.callbacks })
+            }
             Request::RecallAll => Ok(self.recall_where(|_| true)),
             Request::RecallClient(name) => {
                 let clients = inner.clients();

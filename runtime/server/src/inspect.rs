@@ -3,19 +3,12 @@
 use crate::Server;
 use crate::arena::Id;
 use crate::callbacks::Subject;
-use crate::clients::Client;
 use crate::delegations::Delegation;
 use crate::files::{global, shard_number};
-use crate::sessions::Session;
-use ringback::{
-    CallbackReport, Census, ClientReport, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue, SessionKey,
-    SessionReport,
-};
+use ringback::{Census, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue};
 use serde::{Deserialize, Serialize};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The server at one moment.
@@ -154,87 +147,8 @@ impl Server {
     /// Describes all clients, with at most `callbacks_max` of the callbacks of each that are in flight. Waits for the
     /// reactors; an error from a hook.
     pub fn inspect(&self, callbacks_max: usize) -> Result<Inspection, Error> {
-        let inner = &self.inner;
         let snapshot = self.runtime().snapshot(callbacks_max)?;
-        let latencies = snapshot.latencies().iter().filter(|l| l.count() > 0).map(InspectedLatency::from).collect();
-        let mut reports: HashMap<_, _> = snapshot.clients.into_iter().map(|report| (report.client, report)).collect();
-        let sessions = inner.sessions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let by_key: HashMap<_, _> = sessions.values().map(|s| (s.key, Arc::clone(s))).collect();
-        drop(sessions);
-        let held = inner.held_by_clients();
-        let known: Vec<_> = inner.clients().records.values().filter_map(|r| r.client.clone()).collect();
-        let describe = |client: &Client| {
-            let report = reports.remove(&client.callbacks)?;
-            let delegations = held.get(client.index as usize).copied().unwrap_or(0);
-            Some(self.describe(client, delegations, &report, &by_key))
-        };
-        let mut clients: Vec<InspectedClient> = known.iter().map(AsRef::as_ref).filter_map(describe).collect();
-        clients.sort_by_key(|client| Reverse(client.callbacks.first().map(|callback| callback.age_ms)));
-        let quota = &inner.files.delegations;
-        Ok(Inspection {
-            reactors: snapshot.reactors.iter().map(InspectedReactor::from).collect(),
-            latencies,
-            clients,
-            delegations: quota.used(),
-            delegations_max: quota.max(),
-            files: inner.files.files.used(),
-        })
-    }
-
-    fn describe(
-        &self,
-        client: &Client,
-        delegations: u32,
-        report: &ClientReport,
-        sessions: &HashMap<SessionKey, Arc<Session>>,
-    ) -> InspectedClient {
-        let inner = &self.inner;
-        // A session that is being destroyed may be known to the runtime still.
-        let name = |key| sessions.get(&key).map_or(String::new(), |session| hex(&session.id.0));
-        let session = |s: &SessionReport| {
-            let (fore_slots, fore_slots_target) = sessions.get(&s.session).map_or((0, 0), |session| {
-                let slots = session.slots();
-                (slots.highest().0 + 1, slots.target().0 + 1)
-            });
-            InspectedSession {
-                id: name(s.session),
-                fore_slots,
-                fore_slots_target,
-                connections: s.connections,
-                slots: s.slots,
-                slots_in_use: s.slots_in_use,
-                slots_quarantined: s.slots_quarantined,
-                slots_retired: s.slots_retired,
-                fault: s.fault.map(|fault| format!("{fault:?}")),
-            }
-        };
-        let stuck_ms = (inner.config.lease.as_millis() as u64 / 10).max(1000);
-        let callback = |c: &CallbackReport| {
-            let age_ms = c.age_ns / 1_000_000;
-            InspectedCallback {
-                operation: c.op.to_string(),
-                file: if c.by_runtime { None } else { self.file_of(c.cookie) },
-                age_ms,
-                stage: c.stage.name().to_owned(),
-                sent: c.sent,
-                at: c.at.map(|(session, slot)| (name(session), slot)),
-                stuck: age_ms >= stuck_ms,
-            }
-        };
-        InspectedClient {
-            name: client.owner.escape_ascii().to_string(),
-            id: format!("{:x}", client.id.0),
-            silent_ms: client.silent_ns(inner.now_ns()) / 1_000_000,
-            courtesy: inner.is_expired(client, inner.now_ns()),
-            path: format!("{:?}", report.path).to_lowercase(),
-            reactor: report.home,
-            delegations,
-            sessions: report.sessions.iter().map(session).collect(),
-            counters: counters(report.counters.each(), &report.counters),
-            runs: InspectedRuns::from(&report.census),
-            in_flight: report.in_flight,
-            callbacks: report.callbacks.iter().map(callback).collect(),
-        }
+        Ok(self.inner.roster().inspection(snapshot, |cookie| self.file_of(cookie)))
     }
 
     /// The number of the file that a callback is about.
@@ -257,7 +171,10 @@ impl Server {
 }
 
 /// All counters that are not 0; what is counted by kind, by a prefix and the kind.
-fn counters(each: impl Iterator<Item = (&'static str, &'static str, u64)>, by_kind: &Counters) -> InspectedCounters {
+pub(crate) fn counters(
+    each: impl Iterator<Item = (&'static str, &'static str, u64)>,
+    by_kind: &Counters,
+) -> InspectedCounters {
     let plain = each.map(|(name, _, count)| (name.to_owned(), count));
     let ended = OutcomeKind::ALL.iter().map(|kind| (format!("ended_{}", kind.name()), by_kind.ended(*kind)));
     let requeued = Requeue::ALL.iter().map(|why| (format!("requeued_{}", why.name()), by_kind.requeued_for(*why)));
@@ -298,7 +215,7 @@ pub(crate) fn fileid(id: Id) -> u64 {
     u64::from(id.generation) << 32 | u64::from(id.index)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -42,6 +42,7 @@ mod operations;
 mod quota;
 mod reaper;
 mod recall;
+mod roster;
 mod session_slots;
 mod sessions;
 mod set_attributes;

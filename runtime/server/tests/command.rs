@@ -113,6 +113,41 @@ fn a_server_is_inspected_operated_and_ended() {
 }
 
 #[test]
+fn a_server_that_was_killed_is_looked_at_in_its_last_checkpoint() {
+    let folder = Folder::new("checkpoint");
+    let (socket, file, every) = (folder.file("admin"), folder.file("by-hand"), folder.file("every"));
+    let options = ["--admin", &socket, "--checkpoint", &every, "--checkpoint-interval", "1"];
+    let mut server = Serving::start(&options);
+    let line = server.line();
+    let address = line.strip_prefix("serving NFSv4.1 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let mut client = Client::connect(address, "deaf".to_owned());
+    client.visit("f", share_access::READ);
+    // It reads nothing from here on, so it answers nothing.
+    stdout(&run(&["recall", "--admin", &socket, "--client", "deaf"]));
+    let sent = |text: &str| text.contains("CB_RECALL of file ") && text.contains(": sent on slot 0");
+    assert!((0..1000).any(|_| sent(&stdout(&run(&["inspect", "--admin", &socket])))), "the recall is not seen");
+    let written = stdout(&run(&["checkpoint", "--admin", &socket, &file]));
+    assert!(written.ends_with(" bytes, 1 callbacks\n"), "{written}");
+    let parse = |json: &str| serde_json::from_str::<ringback_server::Inspection>(json).unwrap();
+    let live = parse(&stdout(&run(&["inspect", "--admin", &socket, "--json"])));
+    // Whoever kills it: what was written every second is there.
+    let recorded = || Command::new(RINGBACK).args(["inspect", &every]).output().unwrap();
+    assert!((0..1000).any(|_| String::from_utf8_lossy(&recorded().stdout).contains("CB_RECALL: sent on slot 0")));
+    drop(server);
+    let offline = parse(&stdout(&run(&["inspect", &file, "--json"])));
+    let (mut of_live, of_file) = (live.clients[0].clone(), &offline.clients[0]);
+    of_live.silent_ms = of_file.silent_ms;
+    for (live, file) in of_live.callbacks.iter_mut().zip(&of_file.callbacks) {
+        (live.age_ms, live.stuck, live.file) = (file.age_ms, file.stuck, None);
+    }
+    assert_eq!(*of_file, of_live);
+    assert_eq!((offline.delegations, offline.files), (live.delegations, live.files));
+    assert!(complaint(&["inspect", &folder.file("nothing")]).contains("No such file"));
+    std::fs::write(&file, "something else").unwrap();
+    assert!(complaint(&["inspect", &file]).contains("not a checkpoint of ringback"));
+}
+
+#[test]
 fn a_socket_that_was_left_over_is_replaced() {
     let folder = Folder::new("left-over");
     let socket = folder.file("admin");

@@ -1,8 +1,11 @@
-//! `ringback inspect`, `top`, `flight`, `recall` and `trigger`: what is asked of a running server.
+//! `ringback inspect`, `top`, `flight`, `checkpoint`, `recall` and `trigger`: what is asked of a running server.
 
 use crate::cli::{
-    FlightOptions, InspectOptions, RecallOptions, RecallWhat, Socket, TopOptions, TriggerOptions, TriggerWhat,
+    CheckpointOptions, FlightOptions, InspectOptions, RecallOptions, RecallWhat, Socket, TopOptions, TriggerOptions,
+    TriggerWhat,
 };
+use ringback::Checkpoint;
+use ringback_server::Inspection;
 use ringback_server::admin::{self, Reply, Request};
 use ringback_server::flight::in_words;
 use ringback_server::top::View;
@@ -13,14 +16,34 @@ use std::time::{Duration, Instant};
 
 /// Shows what the server knows.
 pub fn inspect(options: &InspectOptions) -> Result<(), String> {
-    match ask(&options.socket.admin, &Request::Inspect { callbacks_max: options.callbacks.into() })? {
-        Reply::Inspection(inspection) if options.json => {
-            println!("{}", serde_json::to_string(&inspection).map_err(|e| e.to_string())?);
-        }
-        Reply::Inspection(inspection) => print!("{inspection}"),
-        other => return Err(unexpected(&other)),
+    let callbacks_max = options.callbacks.into();
+    let inspection = match (&options.admin, &options.file) {
+        (Some(socket), _) => match ask(socket, &Request::Inspect { callbacks_max })? {
+            Reply::Inspection(inspection) => inspection,
+            other => return Err(unexpected(&other)),
+        },
+        (_, Some(file)) => of_file(file, callbacks_max).map_err(|e| format!("{}: {e}", file.display()))?,
+        // The parser wants one of them.
+        _ => return Err("nothing to inspect: see --help".to_owned()),
+    };
+    if options.json {
+        return put(&format!("{}\n", serde_json::to_string(&inspection).map_err(|e| e.to_string())?));
     }
-    Ok(())
+    put(&inspection.to_string())
+}
+
+fn of_file(file: &Path, callbacks_max: usize) -> Result<Inspection, String> {
+    let checkpoint = Checkpoint::open(file).map_err(|e| e.to_string())?;
+    Inspection::of_checkpoint(&checkpoint, callbacks_max)
+}
+
+/// Has a checkpoint written.
+pub fn checkpoint(options: &CheckpointOptions) -> Result<(), String> {
+    let file = std::path::absolute(&options.file).map_err(|e| format!("{}: {e}", options.file.display()))?;
+    match ask(&options.socket.admin, &Request::Checkpoint(file))? {
+        Reply::Written { bytes, callbacks } => put(&format!("{bytes} bytes, {callbacks} callbacks\n")),
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// Shows it again and again, until it is ended.

@@ -25,13 +25,15 @@ pub struct Cli {
 pub enum Command {
     /// Serve files from memory over NFSv4.1 and 4.2 until SIGTERM or SIGINT.
     Serve(ServeOptions),
-    /// Show the clients of a running server, their callback paths and sessions, and the callbacks in flight, stuck ones
-    /// first.
+    /// Show the clients of a running server or of a checkpoint, their callback paths and sessions, and the callbacks in
+    /// flight, stuck ones first.
     Inspect(InspectOptions),
     /// Show the clients of a running server again and again, those in trouble first, and what is done per second.
     Top(TopOptions),
     /// Tell in words what happened last to callbacks and their paths, of a running server or from a file.
     Flight(FlightOptions),
+    /// Have a running server write a checkpoint.
+    Checkpoint(CheckpointOptions),
     /// Recall delegations.
     Recall(RecallOptions),
     /// Start callbacks that a server sends by itself when there is reason to.
@@ -49,9 +51,12 @@ pub struct Socket {
 /// Options of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectOptions {
-    /// Which server.
-    #[command(flatten)]
-    pub socket: Socket,
+    /// The server that was given this socket with --admin.
+    #[arg(long, value_name = "SOCKET", conflicts_with = "file", required_unless_present = "file")]
+    pub admin: Option<PathBuf>,
+    /// A checkpoint, of a server that need not be running any more.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -94,6 +99,20 @@ pub struct FlightOptions {
     /// Print the lines of JSON as they are, to be kept in a file.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Options of `checkpoint`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file is for `ringback inspect FILE`. It holds what the server knows of its clients and callbacks, credentials included,\n\
+and nothing of the files that it serves.")]
+pub struct CheckpointOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// Where to: replaced when all of it is on the disk.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// Options of `recall`.
@@ -197,6 +216,12 @@ pub struct ServeOptions {
     /// If callbacks are given up at the end, write here what happened last: for `ringback flight FILE`.
     #[arg(long, value_name = "FILE")]
     pub flight_file: Option<PathBuf>,
+    /// Write a checkpoint to this file again and again: for `ringback inspect FILE`, after a crash as well.
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// How often.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub checkpoint_interval: u32,
     /// Make a socket (mode 0600) for the other commands.
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
@@ -242,6 +267,8 @@ mod tests {
         assert!(!parse("ringback recall --all"));
         assert!(parse("ringback flight record") && parse("ringback flight --admin s --json"));
         assert!(!parse("ringback flight") && !parse("ringback flight --admin s record"));
+        assert!(parse("ringback inspect checkpoint --json") && parse("ringback checkpoint --admin s file"));
+        assert!(!parse("ringback inspect") && !parse("ringback inspect --admin s file"));
         assert!(parse("ringback top --admin s -d 0.5") && !parse("ringback top --admin s --interval 0"));
     }
 }

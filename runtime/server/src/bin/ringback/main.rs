@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Inspect(options) => ask::inspect(&options),
         Command::Top(options) => ask::top(&options),
         Command::Flight(options) => ask::flight(&options),
+        Command::Checkpoint(options) => ask::checkpoint(&options),
         Command::Recall(options) => ask::recall(options),
         Command::Trigger(options) => ask::trigger(options),
     };

@@ -110,6 +110,10 @@ fn builder(options: &ServeOptions) -> Builder {
     };
     let builder = Builder::new().name("ringback").backend(backend).reactors(options.reactors.into());
     let builder = builder.latency(true).flight_records(FLIGHT_RECORDS);
+    let builder = match &options.checkpoint {
+        Some(file) => builder.checkpoint_every(Duration::from_secs(options.checkpoint_interval.into()), file),
+        None => builder,
+    };
     match &options.memory_pressure {
         Some(file) => builder.memory_pressure(file),
         None => builder,
