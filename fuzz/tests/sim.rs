@@ -10,7 +10,7 @@ const SEEDS: u64 = 100;
 const PLANTED_SEEDS_MAX: u64 = 100;
 
 /// Seeds in which everything that a simulation may come across must be reached.
-const COVERAGE_SEEDS_MAX: u64 = 200;
+const COVERAGE_SEEDS_MAX: u64 = 500;
 
 fn failures(seed: u64, plant: Plant) -> Vec<sim::Failure> {
     sim::run(seed, &Options { plant, ..Options::default() }).failures
