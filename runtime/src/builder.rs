@@ -1,6 +1,7 @@
 //! Building a runtime.
 
 use crate::completion::QueueState;
+use crate::cpus::{self, CpuList};
 use crate::flight::FLIGHT_RECORDS_MAX;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
@@ -11,6 +12,7 @@ use crate::reaper::{self, Budget, Pressure};
 use crate::registry::Shared;
 use crate::runtime::Runtime;
 use crate::settings::{DEADLINE_MAX, Settings, rpc_timeout_default, run_deadline_default};
+use crate::threads;
 use ringback_rpc::backchannel::{BATCH_MAX, ClientLimits};
 use std::io;
 use std::path::PathBuf;
@@ -60,6 +62,22 @@ pub enum BuildError {
     /// The back end that was asked for is not to be had here.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// This process may not run on a CPU of [`Builder::cpus`].
+    #[error(
+        "CPU {cpu} may not be used: this process may run on {allowed} (its cpuset cgroup, or taskset); name others"
+    )]
+    Cpu {
+        /// The CPU.
+        cpu: usize,
+        /// Those that may be used, such as `0-3,8`.
+        allowed: String,
+    },
+    /// The CPUs that may be used are not known.
+    #[error("the CPUs that this process may run on could not be asked for: {error}")]
+    Affinity {
+        /// What the system said.
+        error: io::Error,
+    },
     /// A completion queue could not have its eventfd.
     #[error("a completion queue could not be made: {0}")]
     CompletionQueue(io::Error),
@@ -122,6 +140,14 @@ impl Builder {
     /// Reactor threads. Default: one per processor.
     pub fn reactors(mut self, count: usize) -> Self {
         self.settings.reactors = count;
+        self
+    }
+
+    /// CPUs to pin the reactors to: the first one to the first, and so on, and from the beginning again if there are more reactors.
+    /// Each lets its memory lie on the node of its CPU, where there is more than one: [`Runtime::placement`] tells. Default:
+    /// none, and the kernel moves them as it likes.
+    pub fn cpus(mut self, cpus: impl Into<CpuList>) -> Self {
+        self.settings.cpus = cpus.into().0;
         self
     }
 
@@ -384,7 +410,9 @@ pub(crate) fn share(
     fore: Arc<dyn ForeChannel>,
 ) -> Result<Shared, BuildError> {
     let queues = (0..settings.completion_queues).map(|_| QueueState::new().map(Arc::new)).collect::<Result<_, _>>();
+    let placement = cpus::place(settings.reactors, &settings.cpus)?;
     let mut shared = Shared::new(settings, hooks, fore);
+    shared.placement = placement;
     shared.queues = queues.map_err(BuildError::CompletionQueue)?;
     Ok(shared)
 }
@@ -429,9 +457,18 @@ fn start(reactor: usize, shared: Arc<Shared>, kind: BackendKind) -> io::Result<t
     let (ready, started) = mpsc::sync_channel(1);
     let name = format!("{}-{reactor}", shared.settings.name);
     let config: IoConfig = shared.settings.io;
-    let thread = thread::Builder::new().name(name).spawn(move || match kind {
-        BackendKind::Uring => serve(reactor, shared, Uring::new(&config), &ready),
-        BackendKind::Epoll => serve(reactor, shared, Epoll::new(&config), &ready),
+    let cpu = shared.placement[reactor].cpu;
+    let thread = threads::spawn(name, move || {
+        // Before it allocates anything, which is then near to it.
+        if let Some(Err(error)) = cpu.map(cpus::pin) {
+            // The receiver is waiting in `start`.
+            let _ = ready.send(Err(error));
+            return;
+        }
+        match kind {
+            BackendKind::Uring => serve(reactor, shared, Uring::new(&config), &ready),
+            BackendKind::Epoll => serve(reactor, shared, Epoll::new(&config), &ready),
+        }
     })?;
     match started.recv() {
         Ok(Ok(())) => Ok(thread),

@@ -143,6 +143,9 @@ impl Shared {
         claim: impl FnOnce(&CallbackEntry) -> Claim,
         won: impl FnOnce(),
     ) -> (TryRun, Option<usize>) {
+        if self.is_forked() {
+            return (TryRun::Closed, None);
+        }
         let Some(entry) = self.slab.get(key.index) else { return (TryRun::Stale, None) };
         match claim(entry) {
             Claim::Submit => {}

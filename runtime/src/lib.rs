@@ -17,6 +17,8 @@ mod command;
 #[cfg(not(loom))]
 mod completion;
 #[cfg(not(loom))]
+mod cpus;
+#[cfg(not(loom))]
 mod drain;
 #[cfg(not(loom))]
 mod entries;
@@ -41,6 +43,8 @@ mod latency;
 mod moving;
 #[cfg(not(loom))]
 mod path;
+#[cfg(not(loom))]
+mod process;
 #[cfg(all(feature = "prometheus", not(loom)))]
 mod prometheus;
 #[cfg(not(loom))]
@@ -62,6 +66,8 @@ mod stats;
 mod sync;
 #[cfg(not(loom))]
 mod tenant;
+#[cfg(not(loom))]
+mod threads;
 #[cfg(all(feature = "tokio-uring", not(loom)))]
 pub mod tokio_uring;
 #[cfg(not(loom))]
@@ -76,6 +82,7 @@ pub use callback::{CallbackKey, Cancel, GroupError, GroupSettled, InsertError, R
 pub use {
     builder::{BuildError, Builder},
     completion::{Completion, CompletionQueue, Ending},
+    cpus::{BadCpuList, CpuList, Placement},
     drain::{Drain, DrainReport},
     flight::{FlightEntry, FlightRecord, FlightStep},
     fore::{Call, CallToken, ForeChannel},

@@ -25,9 +25,7 @@ impl Runtime {
     /// What does not move: [completion queues](crate::CompletionQueue) belong to reactors, so that its next completions come
     /// on the queue of its new home; and a recall that was sent before is told to be overdue by the reactor that sent it.
     pub fn move_client(&self, client: ClientId, to: usize) -> Result<(), Error> {
-        if self.shared().is_closed() {
-            return Err(Error::Closed);
-        }
+        self.open()?;
         let reactors = self.reactors();
         let port = self.shared().reactors.get(to).ok_or(Error::NoSuchReactor { reactor: to, reactors })?;
         if port.has_ended() {

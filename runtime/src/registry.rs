@@ -4,6 +4,7 @@
 use crate::callback::{Arrivals, CallbackKey, CallbackSlab, InFlight, Inbox, MemberPool, Parking, Residence};
 use crate::command::Command;
 use crate::completion::QueueState;
+use crate::cpus::Placement;
 use crate::drain::DrainJob;
 use crate::entries::EntryCount;
 use crate::flight::FlightRing;
@@ -13,6 +14,7 @@ use crate::hooks::{Event, Hooks, Run};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
 use crate::path::UnconfirmedPaths;
+use crate::process::Process;
 use crate::reaper::{Own, ReaperPort};
 use crate::settings::Settings;
 use crate::stats::{ReactorStats, count};
@@ -41,6 +43,10 @@ pub(crate) struct Shared {
     pub clients: ClientTable,
     pub tenants: Tenants,
     pub reactors: Box<[ReactorPort]>,
+    /// Where they run.
+    pub placement: Vec<Placement>,
+    /// The process that has the threads. `None`: there was no memory to know it by.
+    pub process: Option<Process>,
     pub reaper: ReaperPort,
     /// Paths of minor version 0 that their clients have not confirmed.
     pub unconfirmed: UnconfirmedPaths,
@@ -81,6 +87,8 @@ impl Shared {
             reactors: (0..reactors).map(|_| ReactorPort::new(settings.flight_records)).collect(),
             reaper: ReaperPort::new(settings.budget),
             unconfirmed: UnconfirmedPaths::default(),
+            placement: Vec::new(),
+            process: Process::new(),
             queues: Box::default(),
             closed: AtomicBool::new(false),
             #[cfg(feature = "checkpoint")]
@@ -193,6 +201,12 @@ impl Shared {
         self.forsake_reactor(reactor);
         port.waits.end(&Err(WaitError::Closed));
         self.rescue(reactor);
+    }
+
+    /// Whether this is a child that was forked, and has none of the threads.
+    #[inline]
+    pub fn is_forked(&self) -> bool {
+        self.process.as_ref().is_some_and(Process::is_forked)
     }
 
     pub fn is_closed(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use crate::callback::{CallbackKey, Flags, InsertError, Remove, Returned, Settled, TryRun};
 use crate::command::Command;
+use crate::cpus::Placement;
 use crate::drain::DrainReport;
 use crate::fore::CallToken;
 use crate::io::BackendReport;
@@ -51,6 +52,9 @@ pub enum Error {
     /// The runtime is draining or has been shut down.
     #[error("the runtime is closed: it is draining or has been shut down")]
     Closed,
+    /// This process was forked from the one that has built the runtime, and has none of its threads. Build one of its own.
+    #[error("this process was forked from that of the runtime, whose threads are there: build one here")]
+    Forked,
     /// A hook (or another call from a reactor into the embedder's code) asked for something that waits for reactors.
     #[error("called from a hook, where nothing may be waited for")]
     InHook,
@@ -160,9 +164,12 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.closed.store(true, SeqCst);
-        let _ = self.shared.moves.close();
-        self.stop();
+        // The threads are not ours.
+        if !self.shared.is_forked() {
+            self.shared.closed.store(true, SeqCst);
+            let _ = self.shared.moves.close();
+            self.stop();
+        }
     }
 }
 
@@ -242,13 +249,22 @@ impl Runtime {
         &self.shared().settings
     }
 
-    fn open(&self) -> Result<(), Error> {
-        if self.shared().is_closed() { Err(Error::Closed) } else { Ok(()) }
+    pub(crate) fn open(&self) -> Result<(), Error> {
+        match self.shared() {
+            shared if shared.is_forked() => Err(Error::Forked),
+            shared if shared.is_closed() => Err(Error::Closed),
+            _ => Ok(()),
+        }
     }
 
     /// Which back end drives the sockets, and why that one.
     pub fn backend(&self) -> &BackendReport {
         &self.inner.backend
+    }
+
+    /// Where each reactor runs, as [`Builder::cpus`](crate::Builder::cpus) has asked for.
+    pub fn placement(&self) -> &[Placement] {
+        &self.shared().placement
     }
 
     /// The number of reactors.
@@ -474,7 +490,11 @@ impl Runtime {
     }
 
     pub(crate) fn may_wait(&self) -> Result<(), Error> {
-        if self.shared().is_in_hook() { Err(Error::InHook) } else { Ok(()) }
+        match self.shared() {
+            shared if shared.is_forked() => Err(Error::Forked),
+            shared if shared.is_in_hook() => Err(Error::InHook),
+            _ => Ok(()),
+        }
     }
 
     /// What has been counted so far.

@@ -13,6 +13,8 @@ use std::time::Duration;
 pub(crate) struct Settings {
     pub reactors: usize,
     pub backend: Backend,
+    /// What reactors are pinned to.
+    pub cpus: Vec<usize>,
     /// Callback entries, all clients together. Memory is taken as they are inserted.
     pub callbacks_max: u32,
     pub clients_max: usize,
@@ -78,6 +80,7 @@ impl Default for Settings {
         Settings {
             reactors: std::thread::available_parallelism().map_or(1, usize::from),
             backend: Backend::Auto,
+            cpus: Vec::new(),
             callbacks_max: 16 << 20,
             clients_max: 1 << 16,
             record_bytes_max: (1 << 20) + (64 << 10),

@@ -207,6 +207,9 @@ impl Runtime {
     pub fn wait(&self, key: CallbackKey) -> Wait {
         let shared = self.shared();
         let refused = |error| Wait(State::Refused(error));
+        if shared.is_forked() {
+            return refused(WaitError::Closed);
+        }
         let Some(entry) = shared.slab.get(key.index) else { return refused(WaitError::Stale) };
         // Read before the transition that confirms the generation; without that it is nobody's.
         let client = entry.client();

@@ -936,6 +936,8 @@ typedef struct rb_options {
     uint32_t connects_max;
     // How long making one may take.
     uint64_t connect_timeout_ms;
+    // CPUs to pin the reactors to, such as "0-3,8"; null: none.
+    const char *cpus;
 } rb_options;
 
 // One run of a callback.

@@ -74,7 +74,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error {
-            Error::Closed => rb_error::RB_ERR_CLOSED,
+            Error::Closed | Error::Forked => rb_error::RB_ERR_CLOSED,
             Error::InHook => rb_error::RB_ERR_IN_HOOK,
             Error::ReactorEnded { .. } => rb_error::RB_ERR_REACTOR_ENDED,
             Error::ClientsFull { .. } | Error::SessionsFull { .. } | Error::TenantsFull { .. } => rb_error::RB_ERR_FULL,
@@ -126,7 +126,7 @@ impl From<WaitError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let code = match error {
-            BuildError::Setting { .. } => rb_error::RB_ERR_INVALID,
+            BuildError::Setting { .. } | BuildError::Cpu { .. } => rb_error::RB_ERR_INVALID,
             BuildError::Backend(_) => rb_error::RB_ERR_BACKEND,
             _ => rb_error::RB_ERR_SYSTEM,
         };

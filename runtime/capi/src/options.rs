@@ -5,7 +5,7 @@ use crate::hooks::{Embedder, rb_hooks};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
-use runtime::{Backend, Budget, Builder, ClientLimits, ConnectPolicy};
+use runtime::{Backend, Budget, Builder, ClientLimits, ConnectPolicy, CpuList};
 use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
@@ -71,6 +71,8 @@ pub struct rb_options {
     pub connects_max: u32,
     /// How long making one may take.
     pub connect_timeout_ms: u64,
+    /// CPUs to pin the reactors to, such as "0-3,8"; null: none.
+    pub cpus: *const c_char,
 }
 
 // SAFETY: as the trait asks for.
@@ -168,6 +170,12 @@ impl rb_options {
             // SAFETY: P2, for a string that ends with a zero.
             let name = unsafe { CStr::from_ptr(self.name) };
             builder = builder.name(&name.to_string_lossy());
+        }
+        if !self.cpus.is_null() {
+            // SAFETY: P2, for a string that ends with a zero.
+            let cpus = unsafe { CStr::from_ptr(self.cpus) }.to_string_lossy();
+            let bad = |error| Failure::new(rb_error::RB_ERR_INVALID, format!("cpus is \"{cpus}\": {error}"));
+            builder = builder.cpus(cpus.parse::<CpuList>().map_err(bad)?);
         }
         if self.budget > 0 {
             builder = builder.budget(Budget::delegations(self.budget));

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a reactor may take for the turn that it is in, and the hooks in it, until it is taken to be stuck.
@@ -417,7 +417,7 @@ pub(crate) fn start(
 ) -> std::io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let name = format!("{}-checkpoint", shared.settings.name);
-    thread::Builder::new().name(name).spawn(move || {
+    crate::threads::spawn(name, move || {
         while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             if let Err(error) = replace(&path, |out| take_running(&shared, out))
                 && !shared.is_closed()

@@ -10,7 +10,9 @@ use super::IoCounters;
 
 /// Checks that an embedder's descriptor is a stream socket, and lets small segments leave at once.
 pub(super) fn prepare(socket: &OwnedFd, counters: &mut IoCounters) -> io::Result<()> {
-    counters.syscalls += 2;
+    counters.syscalls += 3;
+    // What an embedder has accepted is not for programs that it starts.
+    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC)?;
     if sockopt::socket_type(socket)? != SocketType::STREAM {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a connection must be a stream socket"));
     }

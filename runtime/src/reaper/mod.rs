@@ -24,6 +24,7 @@ use crate::io::monotonic_ns;
 use crate::keys::ClientId;
 use crate::registry::Shared;
 use crate::stats::Stats;
+use crate::threads;
 use plan::{Holding, Order, Planner};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -33,7 +34,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 /// How often it looks around while there is a budget.
 const LOOK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -220,7 +221,7 @@ pub(crate) fn start(shared: &Arc<Shared>, pressure: Option<Pressure>) -> io::Res
     assert!(fresh, "the reaper was started twice");
     let shared = Arc::clone(shared);
     let name = format!("{}-reaper", shared.settings.name);
-    thread::Builder::new().name(name).spawn(move || run(&shared, pressure))
+    threads::spawn(name, move || run(&shared, pressure))
 }
 
 fn run(shared: &Shared, mut pressure: Option<Pressure>) {

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringback::CpuList;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -204,6 +205,9 @@ pub struct ServeOptions {
     /// Reactor threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub reactors: u16,
+    /// Pin the reactors to these CPUs, such as 0-3,8, one after the other.
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<CpuList>,
     /// The io back end.
     #[arg(long, value_enum, default_value_t)]
     pub backend: BackendChoice,

@@ -110,6 +110,7 @@ fn builder(options: &ServeOptions) -> Builder {
     };
     let builder = Builder::new().name("ringback").backend(backend).reactors(options.reactors.into());
     let builder = builder.latency(true).flight_records(FLIGHT_RECORDS);
+    let builder = builder.cpus(options.cpus.clone().unwrap_or_default());
     let builder = match &options.checkpoint {
         Some(file) => builder.checkpoint_every(Duration::from_secs(options.checkpoint_interval.into()), file),
         None => builder,
