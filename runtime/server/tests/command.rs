@@ -119,7 +119,7 @@ fn a_server_that_was_killed_is_looked_at_in_its_last_checkpoint() {
     let options = ["--admin", &socket, "--checkpoint", &every, "--checkpoint-interval", "1"];
     let mut server = Serving::start(&options);
     let line = server.line();
-    let address = line.strip_prefix("serving NFSv4.1 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let address = line.strip_prefix("serving NFSv4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
     let mut client = Client::connect(address, "deaf".to_owned());
     client.visit("f", share_access::READ);
     // It reads nothing from here on, so it answers nothing.
