@@ -6,6 +6,7 @@ use crate::flight::FLIGHT_RECORDS_MAX;
 use crate::fore::ForeChannel;
 use crate::hooks::Hooks;
 use crate::io::{Backend, BackendError, BackendKind, BackendReport, Epoll, Io, IoConfig, Uring};
+use crate::log::{Log, LogKind, LogLevel, Logger};
 use crate::path::ConnectPolicy;
 use crate::reactor::Reactor;
 use crate::reaper::{self, Budget, Pressure};
@@ -325,6 +326,12 @@ impl Builder {
         self
     }
 
+    /// Who is told what an operator must know, at most 5 messages of one kind in a second from one reactor. Default: nobody.
+    pub fn log(mut self, log: impl Log + 'static) -> Self {
+        self.settings.log = Logger(Some(Arc::new(log)));
+        self
+    }
+
     /// Begins the names of the reactor threads. Default: `ringback`.
     pub fn name(mut self, name: &str) -> Self {
         self.settings.name = name.to_owned();
@@ -337,7 +344,8 @@ impl Builder {
         let (restore, checkpoint_every) = (self.restore.clone(), self.checkpoint_every.clone());
         let settings = self.into_settings()?;
         let report = settings.backend.choose(&settings.io)?;
-        let fallback = settings.backend == Backend::Auto && report.kind == BackendKind::Uring;
+        let chosen = settings.backend;
+        let fallback = chosen == Backend::Auto && report.kind == BackendKind::Uring;
         let launched = match launch(settings.clone(), report, Arc::clone(&hooks), Arc::clone(&fore)) {
             // One ring could be made to try it, but not one for each reactor: locked memory has a limit.
             Err(BuildError::Reactor { reactor, error }) if fallback => {
@@ -346,6 +354,9 @@ impl Builder {
             }
             launched => launched,
         };
+        if let Ok(runtime) = &launched {
+            log_start(runtime, chosen);
+        }
         #[cfg(feature = "checkpoint")]
         let launched = launched.and_then(|runtime| go_on(runtime, restore, checkpoint_every));
         launched
@@ -362,6 +373,19 @@ impl Builder {
             in_range("checkpoint interval in ms", millis(*interval), 1000, 1 << 40)?;
         }
         Ok(self.settings)
+    }
+}
+
+/// Logs on what it runs, and where.
+fn log_start(runtime: &Runtime, chosen: Backend) {
+    let (shared, report) = (runtime.shared(), runtime.backend());
+    let fell_back = chosen == Backend::Auto && report.kind == BackendKind::Epoll;
+    let level = if fell_back { LogLevel::Warn } else { LogLevel::Info };
+    shared.log(None, LogKind::Start, level, None, format_args!("back end {}: {}", report.name, report.reason));
+    let pinned = shared.placement.iter().filter(|place| place.cpu.is_some());
+    let places = pinned.map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if !places.is_empty() {
+        shared.log(None, LogKind::Start, LogLevel::Info, None, format_args!("{places}"));
     }
 }
 
@@ -486,6 +510,11 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         self.shared.end_reactor(self.reactor);
+        if thread::panicking() {
+            let port = &self.shared.reactors[self.reactor];
+            let text = format_args!("it has ended by a panic, stderr says where; its clients' callbacks are lost");
+            self.shared.log(Some(port), LogKind::ReactorEnded, LogLevel::Error, None, text);
+        }
     }
 }
 

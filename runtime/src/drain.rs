@@ -6,6 +6,7 @@ use crate::command::Command;
 use crate::guard::guard;
 use crate::io::monotonic_ns;
 use crate::keys::{ClientId, SessionKey};
+use crate::log::{LogKind, LogLevel};
 use crate::registry::Shared;
 use crate::runtime::{Error, Runtime};
 use std::future::Future;
@@ -167,13 +168,26 @@ impl Future for Drain {
             return Poll::Pending;
         }
         drop(state);
-        Poll::Ready(self.report())
+        let report = self.report();
+        log(&self.shared, None, &report);
+        Poll::Ready(report)
     }
 }
 
 impl std::fmt::Debug for Drain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Drain").field(&self.report()).finish()
+    }
+}
+
+/// Logs a drain that did not go well.
+fn log(shared: &Shared, client: Option<ClientId>, report: &DrainReport) {
+    let (abandoned, in_flight) = (report.abandoned.len(), report.in_flight);
+    if abandoned > 0 || in_flight > 0 {
+        let text = format_args!(
+            "a drain has given up {abandoned} callbacks that were not answered, and left {in_flight} that did not end"
+        );
+        shared.log(None, LogKind::Drain, LogLevel::Warn, client, text);
     }
 }
 
@@ -189,6 +203,7 @@ impl Runtime {
     pub fn drain(&self, patience: Duration) -> Result<DrainReport, Error> {
         let mut report = self.wait_for(patience, |deadline_ns| Ok(self.begin_drain(deadline_ns)))?;
         report.in_flight = self.shared().clients.in_flight();
+        log(self.shared(), None, &report);
         Ok(report)
     }
 
@@ -218,6 +233,7 @@ impl Runtime {
         let mut report = self.wait_for(patience, |deadline_ns| self.begin_drain_client(client, deadline_ns))?;
         // Removed meanwhile: then nothing of it is in flight any more.
         report.in_flight = self.client(client).map_or(0, |known| known.in_flight.count());
+        log(self.shared(), Some(client), &report);
         Ok(report)
     }
 
@@ -236,7 +252,9 @@ impl Runtime {
     /// are none of its business: they go over another session of the client, or wait for one; only CB_RECALL_SLOT ends
     /// with its session. What is left to do is [`Runtime::remove_session`].
     pub fn drain_session(&self, session: SessionKey, patience: Duration) -> Result<DrainReport, Error> {
-        self.wait_for(patience, |deadline_ns| self.begin_drain_session(session, deadline_ns))
+        let report = self.wait_for(patience, |deadline_ns| self.begin_drain_session(session, deadline_ns))?;
+        log(self.shared(), Some(session.client), &report);
+        Ok(report)
     }
 
     /// The beginning of [`Runtime::drain_session`].

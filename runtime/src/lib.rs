@@ -40,6 +40,8 @@ mod keys;
 #[cfg(not(loom))]
 mod latency;
 #[cfg(not(loom))]
+mod log;
+#[cfg(not(loom))]
 mod moving;
 #[cfg(not(loom))]
 mod path;
@@ -92,6 +94,7 @@ pub use {
     io::{Backend, BackendError, BackendKind, BackendReport, Missing},
     keys::{ClientId, ConnectionId, SessionKey},
     latency::{Latency, LatencyStage},
+    log::{Log, LogLevel, LogMessage},
     path::{CallbackAddress, ConnectPolicy, PathConfig},
     reaper::Budget,
     ringback_rpc::backchannel::{

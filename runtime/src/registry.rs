@@ -13,6 +13,7 @@ use crate::guard::guard;
 use crate::hooks::{Event, Hooks, Run};
 use crate::io::Wake;
 use crate::keys::{ClientId, ConnectionId};
+use crate::log::Throttles;
 use crate::path::UnconfirmedPaths;
 use crate::process::Process;
 use crate::reaper::{Own, ReaperPort};
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub reaper: ReaperPort,
     /// Paths of minor version 0 that their clients have not confirmed.
     pub unconfirmed: UnconfirmedPaths,
+    /// What threads that are no reactor's have logged.
+    pub log: Throttles,
     /// Where completions go; none: to the hooks alone.
     pub queues: Box<[Arc<QueueState>]>,
     /// Set by drain and shutdown: no new clients, connections or runs.
@@ -84,11 +87,12 @@ impl Shared {
             members: MemberPool::new(),
             clients: ClientTable::new(settings.clients_max),
             tenants: Tenants::new(),
-            reactors: (0..reactors).map(|_| ReactorPort::new(settings.flight_records)).collect(),
+            reactors: (0..reactors).map(|number| ReactorPort::new(number, settings.flight_records)).collect(),
             reaper: ReaperPort::new(settings.budget),
             unconfirmed: UnconfirmedPaths::default(),
             placement: Vec::new(),
             process: Process::new(),
+            log: Throttles::default(),
             queues: Box::default(),
             closed: AtomicBool::new(false),
             #[cfg(feature = "checkpoint")]
@@ -160,13 +164,16 @@ impl Shared {
     #[cold]
     fn panicked(&self, port: &ReactorPort, call: &'static str, key: Option<CallbackKey>) {
         count(&port.stats.embedder_panics);
-        if guard(|| self.hooks.event(&Event::Panicked { call, key })).is_none() {
+        let event = Event::Panicked { call, key };
+        self.log_event(Some(port), &event);
+        if guard(|| self.hooks.event(&event)).is_none() {
             count(&port.stats.embedder_panics);
         }
     }
 
     /// Tells the embedder, on the reactor of `port`.
     pub fn tell(&self, port: &ReactorPort, event: &Event) {
+        self.log_event(Some(port), event);
         self.call(port, "Hooks::event", None, || self.hooks.event(event));
     }
 
@@ -238,6 +245,8 @@ impl Shared {
 
 /// A reactor as other threads see it.
 pub(crate) struct ReactorPort {
+    /// Which it is.
+    pub number: usize,
     pub inbox: Inbox,
     pub parking: Parking,
     pub commands: SegQueue<Command>,
@@ -250,6 +259,8 @@ pub(crate) struct ReactorPort {
     pub turn_us: CachePadded<AtomicU32>,
     pub waker: OnceLock<Arc<dyn Wake>>,
     pub stats: ReactorStats,
+    /// What it has logged.
+    pub log: Throttles,
     /// What happened last, if that is recorded.
     pub flight: Option<FlightRing>,
     /// The thread has ended: nobody takes commands any more.
@@ -257,8 +268,9 @@ pub(crate) struct ReactorPort {
 }
 
 impl ReactorPort {
-    pub fn new(flight_records: usize) -> Self {
+    pub fn new(number: usize, flight_records: usize) -> Self {
         ReactorPort {
+            number,
             inbox: Inbox::new(),
             parking: Parking::new(),
             commands: SegQueue::new(),
@@ -267,6 +279,7 @@ impl ReactorPort {
             turn_us: CachePadded::new(AtomicU32::new(0)),
             waker: OnceLock::new(),
             stats: ReactorStats::default(),
+            log: Throttles::default(),
             flight: FlightRing::new(flight_records),
             ended: AtomicBool::new(false),
         }

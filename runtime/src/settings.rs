@@ -2,6 +2,7 @@
 
 use crate::io::{Backend, IoConfig};
 use crate::keys::ClientId;
+use crate::log::Logger;
 use crate::path::ConnectPolicy;
 use crate::reaper::Budget;
 use ringback_rpc::backchannel::{ClientLimits, Config};
@@ -57,6 +58,8 @@ pub(crate) struct Settings {
     pub latency: bool,
     /// Steps that each reactor's flight recorder keeps; 0: there is none.
     pub flight_records: usize,
+    /// Who is told what an operator must know.
+    pub log: Logger,
     /// Begins the names of the threads.
     pub name: String,
     pub io: IoConfig,
@@ -105,6 +108,7 @@ impl Default for Settings {
             memory_pressure: None,
             latency: false,
             flight_records: 0,
+            log: Logger::default(),
             name: "ringback".to_owned(),
             io: IoConfig::default(),
             #[cfg(test)]

@@ -312,6 +312,18 @@ typedef enum rb_item_kind {
     RB_ITEM_NOTICE = 9,
 } rb_item_kind;
 
+// How much a message matters; what matters most comes first.
+typedef enum rb_log_level {
+    // Something is broken, here or in the embedder: somebody has to mend it.
+    RB_LOG_ERROR = 1,
+    // Something does not work as it should, such as the path to a client.
+    RB_LOG_WARN = 2,
+    // What is good to know.
+    RB_LOG_INFO = 3,
+    // What is good to know while looking for a mistake.
+    RB_LOG_DEBUG = 4,
+} rb_log_level;
+
 // What a CB_LAYOUTRECALL recalls.
 typedef enum rb_layoutrecall_kind {
     // A range of one file: `fh`, `offset`, `length`, `stateid`.
@@ -879,6 +891,20 @@ typedef struct rb_stats {
     uint64_t connects_failed;
 } rb_stats;
 
+// One message, which is gone when the function that was given it returns.
+typedef struct rb_log_message {
+    // An rb_log_level. There may be more of them in a later version: take those for RB_LOG_DEBUG.
+    int32_t level;
+    // The reactor that says so; -1: it comes from another thread.
+    int32_t reactor;
+    // The client that it is about; 0: it is about none.
+    rb_client client;
+    // Messages of this kind, of the same reactor, that were left out since the last one, because there were too many.
+    uint64_t left_out;
+    // What it says, in one line.
+    const char *text;
+} rb_log_message;
+
 // Settings of a runtime. Set `size` and leave at 0 what is to have its default; the defaults and limits are in
 // docs/src/limits.md.
 typedef struct rb_options {
@@ -938,6 +964,11 @@ typedef struct rb_options {
     uint64_t connect_timeout_ms;
     // CPUs to pin the reactors to, such as "0-3,8"; null: none.
     const char *cpus;
+    // Takes what an operator must know; null: nobody is told. The rules are those of rb_hooks: on a reactor's thread it must
+    // not block, and nowhere wait for the runtime. Of each kind of message there are few in a second.
+    void (*log)(void *user, const struct rb_log_message *message);
+    // Handed to `log`; null, if that is null.
+    void *log_user;
 } rb_options;
 
 // One run of a callback.

@@ -29,6 +29,7 @@ mod drain;
 mod error;
 mod group;
 mod hooks;
+mod log;
 mod numbers;
 mod observe;
 mod options;
@@ -47,6 +48,7 @@ mod wait;
 pub use args::{rb_layoutrecall_kind, rb_notify_kind};
 pub use error::rb_error;
 pub use hooks::{RB_DONE_FINISH, rb_prepare};
+pub use log::rb_log_level;
 pub use numbers::{
     rb_backend, rb_cancel_answer, rb_client_state, rb_connect_policy, rb_delivery, rb_ending, rb_fault, rb_op,
     rb_path_state, rb_refusal, rb_remove_answer, rb_returned_answer, rb_try_run_answer,

@@ -2,11 +2,12 @@
 
 use crate::error::{Failure, guard, rb_error};
 use crate::hooks::{Embedder, rb_hooks};
+use crate::log::{CLog, rb_log_message};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
 use runtime::{Backend, Budget, Builder, ClientLimits, ConnectPolicy, CpuList};
-use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -73,6 +74,11 @@ pub struct rb_options {
     pub connect_timeout_ms: u64,
     /// CPUs to pin the reactors to, such as "0-3,8"; null: none.
     pub cpus: *const c_char,
+    /// Takes what an operator must know; null: nobody is told. The rules are those of rb_hooks: on a reactor's thread it must
+    /// not block, and nowhere wait for the runtime. Of each kind of message there are few in a second.
+    pub log: Option<extern "C" fn(user: *mut c_void, message: *const rb_log_message)>,
+    /// Handed to `log`; null, if that is null.
+    pub log_user: *mut c_void,
 }
 
 // SAFETY: as the trait asks for.
@@ -123,7 +129,15 @@ impl rb_options {
         if self.batch_max > 0 {
             builder = builder.batch_max(self.batch_max);
         }
-        self.buffers(self.times(builder))
+        self.buffers(self.times(self.logging(builder)?))
+    }
+
+    fn logging(&self, builder: Builder) -> Result<Builder, Failure> {
+        match self.log {
+            Some(log) => Ok(builder.log(CLog::new(log, self.log_user))),
+            None if self.log_user.is_null() => Ok(builder),
+            None => Err(Failure::new(rb_error::RB_ERR_INVALID, "log_user is set, and log is null")),
+        }
     }
 
     fn times(&self, mut builder: Builder) -> Builder {

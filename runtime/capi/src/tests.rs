@@ -4,6 +4,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod log;
 mod minor0;
 mod misuse;
 mod reaper;

@@ -423,6 +423,7 @@ pub(crate) fn start(
                 && !shared.is_closed()
             {
                 let event = Event::CheckpointFailed { error: error.to_string() };
+                shared.log_event(None, &event);
                 // That it panics changes nothing here.
                 let _ = shared.call_hook(|| guard(|| shared.hooks.event(&event)));
             }

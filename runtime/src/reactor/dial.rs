@@ -7,9 +7,11 @@ use crate::command::Command;
 use crate::hooks::Event;
 use crate::io::{ConnKey, Io};
 use crate::keys::{ConnectionId, SessionKey};
+use crate::log::{LogKind, LogLevel};
 use crate::stats::count;
 use ringback_rpc::backchannel::PathParams;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -131,9 +133,11 @@ impl<I: Io> Reactor<I> {
             connection.dialled = true;
         }
         count(&self.port().stats.connects);
-        if self.stopping || self.io.connect(key, address).is_err() {
+        let begun = if self.stopping { Err(io::ErrorKind::Interrupted.into()) } else { self.io.connect(key, address) };
+        if let Err(error) = begun {
             self.lines.begin_close(key);
             self.lines.forget(key);
+            self.log_failed(path, format_args!("cannot be called back at {address}: {error}"));
             return self.dial_failed(path);
         }
         let give_up_ns = self.home.now_ns.saturating_add(self.connect_timeout_ns());
@@ -150,6 +154,9 @@ impl<I: Io> Reactor<I> {
         if result.is_ok() && is_current {
             return self.bind(connection, path);
         }
+        if let Err(error) = result {
+            self.log_failed(path, format_args!("cannot be called back: {error}"));
+        }
         self.close(key);
         self.dial_failed(path);
     }
@@ -163,11 +170,25 @@ impl<I: Io> Reactor<I> {
     pub(super) fn give_up_dialing(&mut self) {
         let now_ns = self.home.now_ns;
         while let Some(attempt) = self.dialing.take(|attempt| attempt.give_up_ns <= now_ns) {
-            if let Some((_, key)) = attempt.made {
-                self.close(key);
+            match attempt.made {
+                Some((_, key)) => {
+                    self.log_failed(
+                        attempt.path,
+                        format_args!("cannot be called back: no connection was made in time"),
+                    );
+                    self.close(key);
+                }
+                None => {
+                    let text = format_args!("cannot be called back: no connection was supplied in time");
+                    self.log_failed(attempt.path, text);
+                }
             }
             self.dial_failed(attempt.path);
         }
+    }
+
+    fn log_failed(&self, path: SessionKey, text: fmt::Arguments<'_>) {
+        self.home.shared.log(Some(self.port()), LogKind::Connect, LogLevel::Warn, Some(path.client), text);
     }
 
     fn dial_failed(&mut self, path: SessionKey) {

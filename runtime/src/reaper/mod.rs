@@ -111,6 +111,11 @@ impl ReaperPort {
         self.wake();
     }
 
+    /// Code of the embedder panicked on a thread that is no reactor's.
+    pub fn count_panic(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
     pub fn add_to(&self, total: &mut Stats) {
         total.reaper_asked += self.asked.load(Relaxed);
         total.reaper_ignored += self.ignored.load(Relaxed);
@@ -200,7 +205,7 @@ impl Reaper {
 fn call<R>(shared: &Shared, what: &'static str, call: impl FnOnce() -> R) -> Option<R> {
     let answer = shared.call_hook(|| guard(call));
     if answer.is_none() {
-        shared.reaper.panics.fetch_add(1, Relaxed);
+        shared.reaper.count_panic();
         if what != TELL {
             tell(shared, &Event::Panicked { call: what, key: None });
         }
@@ -211,6 +216,7 @@ fn call<R>(shared: &Shared, what: &'static str, call: impl FnOnce() -> R) -> Opt
 const TELL: &str = "Hooks::event";
 
 fn tell(shared: &Shared, event: &Event) {
+    shared.log_event(None, event);
     call(shared, TELL, || shared.hooks.event(event));
 }
 

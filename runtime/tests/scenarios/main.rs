@@ -9,6 +9,7 @@ mod clients;
 mod control;
 mod drains;
 mod groups;
+mod log;
 mod many;
 mod moves;
 mod panics;

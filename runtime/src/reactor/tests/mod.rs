@@ -4,6 +4,7 @@
 mod bounds;
 mod ended;
 mod failures;
+mod log;
 mod moving;
 mod races;
 mod steady;
@@ -256,8 +257,13 @@ pub(super) struct Final {
 impl Stage {
     /// One client with one session of `slots` slots. `None`, said aloud: this host lacks the back end.
     pub fn new(backend: Backend, slots: u32, failures: Arc<Failures>) -> Option<Stage> {
+        Stage::with(backend, slots, failures, Settings::default())
+    }
+
+    /// The same with other settings.
+    pub fn with(backend: Backend, slots: u32, failures: Arc<Failures>, settings: Settings) -> Option<Stage> {
         let inner = make(backend, &IoConfig::default())?;
-        let settings = Settings { reactors: 1, ..Settings::default() };
+        let settings = Settings { reactors: 1, ..settings };
         let hooks = Arc::new(Counting::default());
         let growth = Arc::clone(&failures);
         let gate = Box::new(move |_| growth.grants(What::Slab));

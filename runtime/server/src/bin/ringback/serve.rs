@@ -1,13 +1,13 @@
 //! `ringback serve`.
 
 use crate::cli::{BackendChoice, ServeOptions};
-use ringback::{Backend, Builder, DrainReport};
+use ringback::{Backend, Builder, DrainReport, LogLevel, LogMessage};
 use ringback_server::admin::{self, Admin};
 use ringback_server::metrics::Metrics;
 use ringback_server::{Config, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write, stderr};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -47,6 +47,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
     let metrics = options.metrics.map(|address| start_metrics(&server, address)).transpose()?;
     let backend = server.runtime().backend();
     println!("serving NFSv4.1 and 4.2 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
+    server.runtime().placement().iter().filter(|place| place.cpu.is_some()).for_each(|place| println!("{place}"));
     if let Some(metrics) = &metrics {
         println!("serving metrics on http://{}/metrics", metrics.address());
     }
@@ -102,6 +103,14 @@ fn config(options: &ServeOptions) -> Config {
     }
 }
 
+/// What the runtime has to say.
+fn log(message: &LogMessage<'_>) {
+    if message.level < LogLevel::Debug {
+        // That nobody reads stderr is no reason to end.
+        let _ = writeln!(stderr(), "ringback: {message}");
+    }
+}
+
 fn builder(options: &ServeOptions) -> Builder {
     let backend = match options.backend {
         BackendChoice::Auto => Backend::Auto,
@@ -109,7 +118,7 @@ fn builder(options: &ServeOptions) -> Builder {
         BackendChoice::Epoll => Backend::Epoll,
     };
     let builder = Builder::new().name("ringback").backend(backend).reactors(options.reactors.into());
-    let builder = builder.latency(true).flight_records(FLIGHT_RECORDS);
+    let builder = builder.latency(true).flight_records(FLIGHT_RECORDS).log(log);
     let builder = builder.cpus(options.cpus.clone().unwrap_or_default());
     let builder = match &options.checkpoint {
         Some(file) => builder.checkpoint_every(Duration::from_secs(options.checkpoint_interval.into()), file),
