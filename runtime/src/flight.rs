@@ -395,6 +395,17 @@ impl Runtime {
     }
 }
 
+/// Whether some subscriber of `tracing` takes events of the level of ours: a load of one word. The subscriber is asked about
+/// each of them.
+#[inline]
+pub(crate) fn is_traced() -> bool {
+    #[cfg(feature = "tracing")]
+    return tracing::Level::DEBUG <= tracing::level_filters::STATIC_MAX_LEVEL
+        && tracing::Level::DEBUG <= tracing::level_filters::LevelFilter::current();
+    #[cfg(not(feature = "tracing"))]
+    false
+}
+
 /// Records a step, and traces it. Not inlined: where nothing is recorded the question whether to must cost no more than that.
 #[cold]
 #[inline(never)]

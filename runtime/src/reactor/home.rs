@@ -7,7 +7,7 @@ use super::host::ClientHost;
 use super::owed::Owed;
 use super::turn_us;
 use crate::callback::{CallbackKey, WaitTable};
-use crate::flight::{FlightStep, Raw, note};
+use crate::flight::{FlightStep, Raw, is_traced, note};
 use crate::hooks::Event;
 use crate::io::ConnKey;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -179,6 +179,17 @@ impl Client {
 pub(super) struct Watch {
     /// How long callbacks take, if that is measured.
     pub latencies: Option<Latencies>,
+    /// Steps are wanted whether or not somebody subscribes to their events: they are recorded or measured.
+    pub always: bool,
+}
+
+impl Watch {
+    /// Whether somebody wants steps. Asked once for a visit of a client and not for each step: who subscribes to events
+    /// gets those of the next visit.
+    #[inline]
+    fn is_wanted(&self) -> bool {
+        self.always || is_traced()
+    }
 }
 
 /// The backchannel core's name for a connection.
@@ -225,8 +236,8 @@ impl Home {
     pub fn new(reactor: usize, shared: Arc<Shared>, now_ns: u64) -> Self {
         let owed = Owed::new(shared.settings.return_deadline);
         let latencies = shared.settings.latency.then(Latencies::new).flatten();
-        let watched = cfg!(feature = "tracing") || latencies.is_some() || shared.settings.flight_records > 0;
-        let watch = watched.then_some(Watch { latencies });
+        let always = latencies.is_some() || shared.settings.flight_records > 0;
+        let watch = (always || cfg!(feature = "tracing")).then_some(Watch { latencies, always });
         Home {
             reactor,
             watch,
@@ -255,7 +266,7 @@ impl Home {
 
     /// Records what happened to a client.
     pub fn note(&self, step: FlightStep, client: ClientId, session: u64) {
-        if self.watch.is_some() {
+        if self.watch.as_ref().is_some_and(Watch::is_wanted) {
             note(self.port().flight.as_ref(), self.now_ns, || Raw { session, ..Raw::new(step, client) });
         }
     }
@@ -361,7 +372,7 @@ impl Home {
             drain: self.drain.as_mut(),
             waits: &mut self.waits,
             owed: &mut self.owed,
-            watch: self.watch.as_mut(),
+            watch: self.watch.as_mut().filter(|watch| watch.is_wanted()),
             condemned: &mut self.condemned,
             delivered: 0,
             drains: std::mem::take(&mut client.drains),

@@ -160,7 +160,7 @@ impl<'a> ClientHost<'a> {
 
     #[cold]
     fn measure(&mut self, stage: LatencyStage, op: CallbackOp, took_ns: u64, count: u64) {
-        if let Some(Watch { latencies: Some(latencies) }) = &mut self.watch {
+        if let Some(Watch { latencies: Some(latencies), .. }) = &mut self.watch {
             latencies.record(Class::of(op), stage, took_ns / 1000, count);
         }
     }
