@@ -889,6 +889,8 @@ typedef struct rb_stats {
     uint64_t connects;
     // Those that were not made in time, and those that were asked for by RB_EVENT_CONNECTION_WANTED in vain.
     uint64_t connects_failed;
+    // Clients that came from another reactor.
+    uint64_t clients_moved;
 } rb_stats;
 
 // One message, which is gone when the function that was given it returns.
@@ -1257,6 +1259,22 @@ typedef struct rb_tenant_limits {
     // Callbacks sent per second; a tenth of it may go at once.
     uint32_t rate_max;
 } rb_tenant_limits;
+
+// What was counted for a tenant. Set `size`.
+typedef struct rb_tenant_stats {
+    // sizeof(rb_tenant_stats).
+    size_t size;
+    // Callbacks that exist.
+    uint32_t callbacks;
+    // Calls that are not settled.
+    uint32_t calls_out;
+    // Callbacks sent.
+    uint64_t callbacks_sent;
+    // Callbacks that were refused because there were as many as there may be.
+    uint64_t refused;
+    // Times that a client had something to send and was held back.
+    uint64_t held_back;
+} rb_tenant_stats;
 
 // Settings that may change while callbacks run, as one value: docs/src/tuning.md says of each what it means for what is under
 // way. Set `size`, let rb_get_tuning() fill it in, change what is to change, and hand it to rb_set_tuning().
@@ -1707,6 +1725,9 @@ int rb_add_tenant(const struct rb_runtime *runtime,
 
 // Other limits from now on. What exists and what is out stays; a rate begins anew.
 int rb_set_tenant_limits(const struct rb_runtime *runtime, uint16_t tenant, const struct rb_tenant_limits *limits);
+
+// What was counted for a tenant so far; the one numbered 0 is not counted. Cheap, from any thread.
+int rb_get_tenant_stats(const struct rb_runtime *runtime, uint16_t tenant, struct rb_tenant_stats *stats);
 
 // rb_add_client() of a tenant. It stays its client.
 int rb_add_client_of(const struct rb_runtime *runtime,

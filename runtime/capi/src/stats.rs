@@ -76,6 +76,8 @@ pub struct rb_stats {
     pub connects: u64,
     /// Those that were not made in time, and those that were asked for by RB_EVENT_CONNECTION_WANTED in vain.
     pub connects_failed: u64,
+    /// Clients that came from another reactor.
+    pub clients_moved: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -179,6 +181,7 @@ pub fn stats_of(size: usize, now: &Stats) -> rb_stats {
         memory_pressures: now.memory_pressures,
         connects: now.connects,
         connects_failed: now.connects_failed,
+        clients_moved: now.clients_moved,
     }
 }
 

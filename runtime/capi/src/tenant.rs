@@ -3,7 +3,7 @@
 use crate::error::guard;
 use crate::pointer::{self, Versioned, not_null};
 use crate::{rb_client, rb_connection, rb_runtime};
-use runtime::{TenantId, TenantLimits};
+use runtime::{Error, TenantId, TenantLimits};
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 
@@ -31,6 +31,29 @@ impl From<rb_tenant_limits> for TenantLimits {
         let callbacks = TenantLimits::default().callbacks_max(limits.callbacks_max);
         callbacks.calls_max(limits.calls_max).rate_max(limits.rate_max)
     }
+}
+
+/// What was counted for a tenant. Set `size`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rb_tenant_stats {
+    /// sizeof(rb_tenant_stats).
+    pub size: usize,
+    /// Callbacks that exist.
+    pub callbacks: u32,
+    /// Calls that are not settled.
+    pub calls_out: u32,
+    /// Callbacks sent.
+    pub callbacks_sent: u64,
+    /// Callbacks that were refused because there were as many as there may be.
+    pub refused: u64,
+    /// Times that a client had something to send and was held back.
+    pub held_back: u64,
+}
+
+// SAFETY: as the trait asks for.
+unsafe impl Versioned for rb_tenant_stats {
+    const NAME: &'static str = "rb_tenant_stats";
 }
 
 /// Makes a tenant with a label of its own, which metrics show; asked again for the same label, gives it these limits. Tenants are
@@ -69,6 +92,34 @@ pub unsafe extern "C" fn rb_set_tenant_limits(
         // SAFETY: P3
         let limits = unsafe { pointer::read(limits, "limits") }?;
         runtime.runtime.set_tenant_limits(TenantId::from_bits(tenant), limits.into())?;
+        Ok(0)
+    })
+}
+
+/// What was counted for a tenant so far; the one numbered 0 is not counted. Cheap, from any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rb_get_tenant_stats(
+    runtime: Option<&rb_runtime>,
+    tenant: u16,
+    stats: *mut rb_tenant_stats,
+) -> c_int {
+    let about = || format!("tenant {tenant}");
+    guard("rb_get_tenant_stats", about, || {
+        let runtime = not_null(runtime, "runtime")?;
+        let fill = |old: rb_tenant_stats| {
+            let tenants = runtime.runtime.tenants();
+            let now = tenants.iter().find(|report| report.tenant.to_bits() == tenant).ok_or(Error::NoSuchTenant)?;
+            Ok(rb_tenant_stats {
+                size: old.size,
+                callbacks: now.callbacks,
+                calls_out: now.calls_out,
+                callbacks_sent: now.callbacks_sent,
+                refused: now.refused,
+                held_back: now.held_back,
+            })
+        };
+        // SAFETY: P3
+        unsafe { pointer::fill(stats, "stats", fill) }?;
         Ok(0)
     })
 }

@@ -9,6 +9,7 @@ mod minor0;
 mod misuse;
 mod reaper;
 mod scenario;
+mod tenant;
 
 use crate::args::rb_args;
 use crate::error::{rb_error, rb_last_error};

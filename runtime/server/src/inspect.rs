@@ -5,7 +5,7 @@ use crate::arena::Id;
 use crate::callbacks::Subject;
 use crate::delegations::Delegation;
 use crate::files::{global, shard_number};
-use ringback::{Census, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue};
+use ringback::{Census, Counters, Error, Latency, OutcomeKind, ReactorReport, Requeue, TenantReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +18,9 @@ pub struct Inspection {
     pub reactors: Vec<InspectedReactor>,
     /// How long callbacks took, all reactors together: the classes and stages of which there are any.
     pub latencies: Vec<InspectedLatency>,
+    /// Tenants but the default one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenants: Vec<InspectedTenant>,
     /// Confirmed clients, the one with the oldest callback first.
     pub clients: Vec<InspectedClient>,
     /// Delegations that clients hold.
@@ -70,6 +73,29 @@ pub struct InspectedRuns {
     pub sent: u64,
     /// Those of the queued and the delayed whose client has no callback path.
     pub parked: u64,
+}
+
+/// A tenant. A limit of 0 is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedTenant {
+    /// Its label.
+    pub label: String,
+    /// Callbacks that exist.
+    pub callbacks: u32,
+    /// How many there may be.
+    pub callbacks_max: u32,
+    /// Calls that are out.
+    pub calls_out: u32,
+    /// How many may be.
+    pub calls_max: u32,
+    /// Callbacks sent.
+    pub callbacks_sent: u64,
+    /// How many may be sent in a second.
+    pub rate_max: u32,
+    /// Callbacks that were refused because there were as many as there may be.
+    pub refused: u64,
+    /// Times that a client had something to send and was held back.
+    pub held_back: u64,
 }
 
 /// A client.
@@ -201,6 +227,22 @@ impl From<&Latency> for InspectedLatency {
     }
 }
 
+impl From<&TenantReport> for InspectedTenant {
+    fn from(report: &TenantReport) -> Self {
+        InspectedTenant {
+            label: report.label.clone(),
+            callbacks: report.callbacks,
+            callbacks_max: report.limits.callbacks_max,
+            calls_out: report.calls_out,
+            calls_max: report.limits.calls_max,
+            callbacks_sent: report.callbacks_sent,
+            rate_max: report.limits.rate_max,
+            refused: report.refused,
+            held_back: report.held_back,
+        }
+    }
+}
+
 impl From<&ReactorReport> for InspectedReactor {
     fn from(report: &ReactorReport) -> Self {
         let mut counters = counters(report.counters.each().chain(report.stats.each()), &report.counters);
@@ -226,10 +268,30 @@ fn write_counters(f: &mut fmt::Formatter<'_>, runs: &InspectedRuns, counters: &I
     if counted.is_empty() { Ok(()) } else { writeln!(f, "  {}", counted.join(", ")) }
 }
 
+/// A line for a terminal.
+impl fmt::Display for InspectedTenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |max: u32| if max > 0 { format!(" of {max}") } else { String::new() };
+        let rate = if self.rate_max > 0 { format!(" (at most {}/s)", self.rate_max) } else { String::new() };
+        write!(
+            f,
+            "tenant \"{}\": {}{} callbacks, {}{} calls out, {} sent{rate}, {} refused, held back {} times",
+            self.label,
+            self.callbacks,
+            of(self.callbacks_max),
+            self.calls_out,
+            of(self.calls_max),
+            self.callbacks_sent,
+            self.refused,
+            self.held_back
+        )
+    }
+}
+
 /// A table for a terminal: clients, their sessions, and their callbacks, the stuck ones marked.
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inspection { reactors, latencies, clients, delegations, delegations_max, files } = self;
+        let Inspection { reactors, latencies, tenants, clients, delegations, delegations_max, files } = self;
         writeln!(f, "{} clients, {delegations} of {delegations_max} delegations, {files} files", clients.len())?;
         for reactor in reactors {
             writeln!(f, "reactor {}:", reactor.reactor)?;
@@ -237,6 +299,9 @@ impl fmt::Display for Inspection {
         }
         for InspectedLatency { class, stage, count, p50_us, p99_us, max_us } in latencies {
             writeln!(f, "  {class} {stage}: {count} times, p50 {p50_us} us, p99 {p99_us} us, max {max_us} us")?;
+        }
+        for tenant in tenants {
+            writeln!(f, "{tenant}")?;
         }
         for client in clients {
             let courtesy = if client.courtesy { ", in courtesy" } else { "" };

@@ -57,7 +57,7 @@ pub use config::Config;
 pub use import::{ImportError, Imported};
 pub use inspect::{
     InspectedCallback, InspectedClient, InspectedCounters, InspectedLatency, InspectedReactor, InspectedRuns,
-    InspectedSession, Inspection,
+    InspectedSession, InspectedTenant, Inspection,
 };
 pub use recall::{Delegations, HeldDelegation, KnownClient};
 

@@ -4,7 +4,7 @@
 use crate::Inner;
 use crate::inspect::{
     InspectedCallback, InspectedClient, InspectedLatency, InspectedReactor, InspectedRuns, InspectedSession,
-    Inspection, counters, hex,
+    InspectedTenant, Inspection, counters, hex,
 };
 use ringback::{CallbackReport, Checkpoint, ClientReport, SessionKey, SessionReport, Snapshot};
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,7 @@ impl Roster {
         Inspection {
             reactors: snapshot.reactors.iter().map(InspectedReactor::from).collect(),
             latencies,
+            tenants: snapshot.tenants.iter().map(InspectedTenant::from).collect(),
             clients,
             delegations: self.delegations,
             delegations_max: self.delegations_max,

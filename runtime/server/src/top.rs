@@ -59,7 +59,7 @@ pub struct View<'a> {
 impl View<'_> {
     /// Lines for a terminal.
     pub fn render(&self) -> String {
-        let Inspection { reactors, clients, delegations, delegations_max, files, latencies } = self.now;
+        let Inspection { reactors, clients, delegations, delegations_max, files, latencies, tenants } = self.now;
         let mut text =
             format!("{} clients, {delegations} of {delegations_max} delegations, {files} files\n", clients.len());
         let _ = writeln!(
@@ -112,6 +112,9 @@ impl View<'_> {
                 ms(latency.p99_us),
                 ms(latency.max_us)
             );
+        }
+        for tenant in tenants {
+            let _ = writeln!(text, "{tenant}");
         }
         self.render_clients(&mut text);
         text

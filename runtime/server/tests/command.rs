@@ -112,6 +112,30 @@ fn a_server_is_inspected_operated_and_ended() {
     assert!(complaint(&["inspect", "--admin", &socket]).contains("no server listens there"));
 }
 
+/// Where the reactors run is said at the start, and told to whoever reads stderr.
+#[test]
+fn a_server_says_where_its_reactors_are_pinned_to() {
+    let allowed = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = allowed.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let cpu = allowed.split([',', '-']).next().unwrap();
+    let mut command = Command::new(RINGBACK);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--backend", "epoll", "--reactors", "2", "--cpus", cpu]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let mut stderr = child.stderr.take().unwrap();
+    let mut server = Serving(child, out);
+    assert!(server.line().starts_with("serving NFSv4.1 and 4.2 on 127.0.0.1:"));
+    for reactor in 0..2 {
+        let line = server.line();
+        assert!(line.starts_with(&format!("reactor {reactor}: pinned to CPU {cpu}")), "{line}");
+    }
+    server.end();
+    let mut logged = String::new();
+    stderr.read_to_string(&mut logged).unwrap();
+    assert!(logged.starts_with("ringback: info: back end epoll: "), "{logged}");
+    assert!(logged.contains(&format!("\nringback: info: reactor 0: pinned to CPU {cpu}")), "{logged}");
+}
+
 #[test]
 fn a_server_that_was_killed_is_looked_at_in_its_last_checkpoint() {
     let folder = Folder::new("checkpoint");

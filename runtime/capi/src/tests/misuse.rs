@@ -155,6 +155,7 @@ fn null_is_an_error_of_every_function() {
         rb_add_tenant(None, none(), none(), None) => NULL;
         rb_add_tenant(None, none(), none(), Some(&mut MaybeUninit::uninit())) => NULL;
         rb_set_tenant_limits(None, 1, none()) => NULL;
+        rb_get_tenant_stats(None, 1, none()) => NULL;
         rb_add_client_of(None, 0, 0, None) => NULL;
         rb_add_client_of(None, 0, 0, Some(&mut MaybeUninit::uninit())) => NULL;
         rb_get_tuning(None, none()) => NULL;
@@ -268,6 +269,10 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_add_tenant(rt, c"a".as_ptr(), &sized(), Some(&mut MaybeUninit::uninit())) => 0;
         rb_set_tenant_limits(rt, 1, &sized()) => 0;
         rb_set_tenant_limits(rt, 7, &sized()) => INVALID;
+        rb_get_tenant_stats(rt, 1, none()) => NULL;
+        rb_get_tenant_stats(rt, 1, &mut sized()) => 0;
+        rb_get_tenant_stats(rt, 7, &mut sized()) => INVALID;
+        rb_get_tenant_stats(rt, 0, &mut sized()) => INVALID;
         rb_add_client_of(rt, 7, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
         rb_add_client_of(rt, 1, 0, Some(&mut MaybeUninit::uninit())) => 0;
         rb_get_tuning(rt, none()) => NULL;
@@ -332,6 +337,7 @@ fn wrong_sizes_are_errors() {
     refused!(rb_census, p => rb_get_census(rt, p));
     refused!(rb_memory, p => rb_get_memory(rt, p));
     refused!(rb_tuning, p => rb_get_tuning(rt, p));
+    refused!(rb_tenant_stats, p => rb_get_tenant_stats(rt, 1, p));
     refused!(rb_tenant_limits, p => rb_set_tenant_limits(rt, 1, p));
     refused!(rb_tuning, p => rb_set_tuning(rt, p));
     refused!(rb_client_stats, p => rb_get_client_stats(rt, 1, p));

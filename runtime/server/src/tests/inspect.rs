@@ -79,6 +79,31 @@ fn callbacks_are_started_by_hand() {
     world.until("all are seen", || stages() == [3, 1]);
 }
 
+/// A server that has none but the default one shows nothing of tenants.
+#[test]
+fn tenants_are_shown_where_there_are_any() {
+    let world = World::new();
+    let shown = || {
+        let seen = inspect(&world);
+        let json = serde_json::to_string(&seen).unwrap();
+        assert_eq!(serde_json::from_str::<Inspection>(&json).unwrap(), seen);
+        let top = View { now: &seen, before: None, clients_max: 9 }.render();
+        (seen.to_string(), top, json)
+    };
+    let (text, top, json) = shown();
+    assert!(!text.contains("tenant") && !top.contains("tenant") && !json.contains("tenant"), "{text}{top}{json}");
+    let runtime = world.server.runtime();
+    let limits = ringback::TenantLimits::default().callbacks_max(1).rate_max(100);
+    let acme = runtime.add_tenant("acme", limits).unwrap();
+    let client = runtime.add_client_of(acme, None).unwrap();
+    runtime.insert(client, ringback::CallbackOp::Recall, 0).unwrap();
+    runtime.insert(client, ringback::CallbackOp::Recall, 0).unwrap_err();
+    let (text, top, json) = shown();
+    let line = "tenant \"acme\": 1 of 1 callbacks, 0 calls out, 0 sent (at most 100/s), 1 refused, held back 0 times\n";
+    assert!(text.contains(line) && top.contains(line), "{text}{top}");
+    assert!(json.contains(r#""tenants":[{"label":"acme","callbacks":1,"callbacks_max":1,"#), "{json}");
+}
+
 #[test]
 fn clients_in_trouble_come_first() {
     let world = World::new();
