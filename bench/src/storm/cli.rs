@@ -1,6 +1,7 @@
 //! The command line of `storm`: options, their defaults, and what is refused before anything is started.
 
 use clap::{Parser, ValueEnum};
+use ringback::CpuList;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,6 +90,9 @@ pub struct Args {
     /// Reactor threads of the server half [default: half of the CPUs, at least 1; all of them with --listen]
     #[arg(long, value_name = "N")]
     pub reactors: Option<u32>,
+    /// CPUs to pin the reactors of the server half to, such as 0-3,8, one after the other [default: none]
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<CpuList>,
     /// Back end of the server half [default: auto]
     #[arg(long, value_enum)]
     pub backend: Option<BackendChoice>,
@@ -187,6 +191,8 @@ pub struct Options {
     pub cb_operations: u32,
     /// Reactor threads.
     pub reactors: u32,
+    /// What they are pinned to.
+    pub cpus: CpuList,
     /// Back end.
     pub backend: BackendChoice,
     /// Callbacks started per second and client; `None`: all at once.
@@ -278,6 +284,7 @@ impl Args {
             session_slots: self.session_slots,
             cb_operations: self.cb_operations,
             reactors: self.reactors.unwrap_or(cores.clamp(1, REACTORS_MAX)),
+            cpus: self.cpus.unwrap_or_default(),
             backend: self.backend.unwrap_or_default(),
             rate: self.rate,
             window: self.window,
@@ -359,6 +366,7 @@ impl Args {
         let Some(addr) = &self.connect else { return Ok(Halves::Both) };
         let of_server = [
             ("--reactors", self.reactors.is_some()),
+            ("--cpus", self.cpus.is_some()),
             ("--backend", self.backend.is_some()),
             ("--rate", self.rate.is_some()),
             ("--window", self.window.is_some()),
@@ -478,6 +486,8 @@ mod tests {
             (&["--clients", "2", "--dead-clients", "2", "--slow-clients", "1"], "--slow-clients", "raise --clients"),
             (&["--dead-clients", "4294967295", "--slow-clients", "4294967295"], "--dead-clients", "raise --clients"),
             (&["--connect", "127.0.0.1:1", "--backend", "epoll"], "--backend", "leave it out"),
+            (&["--connect", "127.0.0.1:1", "--cpus", "0"], "--cpus", "leave it out"),
+            (&["--cpus", "3-1"], "--cpus", "not a list of CPUs such as 0-3,8"),
             (&["--lease", "0.5"], "--lease", "at least 1"),
             (&["--plot", "-"], "--plot", "name a file"),
             (&["--json", "x", "--hdr", "x"], "--hdr", "name two files"),

@@ -63,6 +63,7 @@ fn head(t: &mut Table, r: &Results) {
     if let Some(s) = &r.server {
         t.row("back end", format_args!("{:>12} ({})", s.backend, s.backend_reason));
         t.row("reactors", format_args!("{:>12}", o.reactors));
+        s.placement.iter().for_each(|place| t.row("", format_args!("{:>12} {place}", "")));
     }
     t.row("kernel", format_args!("{:>12}", r.kernel));
 }

@@ -33,6 +33,8 @@ pub struct ServerResults {
     pub backend: String,
     /// Why that one.
     pub backend_reason: String,
+    /// Where reactors are pinned to, one line for each.
+    pub placement: Vec<String>,
     /// Delegations that the file server granted.
     pub granted: u64,
     /// `try_run`s accepted.

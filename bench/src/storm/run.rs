@@ -327,6 +327,7 @@ impl<'a> Run<'a> {
         found.in_flight = counts.in_flight;
         found.outcomes = self.recorder.outcomes();
         (found.backend, found.backend_reason) = server.backend();
+        found.placement = server.placement();
         found.peak_rss_bytes = resources::peak_rss_bytes();
         if self.options.stages {
             let late = self.recorder.late();

@@ -116,6 +116,12 @@ impl ServerHalf {
         (report.name.to_owned(), report.reason.clone())
     }
 
+    /// Where its reactors are pinned to.
+    pub fn placement(&self) -> Vec<String> {
+        let places = self.server.runtime().placement().iter();
+        places.filter(|place| place.cpu.is_some()).map(ToString::to_string).collect()
+    }
+
     /// Resident bytes that the runtime owns, and for how many callbacks.
     pub fn idle_memory(&self) -> (u64, u64) {
         (in_main(self.server.runtime().memory()).total() as u64, self.held())
@@ -236,6 +242,7 @@ fn builder(options: &Options) -> Builder {
         .name("storm")
         .backend(backend)
         .reactors(options.reactors as usize)
+        .cpus(options.cpus.clone())
         .run_deadline(options.deadline)
         .latency(options.stages)
         .clients_max((options.clients + CLIENTS_SPARE) as usize)
