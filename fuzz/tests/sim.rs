@@ -1,13 +1,13 @@
 //! A few seeds of the simulator, and the checkers themselves: each finds the fault that is planted for it.
 
 use ringback_fuzz::seeds::simulator::noise;
-use ringback_fuzz::sim::{self, Coverage, Options, Plant, Rule};
+use ringback_fuzz::sim::{self, Coverage, Kind, Options, Plant, Rule};
 
 /// Seeds that are played; CI plays more of them, optimised.
 const SEEDS: u64 = 100;
 
 /// Seeds in which a planted fault must be found.
-const PLANTED_SEEDS_MAX: u64 = 100;
+const PLANTED_SEEDS_MAX: u64 = 200;
 
 /// Seeds in which everything that a simulation may come across must be reached.
 const COVERAGE_SEEDS_MAX: u64 = 500;
@@ -29,6 +29,19 @@ fn whatever_happens_every_callback_ends_once() {
         runs += report.runs;
     }
     assert!(runs > 500, "{runs} runs");
+}
+
+/// Members come to each of their ends, groups are dropped, and what the others say is what the model knows.
+#[test]
+fn t25_groups_are_settled_once_whatever_happens() {
+    let kinds = [Kind::GroupReturned, Kind::GroupOverdue, Kind::GroupFailed, Kind::GroupLeft];
+    let mut coverage = Coverage::default();
+    for seed in 1000..1000 + SEEDS {
+        let report = sim::run(seed, &Options::default());
+        assert!(report.failures.is_empty(), "seed {seed}: {:#?}", report.failures);
+        coverage.add(&report.coverage);
+    }
+    kinds.into_iter().for_each(|kind| assert!(coverage.count(kind) > 20, "{kind:?}: {}", coverage.count(kind)));
 }
 
 #[test]
@@ -57,7 +70,7 @@ fn every_kind_of_fault_answer_and_outcome_is_reached() {
 }
 
 /// Each planted fault, and what its checker calls it.
-const PLANTED: [(Plant, Rule); 33] = [
+const PLANTED: [(Plant, Rule); 36] = [
     (Plant::SwallowRelease, Rule::OneCompletion),
     (Plant::SwallowDone, Rule::OneCompletion),
     (Plant::SkipSequenceId, Rule::SequenceIds),
@@ -91,6 +104,9 @@ const PLANTED: [(Plant, Rule); 33] = [
     (Plant::PanicInHook, Rule::Panic),
     (Plant::PanicInReactor, Rule::Panic),
     (Plant::MisplaceClient, Rule::OneOwner),
+    (Plant::MuffleGroup, Rule::Groups),
+    (Plant::TwistGroup, Rule::Groups),
+    (Plant::HastenGroup, Rule::Groups),
 ];
 
 #[test]

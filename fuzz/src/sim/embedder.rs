@@ -183,6 +183,30 @@ impl Embedder {
         self.waiters().add(wait, expected);
     }
 
+    /// Asks for callbacks together; with `None` in the place of a cookie it is a key that was never given out. With
+    /// `polls`, somebody sleeps until all are settled.
+    pub(crate) fn try_run_many(&self, cookies: &[Option<usize>], stranger: CallbackKey, polls: bool) {
+        let Some(runtime) = self.runtime() else { return };
+        let keys: Vec<CallbackKey> = {
+            let mut reference = self.reference();
+            reference.groups.begin();
+            cookies.iter().map(|cookie| cookie.map_or(stranger, |cookie| reference.callbacks[cookie].key)).collect()
+        };
+        self.journal.note(|| format!("try_run_many of {} callbacks", keys.len()), 33);
+        let mut asked = 0;
+        let group = runtime.try_run_many(&keys, |key, answer| {
+            let cookie = cookies[asked];
+            self.journal.note(|| format!("  callback {cookie:?}: {answer:?}"), asked as u64);
+            self.journal.check(Rule::Answer, key == keys[asked], || format!("{key:?} instead of {:?}", keys[asked]));
+            asked += 1;
+            self.reference().joined(cookie, answer);
+        });
+        self.journal.check(Rule::Groups, group.is_ok() && asked == keys.len(), || format!("{asked} asked: {group:?}"));
+        if let Ok(group) = group {
+            self.reference().groups.made(group, polls);
+        }
+    }
+
     pub(crate) fn waiters(&self) -> MutexGuard<'_, Waiters> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -42,6 +42,8 @@ pub enum Rule {
     Seam,
     /// Who waits for a run is told how it ended.
     Waiters,
+    /// A group is settled once, when its last member is, and says what became of them.
+    Groups,
     /// Fore-channel calls are answered once, on their connection.
     Fore,
     /// A recall that is not returned in time is told as overdue, once.
@@ -52,7 +54,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 20] = [
+    pub const ALL: [Rule; 21] = [
         Rule::OneOwner,
         Rule::OneCompletion,
         Rule::HookOrder,
@@ -70,6 +72,7 @@ impl Rule {
         Rule::Leak,
         Rule::Seam,
         Rule::Waiters,
+        Rule::Groups,
         Rule::Fore,
         Rule::Overdue,
         Rule::Panic,

@@ -237,7 +237,7 @@ impl World {
         }
         let answer = runtime.remove_client(known.id);
         self.journal.note(|| format!("the server removes client {client}: {answer:?}"), 52);
-        self.embedder.reference().owners[client].removed = true;
+        self.embedder.reference().remove_owner(client);
         self.close_doors(client);
         let late = self.embedder.insert(self.clients[client].id, client, CallbackOp::Recall, 0);
         self.journal.check(Rule::Answer, late.is_none(), || format!("insert for client {client}, which is removed"));

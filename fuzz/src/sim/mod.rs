@@ -7,8 +7,8 @@
 //!   that an embedder drives itself.
 //! - `minor0`, `client/minor0`, `net/dial`: clients of NFSv4.0, whom the server connects to.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
-//! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`: the checkers of what is sent, of
-//!   how much is done for it, and of what waiters are told. `journal`: what they found. `coverage`: what was come across.
+//! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`, `groups`: the checkers of what is
+//!   sent, of how much is done for it, and of what waiters and groups are told. `journal`: what they found. `coverage`: what was come across.
 //! - `plant`: faults on purpose, which the checkers must find.
 //!
 //! A run of it: clients come, callbacks are inserted and run, and things happen until the scenario has had enough. In
@@ -21,6 +21,7 @@ mod client;
 mod coverage;
 mod embedder;
 mod fore;
+mod groups;
 mod io;
 mod journal;
 mod lifecycle;

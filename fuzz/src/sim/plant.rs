@@ -77,6 +77,12 @@ pub enum Plant {
     PanicInReactor,
     /// A client is said to be where it is not.
     MisplaceClient,
+    /// Who waits for a group is not woken.
+    MuffleGroup,
+    /// A group counts what was returned as failed.
+    TwistGroup,
+    /// A group is settled before its last member is.
+    HastenGroup,
 }
 
 impl Plant {

@@ -4,7 +4,7 @@ use super::client::behaviour::Behaviour;
 use super::coverage::Kind;
 use super::fore::Wish;
 use super::world::World;
-use ringback::{CallbackOp, ClientState};
+use ringback::{CallbackKey, CallbackOp, ClientState};
 use std::sync::Arc;
 
 /// Something that happens.
@@ -70,11 +70,13 @@ pub(crate) enum Action {
     Move,
     /// Settings change.
     Tune,
+    /// Callbacks of several clients are asked for together, or somebody does not wait for such a group any longer.
+    Group,
 }
 
 impl Action {
     /// All of them, and how likely each one is.
-    pub(crate) const ALL: [(Action, u64); 30] = [
+    pub(crate) const ALL: [(Action, u64); 31] = [
         (Action::Run, 100),
         (Action::Insert, 20),
         (Action::Remove, 5),
@@ -105,6 +107,7 @@ impl Action {
         (Action::Replace, 1),
         (Action::Move, 6),
         (Action::Tune, 2),
+        (Action::Group, 10),
     ];
 }
 
@@ -168,6 +171,7 @@ impl World {
             Action::Replace => self.replace(client),
             Action::Move => self.move_client(client),
             Action::Tune => self.tune(),
+            Action::Group => self.group_some(client),
             Action::Connect | Action::Bind | Action::Close | Action::Reset => self.act_on_line(action, client),
             Action::Shut | Action::ServerClose | Action::Freeze => self.act_on_line(action, client),
             _ => self.act_on_client(action, client),
@@ -343,6 +347,35 @@ impl World {
         }
         let (embedder, ask) = (Arc::clone(&self.embedder), self.choices.below(2) == 0);
         self.for_some(client, 8, |cookie| embedder.wait(cookie, ask));
+    }
+
+    /// An opener finds recalls in its way, most of them: idle ones and others, also what is gone by now.
+    fn group_some(&mut self, client: usize) {
+        if self.choices.below(4) == 0 {
+            let at = self.choices.index(4);
+            self.embedder.reference().groups.give_up(at);
+        }
+        let (own, recalls, all) = {
+            let reference = self.embedder.reference();
+            let there = reference.callbacks.iter().enumerate().filter(|(_, c)| c.exists);
+            let own: Vec<usize> = there.clone().filter(|(_, c)| c.owner == client).map(|(cookie, _)| cookie).collect();
+            let recalls = there.filter(|(_, c)| c.op == CallbackOp::Recall).map(|(cookie, _)| cookie);
+            (own, recalls.collect::<Vec<_>>(), reference.callbacks.len())
+        };
+        let bits = self.choices.next() >> self.choices.pick(&[0, 20, 40]);
+        let stranger = CallbackKey::from_bits(bits);
+        let known = self.embedder.reference().knows(stranger);
+        let mut cookies = Vec::new();
+        for _ in 0..self.burst(64) {
+            match self.choices.below(8) {
+                0 if all > 0 => cookies.push(Some(self.choices.index(all))),
+                1 => cookies.extend(self.choices.any(&own).map(|cookie| Some(*cookie))),
+                2 if !known => cookies.push(None),
+                _ => cookies.extend(self.choices.any(&recalls).map(|cookie| Some(*cookie))),
+            }
+        }
+        let polls = self.choices.below(4) > 0;
+        self.embedder.try_run_many(&cookies, stranger, polls);
     }
 
     fn ask_some(&mut self, client: usize) {

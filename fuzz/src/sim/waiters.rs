@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// A run, by the cookie of its callback and its number.
@@ -30,14 +30,22 @@ impl End {
     }
 }
 
+/// The waker of somebody who waits.
 #[derive(Default)]
-struct Alarm {
-    rung: AtomicBool,
+pub(crate) struct Alarm {
+    rings: AtomicU32,
+}
+
+impl Alarm {
+    /// How often it was rung.
+    pub(crate) fn rings(&self) -> u32 {
+        self.rings.load(Relaxed)
+    }
 }
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        self.rung.store(true, Relaxed);
+        self.rings.fetch_add(1, Relaxed);
     }
 }
 
@@ -93,7 +101,7 @@ impl Waiters {
         let (journal, muffled) = (self.journal.clone(), self.muffled);
         self.waiting.retain_mut(|waiter| {
             let end = ends.get(&waiter.run);
-            let slept = waiter.asleep && !waiter.alarm.rung.load(Relaxed);
+            let slept = waiter.asleep && waiter.alarm.rings() == 0;
             if slept && end.is_none() {
                 return true;
             }
@@ -103,7 +111,7 @@ impl Waiters {
                 Poll::Pending => {
                     journal.check(Rule::Waiters, end.is_none(), || format!("{:?} has ended: {end:?}", waiter.run));
                     waiter.asleep = true;
-                    waiter.alarm.rung.store(false, Relaxed);
+                    waiter.alarm.rings.store(0, Relaxed);
                     return true;
                 }
                 Poll::Ready(answer) => answer,

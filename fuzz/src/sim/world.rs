@@ -94,7 +94,7 @@ impl World {
     pub(crate) fn new(mut choices: Choices, scenario: Scenario, plant: Plant, journal: Journal) -> Option<World> {
         let net = Net::new(journal.clone(), choices.fork(), scenario.faults.clone());
         let net = Rc::new(RefCell::new(net));
-        let reference = Reference::new(journal.clone(), &scenario, choices.fork());
+        let reference = Reference::new(journal.clone(), &scenario, plant, choices.fork());
         let fore = Arc::new(Fore::new(journal.clone(), plant));
         let embedder = Embedder::new(journal.clone(), reference, scenario.manners, plant, Arc::clone(&fore));
         let embedder = Arc::new(embedder);
@@ -293,6 +293,7 @@ impl World {
         self.accept();
         self.listen();
         self.embedder.look_at_waiters();
+        self.embedder.reference().groups.look();
         if self.queues_ns.is_none() && self.embedder.has_completions() {
             self.look_later();
         }
@@ -348,6 +349,7 @@ impl World {
 
     fn action(&mut self) {
         self.act();
+        self.embedder.reference().groups.look();
         self.actions += 1;
         let accepted = self.embedder.reference().counts.accepted;
         let enough = self.actions >= self.scenario.actions_max || accepted >= self.scenario.runs_max;

@@ -3,9 +3,11 @@
 use super::{Live, Owner, Reference};
 use crate::sim::call::Payload;
 use crate::sim::fore::Named;
+use crate::sim::groups::Fate;
 use crate::sim::journal::Rule;
 use crate::sim::waiters::End;
 use ringback::{CallbackOp, Outcome, Run};
+use ringback_rpc::nfs4::Status;
 
 impl Reference {
     // --- the hooks -----------------------------------------------------------------------------------------------
@@ -128,6 +130,7 @@ impl Reference {
             format!("a second done of callback {cookie}: {outcome:?} {live:?}")
         });
         live.settled = true;
+        live.outcome = Some(outcome.without_results());
         live.end = waited.then(|| End::new(outcome));
         live.keep_rearm = !matches!(outcome, Outcome::Cancelled { .. } | Outcome::Courtesy);
         if let Some(why) = implausible(live, &owner, cancelled, outcome) {
@@ -193,15 +196,41 @@ impl Reference {
         let Some(callback) = self.callbacks.get_mut(run.cookie as usize) else { return };
         let Some(live) = callback.live.take() else { return };
         self.running -= 1;
+        let rearms = !callback.dying && live.rearm && live.keep_rearm;
+        if !rearms {
+            self.end_for_groups(run.cookie as usize, &live);
+        }
+        let Some(callback) = self.callbacks.get_mut(run.cookie as usize) else { return };
         if callback.dying {
             (callback.exists, callback.dying) = (false, false);
             self.existing -= 1;
-        } else if live.rearm && live.keep_rearm {
+        } else if rearms {
             callback.runs += 1;
             self.counts.rearmed += 1;
             self.running += 1;
             callback.live = Some(Live { accepted_ns: now_ns, ..Live::default() });
         }
+    }
+
+    /// A run has ended, and none follows: what that says to the groups that wait for it. What was recalled is yet to
+    /// come back, unless nobody will hear of it.
+    fn end_for_groups(&mut self, cookie: usize, live: &Live) {
+        let callback = &self.callbacks[cookie];
+        let (closed, lied) = (self.is_closed(callback.owner), self.owners[callback.owner].has_lied);
+        let (fates, surely): (&[Fate], bool) = match &live.outcome {
+            Some(Outcome::Refused) => (&[Fate::Returned], true),
+            Some(Outcome::Replied { status: Status::NFS4_OK, .. }) => match callback.owed_ns {
+                None => (&[Fate::Returned], true),
+                // It may be taken for a call that the client has not taken.
+                Some(_) if lied || !callback.owed_surely => {
+                    (&[Fate::Returned, Fate::Failed][..1 + usize::from(closed)], closed)
+                }
+                Some(_) if closed => (&[Fate::Failed], true),
+                Some(_) => return,
+            },
+            _ => (&[Fate::Failed], true),
+        };
+        self.groups.end(cookie, fates, surely);
     }
 
     pub(crate) fn reference_dropped(&mut self, cookie: u64) {

@@ -8,10 +8,12 @@ use super::choices::Choices;
 use super::client::Answered;
 use super::coverage::Kind;
 use super::fore::Named;
+use super::groups::{Fate, Groups};
 use super::journal::{Journal, Rule};
+use super::plant::Plant;
 use super::scenario::Scenario;
 use super::waiters::{End, RunId};
-use ringback::{CallbackKey, CallbackOp, Cancel, ClientId, DrainReport, Remove, Returned, TryRun, WaitError};
+use ringback::{CallbackKey, CallbackOp, Cancel, ClientId, DrainReport, Outcome, Remove, Returned, TryRun, WaitError};
 use ringback_rpc::nfs4::Status;
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -54,7 +56,8 @@ struct Live {
     asked_again: u32,
     /// Somebody has asked for it to be cancelled.
     cancelled_ns: Option<u64>,
-    /// How it ended, if somebody waits for it.
+    /// How it ended, and the same with its result if somebody waits for it.
+    outcome: Option<Outcome<'static>>,
     end: Option<End>,
 }
 
@@ -133,10 +136,11 @@ pub(crate) struct Reference {
     /// Runs that somebody waits for, and how those ended that have.
     waited: HashSet<RunId>,
     pub ends: HashMap<RunId, End>,
+    pub groups: Groups,
     drains: Vec<Draining>,
     drains_begun: u64,
     /// The runtime accepts no more runs.
-    pub draining: bool,
+    draining: bool,
     /// Runs end in two steps: `done`, and `release` once the embedder has taken the completion off its queue.
     pub queued: bool,
     /// Runs that ended as cancelled after they were sent, since the drain began; and whether something else than the
@@ -152,12 +156,12 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    pub(crate) fn new(journal: Journal, scenario: &Scenario, choices: Choices) -> Self {
+    pub(crate) fn new(journal: Journal, scenario: &Scenario, plant: Plant, choices: Choices) -> Self {
         let (owners, callbacks, keys, counts, abandoned) = Default::default();
         let (running, existing) = (0, 0);
         let (draining, turning, turn) = (false, None, 0);
         Reference {
-            journal,
+            journal: journal.clone(),
             owners,
             callbacks,
             keys,
@@ -169,6 +173,7 @@ impl Reference {
             return_deadline_ns: scenario.return_deadline_ns,
             waited: HashSet::new(),
             ends: HashMap::new(),
+            groups: Groups::new(journal, plant),
             drains: Vec::new(),
             drains_begun: 0,
             draining,
@@ -316,7 +321,18 @@ impl Reference {
                     live.rearm = true;
                 }
             }
+            TryRun::Closed => self.groups.end(cookie, &[Fate::Failed], true),
             _ => {}
+        }
+    }
+
+    /// One of several that were asked for together, or a key that was never given out.
+    pub(crate) fn joined(&mut self, cookie: Option<usize>, answer: TryRun) {
+        self.groups.join(cookie, answer);
+        match cookie {
+            // Nothing has happened to it since the one before was asked for.
+            Some(cookie) => self.tried(cookie, self.expect_try_run(cookie), answer),
+            None => self.journal.check(Rule::Answer, answer == TryRun::Stale, || format!("a stranger: {answer:?}")),
         }
     }
 
@@ -347,8 +363,10 @@ impl Reference {
                     live.rearm = false;
                 }
             }
-            _ => {}
+            _ => return,
         }
+        let gone = self.owners[self.callbacks[cookie].owner].removed;
+        self.groups.end(cookie, &[if gone { Fate::Failed } else { Fate::Returned }], true);
     }
 
     /// What waiting for a callback must answer, at first.
@@ -403,6 +421,28 @@ impl Reference {
         self.journal.check(Rule::Answer, answer == expected || excused, || {
             format!("returned of callback {cookie} answers {answer:?}, expected was {expected:?}: {callback:?}")
         });
+        if answer != Returned::Stale {
+            self.groups.end(cookie, &[Fate::Returned], true);
+        }
+    }
+
+    /// The runtime is being drained.
+    pub(crate) fn begin_runtime_drain(&mut self) {
+        self.draining = true;
+        (0..self.owners.len()).for_each(|owner| self.forsake(owner));
+    }
+
+    /// A client is removed.
+    pub(crate) fn remove_owner(&mut self, owner: usize) {
+        self.owners[owner].removed = true;
+        self.forsake(owner);
+    }
+
+    /// Returns from this client are not awaited any more, as soon as its reactor has heard of it. What runs yet says
+    /// itself how it ends.
+    fn forsake(&mut self, owner: usize) {
+        let idle = self.callbacks.iter().enumerate().filter(|(_, c)| c.owner == owner && c.is_idle());
+        idle.for_each(|(cookie, _)| self.groups.end(cookie, &[Fate::Failed], false));
     }
 
     /// A drain of a client or of one of its sessions begins; gives its number.
@@ -412,6 +452,7 @@ impl Reference {
             self.owners[owner].session_drained = true;
         } else {
             self.owners[owner].drained = true;
+            self.forsake(owner);
         }
         self.drains.push(Draining { number: self.drains_begun, owner, of_session, cancelled: Vec::new() });
         self.drains_begun
@@ -440,6 +481,7 @@ impl Reference {
         let last_ns = callback.owed_last_ns;
         let right = owed_ns.is_some_and(|owed_ns| owed_ns <= now_ns && now_ns <= last_ns + late_ns);
         journal.check(Rule::Overdue, right, || format!("{key:?} is overdue: {owed_ns:?} {callback:?}"));
+        self.groups.end(cookie as usize, &[Fate::Overdue], true);
     }
 
     /// Nothing that was overdue for a while is not told.

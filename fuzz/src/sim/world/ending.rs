@@ -54,6 +54,7 @@ impl World {
         });
         let unanswered = self.unanswered();
         self.journal.check(Rule::Fore, unanswered.is_empty(), || format!("calls were never answered: {unanswered:?}"));
+        self.await_groups();
         self.embedder.reference().check_overdue();
         self.embedder.reference().check_moves();
         self.check_census();
@@ -64,6 +65,20 @@ impl World {
     fn unanswered(&self) -> Vec<(LineId, Question)> {
         let net = self.net.borrow();
         self.clients.iter().flat_map(|c| c.unanswered(&net)).collect()
+    }
+
+    /// What was recalled comes back or is overdue, and then no group waits any longer.
+    fn await_groups(&mut self) {
+        let until_ns = self.journal.now_ns() + self.scenario.return_deadline_ns + 5 * S;
+        self.run_until(until_ns, |world| world.embedder.reference().groups.is_empty());
+        self.check_groups("all is well");
+    }
+
+    fn check_groups(&self, when: &str) {
+        let mut reference = self.embedder.reference();
+        reference.groups.look();
+        let none = reference.groups.is_empty();
+        self.journal.check(Rule::Groups, none, || format!("{when}, and a group waits: {:?}", reference.groups));
     }
 
     fn heal_client(&mut self, client: usize) {
@@ -133,7 +148,7 @@ impl World {
         let deadline_ns = self.journal.now_ns() + self.scenario.drain_patience_ns;
         self.journal.note(|| format!("drain until {deadline_ns}"), 61);
         self.journal.reach(Kind::DrainRuntime);
-        self.embedder.reference().draining = true;
+        self.embedder.reference().begin_runtime_drain();
         let drain = Drain::begin(&runtime, deadline_ns);
         let report = Mutex::new(None);
         let over = self.run_until(deadline_ns + 2 * S, |world| {
@@ -154,6 +169,7 @@ impl World {
             self.journal.reach(Kind::Abandoned);
         }
         self.embedder.reference().drained(&report);
+        self.check_groups("the runtime is drained");
         self.check_counts();
     }
 
@@ -183,6 +199,7 @@ impl World {
             .run_until(until_ns, |world| world.desks.iter().all(|d| d.handle.is_over()) && world.carriers.is_empty());
         self.journal.check(Rule::Ends, over, || "a reactor does not stop, or does not close a transport".to_owned());
         self.embedder.look_at_waiters();
+        self.embedder.reference().groups.look();
         let waiting = self.embedder.waiters().is_empty();
         self.journal.check(Rule::Waiters, waiting, || "somebody waits for ever".to_owned());
         let attached = self.net.borrow().attached_count();
