@@ -35,6 +35,7 @@ fn opaque(bytes: &'static [u8]) -> Opaque4<'static> {
 
 pub(super) fn seeds(seeds: &mut Vec<Seed>) {
     client_ids(seeds);
+    client_ids_minor0(seeds);
     sessions(seeds);
     opens(seeds);
     replies(seeds);
@@ -108,6 +109,25 @@ fn client_ids(seeds: &mut Vec<Seed>) {
     call(seeds, "reclaim_complete", &[OpArgs::Sequence(SEQUENCE), done]);
     let destroy = DestroyClientIdArgs { client_id: CLIENT };
     call(seeds, "destroy_clientid", &[OpArgs::DestroyClientId(destroy)]);
+}
+
+/// SETCLIENTID and what follows it (RFC 7530 sections 16.28, 16.33 and 16.34). The minor version does not change how they read.
+fn client_ids_minor0(seeds: &mut Vec<Seed>) {
+    let client = NfsClientId { verifier: VERIFIER, id: opaque(b"owner") };
+    for (netid, address) in [("tcp", "127.0.0.1.8.1"), ("tcp6", "::1.8.1")] {
+        let location = NetAddr4::new(netid.as_bytes(), address.as_bytes()).expect("below the limit");
+        let callback = CbClient { program: 0x4000_0000, location };
+        let args = SetClientIdArgs { client, callback, callback_ident: 7 };
+        call(seeds, &format!("setclientid_{netid}"), &[OpArgs::SetClientId(args)]);
+    }
+    let location = NetAddr4::new(b"tcp", b"127.0.0.1.3.255").expect("below the limit");
+    reply(seeds, "setclientid_in_use", &[OpRes::SetClientId(Err(SetClientIdFailure::InUse(location)))]);
+    reply(seeds, "setclientid", &[OpRes::SetClientId(Ok(SetClientIdOk { client_id: CLIENT, confirm: VERIFIER }))]);
+    let confirm = SetClientIdConfirmArgs { client_id: CLIENT, confirm: VERIFIER };
+    call(seeds, "setclientid_confirm", &[OpArgs::SetClientIdConfirm(confirm)]);
+    reply(seeds, "setclientid_confirm", &[OpRes::SetClientIdConfirm(Ok(()))]);
+    call(seeds, "renew", &[OpArgs::Renew(RenewArgs { client_id: CLIENT })]);
+    reply(seeds, "renew", &[OpRes::Renew(Ok(()))]);
 }
 
 fn sessions(seeds: &mut Vec<Seed>) {
