@@ -115,7 +115,7 @@ impl fmt::Display for LogMessage<'_> {
 pub trait Log: Send + Sync {
     /// Takes one. The rules are those of [`Hooks`](crate::Hooks): it may be called on a reactor's thread, where it must not
     /// wait. Never called under a lock, nor for a callback that goes well. A panic is counted, and told as
-    /// [`Event::Panicked`](crate::Event::Panicked).
+    /// [`Event::Panicked`].
     fn log(&self, message: &LogMessage<'_>);
 }
 

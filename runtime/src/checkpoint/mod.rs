@@ -5,7 +5,7 @@
 //! process goes on from there: [`Builder::restore`](crate::Builder::restore). A file is read by [`Checkpoint`], which
 //! believes nothing of it before all of it was validated.
 //!
-//! - [`format`]: chunks, checksums, versions. [`record`]: what is in them, laid out by rkyv. [`convert`]: to the core's image
+//! - [`mod@format`]: chunks, checksums, versions. [`record`]: what is in them, laid out by rkyv. [`convert`]: to the core's image
 //!   and back. [`map`]: the bytes.
 //! - [`take`]: writing. [`restore`]: going on. [`view`]: looking at a file as at a runtime.
 
