@@ -78,8 +78,13 @@ pub struct BackendReport {
 /// ```
 /// use ringback::{BackendError, Missing};
 ///
-/// let error = BackendError { missing: Missing::Disabled(2) };
-/// assert!(error.to_string().contains("kernel.io_uring_disabled"));
+/// /// What an operator may do about it.
+/// fn remedy(error: &BackendError) -> &'static str {
+///     match error.missing {
+///         Missing::Disabled(_) => "sysctl kernel.io_uring_disabled=0",
+///         _ => "choose the epoll back end",
+///     }
+/// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
