@@ -27,10 +27,11 @@ fn is_part(part: &str) -> bool {
     std::env::var_os(PART).is_some_and(|value| value == part)
 }
 
-fn status(task: &str, field: &str) -> String {
-    let text = fs::read_to_string(format!("/proc/self/task/{task}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_once(':').unwrap().1.trim().to_owned()
+/// Nothing, when the thread has ended since it was listed: other tests run beside these, and theirs come and go.
+fn status(task: &str, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/self/task/{task}/status")).ok()?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 fn tasks() -> HashSet<String> {
@@ -50,7 +51,7 @@ fn threads_are_named_and_have_all_signals_blocked() {
         let begun = Instant::now();
         let new: Vec<String> = loop {
             let new: Vec<String> = tasks().difference(&before).cloned().collect();
-            let mut names: Vec<_> = new.iter().map(|task| status(task, "Name")).collect();
+            let mut names: Vec<_> = new.iter().filter_map(|task| status(task, "Name")).collect();
             names.sort();
             // The kernel's own workers of a ring have names of their own, and take no signals.
             names.retain(|name| !name.starts_with("iou-"));
@@ -60,14 +61,14 @@ fn threads_are_named_and_have_all_signals_blocked() {
             assert!(begun.elapsed() < Duration::from_secs(20), "{names:?}");
             std::thread::sleep(Duration::from_millis(1));
         };
-        for task in new.iter().filter(|task| !status(task, "Name").starts_with("iou-")) {
-            let blocked = u64::from_str_radix(&status(task, "SigBlk"), 16).unwrap();
+        for task in new.iter().filter(|task| status(task, "Name").is_some_and(|name| !name.starts_with("iou-"))) {
+            let blocked = u64::from_str_radix(&status(task, "SigBlk").unwrap(), 16).unwrap();
             // All but SIGKILL (9), SIGSTOP (19), and two (32, 33) that the C library keeps for itself.
             let free = !blocked & !(1 << 8) & !(1 << 18) & !(1 << 31) & !(1 << 32);
             assert_eq!(free, 0, "{task}: {blocked:x}");
         }
         // Those of the thread that has built it are as they were.
-        let own = status(&std::process::id().to_string(), "SigBlk");
+        let own = status(&std::process::id().to_string(), "SigBlk").unwrap();
         assert_eq!(u64::from_str_radix(&own, 16).unwrap(), 0);
         runtime.shutdown(Duration::ZERO).unwrap();
     }
@@ -112,11 +113,20 @@ fn reactors_run_on_the_cpus_that_they_are_pinned_to() {
     for backend in backends() {
         let builder = Builder::new().reactors(3).backend(backend).cpus(cpus[..1].to_vec()).name("pinned");
         let runtime = builder.build(Arc::new(Counting::default()), Arc::new(Deaf)).unwrap();
-        let pinned = tasks().into_iter().filter(|task| {
-            let name = status(task, "Name");
-            name.starts_with("pinned-") && name != "pinned-reaper"
-        });
-        let lists: Vec<_> = pinned.map(|task| status(&task, "Cpus_allowed_list")).collect();
+        // A thread names itself, the first thing that it does.
+        let begun = Instant::now();
+        let pinned: Vec<String> = loop {
+            let named = |task: &String| {
+                status(task, "Name").is_some_and(|name| name.starts_with("pinned-") && name != "pinned-reaper")
+            };
+            let pinned: Vec<String> = tasks().into_iter().filter(named).collect();
+            if pinned.len() == 3 {
+                break pinned;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{pinned:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let lists: Vec<_> = pinned.iter().map(|task| status(task, "Cpus_allowed_list").unwrap()).collect();
         assert_eq!(lists, vec![cpus[0].to_string(); 3]);
         assert!(runtime.placement().iter().all(|place| place.cpu == Some(cpus[0])));
         runtime.shutdown(Duration::ZERO).unwrap();
