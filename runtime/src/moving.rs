@@ -17,9 +17,10 @@ impl Runtime {
     /// reply that comes meanwhile finds it. What is asked of the client before, during and after that takes effect in its
     /// order, and nothing is sent twice for it.
     ///
-    /// Asynchronous: [`Event::Moved`](crate::Event::Moved) tells when it is there, also if it was there all the time. Of a runtime
-    /// that is closed meanwhile nothing moves any more, and nothing is told. For an embedder that sees that
-    /// one reactor has more to do than others ([`Snapshot`](crate::Snapshot)), or that most of a client's
+    /// Asynchronous: [`Event::Moved`](crate::Event::Moved) tells when it is there, also if it was there all the time. Moves of one
+    /// client are made, and told, in the order in which they were asked for. From the one on that could not begin before the runtime
+    /// was closed, or the client removed, none is made and none is told; nor is one to a reactor that has ended meanwhile. For an
+    /// embedder that sees that one reactor has more to do than others ([`Snapshot`](crate::Snapshot)), or that most of a client's
     /// connections are on another one; a client with its connections at home is the cheapest.
     ///
     /// What does not move: [completion queues](crate::CompletionQueue) belong to reactors, so that its next completions come

@@ -127,7 +127,7 @@ pub(crate) struct Reactor<I: Io> {
     freeze: Option<crate::checkpoint::take::Freeze>,
     /// Everything was left to another process.
     left: bool,
-    /// Clients that are to leave when they may.
+    /// Clients that are to leave when they may; those of which one waits are here.
     put_off: Vec<(ClientId, usize)>,
     /// Clients that leave.
     departing: Vec<Moving>,

@@ -107,27 +107,49 @@ impl Home {
 }
 
 impl<I: Io> Reactor<I> {
-    /// Lets a client go. It is frozen: what comes for it from here on goes with it, or to its new home.
+    /// A client is to go, after what was asked of it before.
     pub(super) fn move_client(&mut self, id: ClientId, to: usize) {
-        let shared = Arc::clone(&self.home.shared);
-        let from = self.home.reactor;
-        if self.home.client(id.index).is_none_or(|client| client.id != id || client.removed) {
+        self.put_off.push((id, to));
+        self.go_on_moving();
+    }
+
+    /// Moves that have not begun, each client's in the order in which they were asked for.
+    pub(super) fn go_on_moving(&mut self) {
+        if self.put_off.is_empty() || self.home.shared.moves_held.load(SeqCst) != 0 {
             return;
         }
-        if to == from {
-            return self.home.tell(&Event::Moved { client: id, reactor: to });
+        for (client, to) in std::mem::take(&mut self.put_off) {
+            if !self.home.has(client.index) {
+                // It has just left, and goes on from there.
+                let _ = self.keep(client.index, Command::Move { client, to });
+            } else if self.put_off.iter().any(|(other, _)| *other == client) || !self.let_go(client, to) {
+                self.put_off.push((client, to));
+            }
         }
+    }
+
+    /// Lets a client go, if it may ever. It is frozen: what comes for it from here on goes with it, or to its new home.
+    /// `false`: not now.
+    fn let_go(&mut self, id: ClientId, to: usize) -> bool {
+        let shared = Arc::clone(&self.home.shared);
+        let from = self.home.reactor;
+        let gone = self.home.client(id.index).is_none_or(|client| client.id != id || client.removed);
+        let Some(known) = shared.clients.get(id.index).filter(|_| !gone && !shared.reactors[to].has_ended()) else {
+            return true;
+        };
         // What was sent on a connection that was given up is not to be sent elsewhere before that is closed, or known to be
         // about to.
         self.close_condemned();
-        let Some(known) = shared.clients.get(id.index) else { return };
-        if shared.reactors[to].has_ended() {
-            return;
-        }
         match shared.begin_move() {
             Some(true) => {}
-            Some(false) => return self.put_off.push((id, to)),
-            None => return,
+            Some(false) => return false,
+            None => return true,
+        }
+        if to == from {
+            // Asked like any other: one before it may have been refused for ever, and then this is not told either.
+            shared.moved();
+            self.home.tell(&Event::Moved { client: id, reactor: to });
+            return true;
         }
         let begun = known.residence.begin_move(to);
         assert!(begun, "{id:?} is here, and on its way");
@@ -138,14 +160,8 @@ impl<I: Io> Reactor<I> {
         self.lend_links(&mut extract.client, to);
         self.home.note(FlightStep::Moved, id, to as u64);
         let (extract, commands) = (Some(extract), Vec::new());
-        self.departing.push(Moving { shared, id, from, to, extract, commands, quiet: false });
-    }
-
-    /// Moves that had to wait.
-    pub(super) fn go_on_moving(&mut self) {
-        if !self.put_off.is_empty() && self.home.shared.moves_held.load(SeqCst) == 0 {
-            std::mem::take(&mut self.put_off).into_iter().for_each(|(client, to)| self.move_client(client, to));
-        }
+        self.departing.push(Moving { shared: Arc::clone(&shared), id, from, to, extract, commands, quiet: false });
+        true
     }
 
     /// Connections of this reactor carry bytes for the client from now on.

@@ -82,6 +82,12 @@ impl Scene {
         done
     }
 
+    /// Where it was told that a client has moved.
+    fn moved(&self, client: ClientId) -> Vec<usize> {
+        let moved = self.stepped.embedder.moved.lock().unwrap();
+        moved.iter().filter(|(moved, _)| *moved == client).map(|(_, to)| *to).collect()
+    }
+
     fn census(&self) -> crate::Census {
         let census = |reactor: usize| self.stepped.reactors[reactor].home.census(|_| true);
         census(0).plus(&census(1))
@@ -128,14 +134,14 @@ fn a_move_carries_what_waits_what_is_out_and_what_comes_meanwhile() {
             assert_eq!(scene.done(), all(&keys, OutcomeKind::Ok), "each once");
             assert_eq!((scene.stepped.in_flight(), scene.census().slots, scene.census().free), (0, 4, 4));
             assert_eq!(scene.stepped.runtime.home_of(scene.client), Ok(1));
-            assert_eq!(*scene.stepped.embedder.moved.lock().unwrap(), [1]);
+            assert_eq!(scene.moved(scene.client), [1]);
             assert!(scene.stepped.reactors[0].home.client(scene.client.index).is_none());
             // And back, by another way.
             scene.stepped.runtime.move_client(scene.client, 0).unwrap();
             let keys = scene.ask(3);
             scene.settle();
             assert_eq!(scene.done().iter().filter(|(key, _)| keys.contains(key)).count(), 3);
-            assert_eq!(*scene.stepped.embedder.moved.lock().unwrap(), [1, 0]);
+            assert_eq!(scene.moved(scene.client), [1, 0]);
         },
     );
 }
@@ -157,6 +163,27 @@ fn t35_a_drain_that_meets_a_move_ends_everything_and_then_says_so() {
             }
             assert!(job.is_over());
             assert_eq!(scene.done(), all(&keys, OutcomeKind::Cancelled));
+        },
+    );
+}
+
+/// Of several moves those are told that were made, up to the first that was not.
+#[test]
+fn t35_a_drain_between_two_moves_drops_the_later_one_and_what_is_behind_it() {
+    in_every_order(
+        |_| (),
+        |scene, advance| {
+            advance(scene);
+            scene.stepped.runtime.move_client(scene.client, 0).unwrap();
+            scene.stepped.runtime.move_client(scene.client, 1).unwrap();
+            scene.stepped.runtime.move_client(scene.client, 1).unwrap();
+            let job = scene.stepped.runtime.begin_drain(0);
+            scene.stepped.settle();
+            assert!(job.is_over());
+            let told = scene.moved(scene.client);
+            assert!([1, 0, 1, 1].starts_with(&told), "{told:?}");
+            let home = scene.stepped.runtime.home_of(scene.client);
+            assert_eq!(home, Ok(told.last().copied().unwrap_or(0)), "{told:?}");
         },
     );
 }
@@ -321,6 +348,36 @@ fn a_client_that_is_lost_on_its_way_keeps_nobody_waiting() {
     scene.stepped.turn(0);
     scene.stepped.turn(0);
     assert!(scene.stepped.reactors[0].is_over());
+}
+
+/// A checkpoint lets no move begin. Those that have waited are made one after the other, and so are those behind them.
+#[cfg(feature = "checkpoint")]
+#[test]
+fn moves_that_waited_for_a_checkpoint_keep_their_order() {
+    in_every_order(
+        |_| (),
+        |scene, advance| {
+            let shared = Arc::clone(scene.stepped.runtime.shared());
+            let other = scene.stepped.client(scene.lines[1].0).0;
+            let held = shared.hold_moves(Duration::ZERO).expect("nothing moves yet");
+            advance(scene);
+            for to in [0, 0, 1] {
+                scene.stepped.runtime.move_client(scene.client, to).unwrap();
+            }
+            scene.stepped.runtime.move_client(other, 0).unwrap();
+            scene.stepped.turn(0);
+            assert_eq!(scene.moved(scene.client), [], "not yet");
+            drop(held);
+            scene.stepped.runtime.move_client(scene.client, 0).unwrap();
+            scene.stepped.runtime.move_client(other, 1).unwrap();
+            let keys = scene.ask(3);
+            // There and back, and there and back.
+            (0..4).for_each(|_| scene.settle());
+            let told = (scene.moved(scene.client), scene.moved(other));
+            assert_eq!(told, (vec![1, 0, 0, 1, 0], vec![0, 1]));
+            assert_eq!(scene.done(), all(&keys, OutcomeKind::Ok));
+        },
+    );
 }
 
 #[test]

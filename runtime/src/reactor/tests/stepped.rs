@@ -26,7 +26,7 @@ pub(super) struct Echo {
     pub on_acquire: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub done: Mutex<Vec<(CallbackKey, OutcomeKind)>>,
     /// Homes that clients have come to.
-    pub moved: Mutex<Vec<usize>>,
+    pub moved: Mutex<Vec<(ClientId, usize)>>,
 }
 
 impl Hooks for Echo {
@@ -46,8 +46,8 @@ impl Hooks for Echo {
     }
 
     fn event(&self, event: &Event) {
-        if let Event::Moved { reactor, .. } = event {
-            self.moved.lock().unwrap().push(*reactor);
+        if let Event::Moved { client, reactor } = event {
+            self.moved.lock().unwrap().push((*client, *reactor));
         }
     }
 }
