@@ -11,17 +11,22 @@
 
 use ringback::simulator::{ConnKey, Io, IoCounters, IoEvent, RecvBuf, SendBuf, Simulation, Wait, Wake};
 use ringback::{Builder, Call, CallbackKey, CallbackOp, Done, ForeChannel, Hooks, Outcome, Run, Runtime, TryRun};
-use ringback_bench::peers::wire::{self, Template};
+use ringback_bench::peers::wire::{self, Called, Template};
 use ringback_rpc::xdr;
+use std::collections::VecDeque;
 use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-const CONNECTIONS: usize = 64;
-const SLOTS: u32 = 32;
+/// Few connections with many session slots each: what is done for each callback.
+const FEW: (u32, u32) = (64, 32);
+/// Many with few: what is done once for all callbacks of a connection weighs more.
+const MANY: (u32, u32) = (1024, 8);
+/// Connections that the mirror answers in one turn, as the back ends do.
+const ANSWERED_PER_TURN: usize = 32;
 /// What a count may grow by. It is exact for one compiler; a new one may differ by more.
 const TOLERANCE: f64 = 0.03;
 /// The count of the second run is this much larger; the difference of their instructions is that of so many.
@@ -33,8 +38,9 @@ const SKIPPED: u8 = 77;
 type Work = fn(u64);
 
 /// What is counted, and how often a test does it.
-const WORKS: [(&str, Work); 5] = [
+const WORKS: [(&str, Work); 6] = [
     ("callback", callback),
+    ("callback_many", callback_many),
     ("callback_measured", callback_measured),
     ("callback_recorded", callback_recorded),
     ("batched", batched),
@@ -139,27 +145,32 @@ fn instructions(name: &str, count: u64) -> Result<u64, String> {
 
 /// One CB_RECALL in each call.
 fn callback(count: u64) {
-    recall(Builder::new(), count, 2);
+    recall(Builder::new(), count, FEW, 2);
+}
+
+/// The same, with many connections.
+fn callback_many(count: u64) {
+    recall(Builder::new(), count, MANY, 2);
 }
 
 /// The same, and it is measured how long each stage takes.
 fn callback_measured(count: u64) {
-    recall(Builder::new().latency(true), count, 2);
+    recall(Builder::new().latency(true), count, FEW, 2);
 }
 
 /// The same, with a flight recorder.
 fn callback_recorded(count: u64) {
-    recall(Builder::new().flight_records(4096), count, 2);
+    recall(Builder::new().flight_records(4096), count, FEW, 2);
 }
 
 /// Fifteen in each call.
 fn batched(count: u64) {
-    recall(Builder::new(), count, 16);
+    recall(Builder::new(), count, FEW, 16);
 }
 
 /// An entry comes and goes.
 fn insert_remove(count: u64) {
-    let (simulation, _) = simulation(Builder::new(), 2, count);
+    let (simulation, _) = simulation(Builder::new(), FEW, 2, count);
     let client = simulation.runtime.add_client(None).expect("there is room");
     for cookie in 0..count {
         let key = simulation.runtime.insert(client, CallbackOp::Recall, cookie).expect("there is room");
@@ -211,35 +222,39 @@ impl ForeChannel for Embedder {
     fn call(&self, _: Call<'_>) {}
 }
 
-fn simulation(builder: Builder, operations: u32, count: u64) -> (Simulation<Mirror>, Arc<Embedder>) {
-    let each = 2 * (SLOTS * (operations - 1)) as usize;
+fn simulation(
+    builder: Builder,
+    (connections, slots): (u32, u32),
+    operations: u32,
+    count: u64,
+) -> (Simulation<Mirror>, Arc<Embedder>) {
+    let each = 2 * (slots * (operations - 1)) as usize;
     let embedder = Arc::new(Embedder {
-        templates: (0..CONNECTIONS as u32).map(Template::new).collect(),
+        templates: (0..connections).map(Template::new).collect(),
         keys: OnceLock::new(),
         runtime: OnceLock::new(),
-        next: (0..CONNECTIONS).map(|_| AtomicUsize::new(0)).collect(),
+        next: (0..connections).map(|_| AtomicUsize::new(0)).collect(),
         each,
         done: AtomicU64::new(0),
         failed: AtomicU64::new(0),
         count,
     });
     let hooks = Arc::clone(&embedder);
-    let simulation =
-        Simulation::new(builder, Box::new(|_| true), hooks.clone() as _, hooks as _, vec![Mirror::default()]);
+    let mirror = Mirror { slots, ..Mirror::default() };
+    let simulation = Simulation::new(builder, Box::new(|_| true), hooks.clone() as _, hooks as _, vec![mirror]);
     (simulation.expect("the defaults are in range"), embedder)
 }
 
-fn recall(builder: Builder, count: u64, operations: u32) {
-    let (mut simulation, embedder) = simulation(builder, operations, count);
+fn recall(builder: Builder, count: u64, (connections, slots): (u32, u32), operations: u32) {
+    let (mut simulation, embedder) = simulation(builder, (connections, slots), operations, count);
     let runtime = simulation.runtime.clone();
     // The mirror takes any descriptor for a connection, and uses none.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let mut keys = Vec::new();
-    for client in 0..CONNECTIONS {
-        let socket = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+    for client in 0..connections as usize {
+        let (socket, _) = UnixStream::pair().expect("a socket");
         let connection = runtime.add_connection(socket).expect("there is room");
         let id = runtime.add_client(Some(connection)).expect("there is room");
-        let config = wire::session_config(client as u32, SLOTS, operations);
+        let config = wire::session_config(client as u32, slots, operations);
         let session = runtime.add_session(id, config).expect("there is room");
         runtime.bind(connection, session).expect("the client is there");
         for number in 0..embedder.each {
@@ -248,9 +263,10 @@ fn recall(builder: Builder, count: u64, operations: u32) {
         }
     }
     assert!(embedder.keys.set(keys).is_ok() && embedder.runtime.set(runtime.clone()).is_ok());
-    (0..CONNECTIONS).for_each(|client| (0..embedder.each / 2).for_each(|_| embedder.submit(client)));
+    (0..connections as usize).for_each(|client| (0..embedder.each / 2).for_each(|_| embedder.submit(client)));
     let reactor = &mut simulation.reactors[0];
-    while runtime.stats().in_flight > 0 {
+    // The statistics are a walk over all clients, so they are not asked before it may be over.
+    while embedder.done.load(Relaxed) < count || runtime.stats().in_flight > 0 {
         let wait = reactor.park();
         reactor.turn(wait).expect("the mirror does not fail");
     }
@@ -259,12 +275,19 @@ fn recall(builder: Builder, count: u64, operations: u32) {
     assert_eq!(runtime.stats().replied, done);
 }
 
-/// A back end that answers: each send is over, and its calls are answered, in the next turn.
+/// A back end that answers: each send is over in the next turn, and its calls are answered in that one or, if there are many,
+/// in one of those after it.
 #[derive(Default)]
 struct Mirror {
+    /// Of each session.
+    slots: u32,
     lines: Vec<Line>,
-    /// Connections that have sent.
+    /// Connections that have sent since the last turn.
     sent: Vec<ConnKey>,
+    /// Connections that have calls to be answered, the oldest first.
+    asked: VecDeque<ConnKey>,
+    /// Buffers for replies: as few as are in use at once, which a processor's cache holds, like receive buffers.
+    spare: Vec<Vec<u8>>,
     now_ns: u64,
     counters: IoCounters,
 }
@@ -272,8 +295,9 @@ struct Mirror {
 struct Line {
     template: Template,
     buf: Option<SendBuf>,
+    calls: Vec<Called>,
+    /// What it has answered, until that is recycled.
     replies: Vec<u8>,
-    received: Vec<u8>,
 }
 
 struct NoBell;
@@ -298,7 +322,7 @@ impl Io for Mirror {
     fn attach(&mut self, conn: ConnKey, _: OwnedFd) -> io::Result<()> {
         assert_eq!(conn.index as usize, self.lines.len(), "one after the other");
         let template = Template::new(conn.index);
-        self.lines.push(Line { template, buf: None, replies: Vec::new(), received: Vec::new() });
+        self.lines.push(Line { template, buf: None, calls: Vec::new(), replies: Vec::new() });
         Ok(())
     }
 
@@ -313,8 +337,7 @@ impl Io for Mirror {
         let mut rest = buf.unsent();
         while let Some(record) = wire::record_bytes(rest).and_then(|len| rest.get(..len)) {
             rest = &rest[record.len()..];
-            let called = line.template.check(record).expect("a call of this session");
-            line.template.reply(&called, SLOTS - 1, &mut line.replies);
+            line.calls.push(line.template.check(record).expect("a call of this session"));
         }
         assert!(rest.is_empty() && line.buf.is_none(), "whole records, one send at a time");
         line.buf = Some(buf);
@@ -325,26 +348,34 @@ impl Io for Mirror {
     fn turn(&mut self, _: Wait, events: &mut Vec<IoEvent>) -> io::Result<()> {
         self.now_ns += 1_000;
         for conn in self.sent.drain(..) {
-            let line = &mut self.lines[conn.index as usize];
-            if let Some(mut buf) = line.buf.take() {
+            if let Some(mut buf) = self.lines[conn.index as usize].buf.take() {
                 let len = buf.unsent().len();
                 buf.advance(len);
                 events.push(IoEvent::Sent { conn, buf, result: Ok(len) });
+                self.asked.push_back(conn);
             }
-            std::mem::swap(&mut line.received, &mut line.replies);
-            line.replies.clear();
-            let buf = RecvBuf::new(conn.index as u16, line.received.len() as u32);
+        }
+        let answered = self.asked.len().min(ANSWERED_PER_TURN);
+        for conn in self.asked.drain(..answered) {
+            let line = &mut self.lines[conn.index as usize];
+            line.replies = self.spare.pop().unwrap_or_default();
+            for called in line.calls.drain(..) {
+                line.template.reply(&called, self.slots - 1, &mut line.replies);
+            }
+            let buf = RecvBuf::new(conn.index as u16, line.replies.len() as u32);
             events.push(IoEvent::Received { conn, buf });
         }
         Ok(())
     }
 
     fn received(&self, buf: &RecvBuf) -> &[u8] {
-        &self.lines[usize::from(buf.id())].received
+        &self.lines[usize::from(buf.id())].replies
     }
 
     fn recycle(&mut self, buf: RecvBuf) {
-        self.lines[usize::from(buf.id())].received.clear();
+        let mut replies = std::mem::take(&mut self.lines[usize::from(buf.id())].replies);
+        replies.clear();
+        self.spare.push(replies);
     }
 
     fn counters(&self) -> IoCounters {

@@ -1,21 +1,19 @@
-//! What a client may send in its turn: deficit round robin, counted in callbacks.
+//! What a client, or all clients of a tenant, may send in a turn: deficit round robin, counted in callbacks.
 //!
 //! A client in the ring gets a quantum when its turn comes. What it sends beyond that, the rest of a batch, it owes: it
 //! waits for so many quanta. What it could not use because the reactor's own turn was over it uses first thing in the next
 //! one. A client without work, a free session slot or a path leaves the ring and forfeits what it has left, so that
 //! nobody saves up for a burst at the cost of others; what it owes stays.
 
-use crate::settings::TRANSMITS_PER_CLIENT;
-
 /// Callbacks that a client may still send in its turn; below 0: that it has sent beyond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deficit(isize);
 
 impl Deficit {
-    /// The client's turn: what it may send. 0: it still owes; the next one's turn.
-    pub fn share(&mut self) -> usize {
+    /// Its turn, and so much is given to it: what it may send. 0: it still owes; the next one's turn.
+    pub fn share(&mut self, quantum: usize) -> usize {
         if self.0 <= 0 {
-            self.0 += TRANSMITS_PER_CLIENT as isize;
+            self.0 += quantum as isize;
         }
         self.0.max(0) as usize
     }
@@ -35,6 +33,7 @@ impl Deficit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::TRANSMITS_PER_CLIENT;
     use std::collections::VecDeque;
 
     /// Turns of a reactor with a budget, of clients that always have work and send it in batches of their own size. Gives
@@ -47,7 +46,7 @@ mod tests {
             while left > 0 {
                 let client = ring.pop_front().expect("nobody leaves");
                 let (deficit, sent) = &mut clients[client];
-                let share = deficit.share().min(left);
+                let share = deficit.share(TRANSMITS_PER_CLIENT).min(left);
                 let written = share.next_multiple_of(batches[client]);
                 *sent += written;
                 left -= written.min(left);
@@ -76,13 +75,20 @@ mod tests {
     #[test]
     fn what_is_left_is_forfeited_and_what_is_owed_is_not() {
         let mut deficit = Deficit::default();
-        assert_eq!(deficit.share(), TRANSMITS_PER_CLIENT);
+        assert_eq!(deficit.share(TRANSMITS_PER_CLIENT), TRANSMITS_PER_CLIENT);
         assert!(deficit.spend(TRANSMITS_PER_CLIENT - 5));
-        assert_eq!(deficit.share(), 5, "no quantum before it has used the last one");
+        assert_eq!(deficit.share(TRANSMITS_PER_CLIENT), 5, "no quantum before it has used the last one");
         deficit.forfeit();
-        assert_eq!(deficit.share(), TRANSMITS_PER_CLIENT, "nothing was saved up");
+        assert_eq!(deficit.share(TRANSMITS_PER_CLIENT), TRANSMITS_PER_CLIENT, "nothing was saved up");
         assert!(!deficit.spend(3 * TRANSMITS_PER_CLIENT));
         deficit.forfeit();
-        assert_eq!([deficit.share(), deficit.share(), deficit.share()], [0, 0, TRANSMITS_PER_CLIENT]);
+        assert_eq!(
+            [
+                deficit.share(TRANSMITS_PER_CLIENT),
+                deficit.share(TRANSMITS_PER_CLIENT),
+                deficit.share(TRANSMITS_PER_CLIENT)
+            ],
+            [0, 0, TRANSMITS_PER_CLIENT]
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! another, however many clients it has. With the default tenant alone this is one queue of clients.
 
 use super::deficit::Deficit;
+use crate::settings::TRANSMITS_PER_TENANT;
 use std::collections::VecDeque;
 
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl Ring {
     pub fn pop(&mut self) -> Option<u32> {
         if self.order.len() > 1 {
             // Who owes lets others go first. Ends, for each look pays a part of it back.
-            while self.tenants[usize::from(*self.order.front()?)].deficit.share() == 0 {
+            while self.tenants[usize::from(*self.order.front()?)].deficit.share(TRANSMITS_PER_TENANT) == 0 {
                 self.order.rotate_left(1);
             }
         }
@@ -96,7 +97,6 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::TRANSMITS_PER_CLIENT;
 
     /// Turns of clients that always have work: (tenant, what it sends in its turn). What each tenant has sent.
     fn play(clients: &[(u16, usize)], turns: usize) -> Vec<usize> {
@@ -119,7 +119,7 @@ mod tests {
         clients.extend([(2, 32), (3, 7), (3, 64)]);
         let sent = play(&clients, 10_000);
         let (least, most) = (sent[1..].iter().min().unwrap(), sent[1..].iter().max().unwrap());
-        assert!(most - least <= 64 + 2 * TRANSMITS_PER_CLIENT, "{sent:?}");
+        assert!(most - least <= 64 + 2 * TRANSMITS_PER_TENANT, "{sent:?}");
     }
 
     #[test]

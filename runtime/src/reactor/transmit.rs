@@ -8,7 +8,7 @@ use crate::command::Command;
 use crate::io::{ConnKey, Io, SendBuf};
 use crate::keys::ConnectionId;
 use crate::registry::Shared;
-use crate::settings::{STAGING_BYTES, TRANSMITS_PER_TURN};
+use crate::settings::{STAGING_BYTES, TRANSMITS_PER_CLIENT, TRANSMITS_PER_TURN};
 use crate::tenant::TenantId;
 use crate::transport::Outbound;
 use ringback_rpc::backchannel::Transmit;
@@ -52,7 +52,7 @@ impl<I: Io> Reactor<I> {
                 let now_ns = host.now_ns;
                 let tenant = shared.tenants.get(TenantId(client.tenant));
                 let allowed = tenant.map_or(usize::MAX, |tenant| tenant.allowance(now_ns));
-                let share = client.deficit.share().min(budget).min(allowed);
+                let share = client.deficit.share(TRANSMITS_PER_CLIENT).min(budget).min(allowed);
                 let (turn, written) = if allowed == 0 {
                     (Turn::Held, 0)
                 } else {
