@@ -183,6 +183,9 @@ pub(super) struct Watch {
     pub always: bool,
 }
 
+/// Not so, to count what it costs that one may watch: bench/observability.
+pub(super) const WATCHABLE: bool = !cfg!(ringback_unwatched);
+
 impl Watch {
     /// Whether somebody wants steps. Asked once for a visit of a client and not for each step: who subscribes to events
     /// gets those of the next visit.
@@ -266,7 +269,7 @@ impl Home {
 
     /// Records what happened to a client.
     pub fn note(&self, step: FlightStep, client: ClientId, session: u64) {
-        if self.watch.as_ref().is_some_and(Watch::is_wanted) {
+        if self.is_watched() {
             note(self.port().flight.as_ref(), self.now_ns, || Raw { session, ..Raw::new(step, client) });
         }
     }
@@ -329,14 +332,30 @@ impl Home {
         self.clients.get(index as usize).is_some_and(Option::is_some)
     }
 
+    /// Whether somebody wants to know the steps of callbacks, now: for [`Home::act_as`].
+    #[inline]
+    pub fn is_watched(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_wanted)
+    }
+
     /// Does something to a client's backchannel; the client is looked at before the turn ends. `None`: no such client.
     pub fn act<R>(&mut self, index: u32, f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R) -> Option<R> {
+        self.act_as(index, f)
+    }
+
+    /// As [`Home::act`], for what is done for each callback: compiled a second time, for when nobody watches.
+    #[inline]
+    pub fn act_as<const WATCHED: bool, R>(
+        &mut self,
+        index: u32,
+        f: impl FnOnce(&mut Client, &mut ClientHost<'_, WATCHED>) -> R,
+    ) -> Option<R> {
         self.visit(index, true, f)
     }
 
     /// Looks at a client, which does not notice. `None`: no such client.
     pub fn look<R>(&mut self, index: u32, f: impl FnOnce(&Client, &ClientHost<'_>) -> R) -> Option<R> {
-        self.visit(index, false, |client, host| f(client, host))
+        self.visit(index, false, |client, host: &mut ClientHost<'_>| f(client, host))
     }
 
     /// As [`Home::act`]. How much of a turn it took, in runs that it has ended; the look at a client counts as one.
@@ -350,11 +369,11 @@ impl Home {
     }
 
     #[inline]
-    fn visit<R>(
+    fn visit<const WATCHED: bool, R>(
         &mut self,
         index: u32,
         touch: bool,
-        f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R,
+        f: impl FnOnce(&mut Client, &mut ClientHost<'_, WATCHED>) -> R,
     ) -> Option<R> {
         let client = self.clients.get_mut(index as usize)?.as_deref_mut()?;
         if touch && !client.touched {
@@ -372,7 +391,7 @@ impl Home {
             drain: self.drain.as_mut(),
             waits: &mut self.waits,
             owed: &mut self.owed,
-            watch: self.watch.as_mut().filter(|watch| watch.is_wanted()),
+            watch: self.watch.as_mut().filter(|watch| WATCHED && watch.is_wanted()),
             condemned: &mut self.condemned,
             delivered: 0,
             drains: std::mem::take(&mut client.drains),
@@ -401,10 +420,13 @@ impl Home {
 
     /// As [`Home::act`], for one incarnation of a client: a command that comes late for an earlier one does nothing.
     pub fn act_on<R>(&mut self, id: ClientId, f: impl FnOnce(&mut Client, &mut ClientHost<'_>) -> R) -> Option<R> {
-        if self.client(id.index)?.id != id {
-            return None;
-        }
-        self.act(id.index, f)
+        if self.is_here(id) { self.act(id.index, f) } else { None }
+    }
+
+    /// Whether this incarnation of a client is here.
+    #[inline]
+    pub fn is_here(&self, id: ClientId) -> bool {
+        self.clients.get(id.index as usize).and_then(Option::as_ref).is_some_and(|client| client.id == id)
     }
 
     /// Says that a client is to be looked at before the turn ends.

@@ -23,7 +23,9 @@ const NOTE_OWED: u8 = 0x80;
 
 /// The driver of one client's backchannel: its tokens are indices of slab entries. The run owns its entry while the core
 /// holds the token (rule R1), so the generation cannot change.
-pub(super) struct ClientHost<'a> {
+///
+/// `WATCHED`: somebody may want to know each step. Where it is false no question of it is left in the code.
+pub(super) struct ClientHost<'a, const WATCHED: bool = true> {
     pub shared: &'a Shared,
     pub port: &'a ReactorPort,
     /// The embedder's.
@@ -60,7 +62,7 @@ pub(super) struct Described<'a> {
     run: Run,
 }
 
-impl<'a> ClientHost<'a> {
+impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
     #[inline]
     fn entry(&self, token: Token) -> &'a CallbackEntry {
         match self.shared.slab.get(token.0) {
@@ -232,7 +234,7 @@ impl<'a> ClientHost<'a> {
     }
 }
 
-impl Host for ClientHost<'_> {
+impl<const WATCHED: bool> Host for ClientHost<'_, WATCHED> {
     #[inline]
     fn link(&self, token: Token) -> Option<Token> {
         let next = self.entry(token).link()?;
@@ -404,8 +406,7 @@ impl Host for ClientHost<'_> {
 
     #[inline]
     fn watches(&self) -> bool {
-        // Taken out, to count what it costs that one may watch: bench/observability.
-        !cfg!(ringback_unwatched) && self.watch.is_some()
+        WATCHED && self.watch.is_some()
     }
 
     fn step(&mut self, call: &CallView, step: CallStep) {

@@ -44,7 +44,7 @@ use crate::stats::{count, count_by};
 pub(crate) use checkpoint::{Offline, entry_record};
 use connection::Lines;
 use dial::Dialing;
-use home::{Client, Home};
+use home::{Client, Home, WATCHABLE};
 use host::ClientHost;
 pub(crate) use inspect::Described;
 use inspect::Inspection;
@@ -329,11 +329,19 @@ impl<I: Io> Reactor<I> {
     /// Hands a run to its client, and those behind it that are for the same one, up to `most`. How many those were. 0: that
     /// client is not here, and the run has been seen to.
     fn submit(&mut self, shared: &Shared, first: u32, most: u64) -> u64 {
+        if WATCHABLE && self.home.is_watched() {
+            self.submit_as::<true>(shared, first, most)
+        } else {
+            self.submit_as::<false>(shared, first, most)
+        }
+    }
+
+    fn submit_as<const WATCHED: bool>(&mut self, shared: &Shared, first: u32, most: u64) -> u64 {
         let (mut next, mut started, mut cancelled) = (Some(first), 0, false);
         let client = shared.slab[first].client();
         let submitted = &mut self.submitted;
         let now_us = turn_us(self.home.now_ns);
-        let taken = self.home.act(client, |client, host| {
+        let taken = self.home.act_as(client, |client, host: &mut ClientHost<'_, WATCHED>| {
             while let Some(index) = next {
                 let entry = &shared.slab[index];
                 if entry.started_us() == 0 {

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use super::connection::{Bound, Connection, Fate, Lines, Pool, ReplyTo};
-use super::home::{Client, Home, conn_token};
+use super::home::{Client, Home, WATCHABLE, conn_token};
 use super::host::ClientHost;
 use crate::command::Command;
 use crate::fore::{Call, CallToken};
@@ -166,7 +166,10 @@ fn feed<'a>(mut bytes: &'a [u8], key: ConnKey, lines: &mut Lines, home: &mut Hom
     let Some((connection, pool)) = lines.get(key) else { return Ok(&[]) };
     while !connection.is_full(&home.settings) {
         let next = match connection.bound.as_slice() {
-            [bound] if bound.home == home.reactor => replies(connection, bound.client, &mut bytes, home)?,
+            [bound] if bound.home == home.reactor && WATCHABLE && home.is_watched() => {
+                replies::<true>(connection, bound.client, &mut bytes, home)?
+            }
+            [bound] if bound.home == home.reactor => replies::<false>(connection, bound.client, &mut bytes, home)?,
             _ => connection.reader.next(&mut bytes)?,
         };
         match next {
@@ -179,14 +182,17 @@ fn feed<'a>(mut bytes: &'a [u8], key: ConnKey, lines: &mut Lines, home: &mut Hom
 
 /// Acts on the replies that come next, all for one client: it is looked up once for them. Gives the first record that is
 /// something else.
-fn replies<'a>(
+fn replies<'a, const WATCHED: bool>(
     connection: &mut Connection,
     client: ClientId,
     bytes: &mut &'a [u8],
     home: &mut Home,
 ) -> Result<Option<Record<'a>>, RecordError> {
     let Connection { id, ref mut reader, .. } = *connection;
-    let act = |client: &mut Client, host: &mut ClientHost<'_>| loop {
+    if !home.is_here(client) {
+        return connection.reader.next(bytes);
+    }
+    let act = |client: &mut Client, host: &mut ClientHost<'_, WATCHED>| loop {
         let record = match reader.next_lent(bytes) {
             Some(record) => Record::Borrowed(record),
             None => match reader.next(bytes)? {
@@ -200,10 +206,7 @@ fn replies<'a>(
         let handled = client.backchannel.handle_record(host.now_ns, conn_token(id), &record, host);
         host.port.stats.count_reply(handled);
     };
-    match home.act_on(client, act) {
-        Some(next) => next,
-        None => connection.reader.next(bytes),
-    }
+    home.act_as(client.index, act).unwrap_or(Ok(None))
 }
 
 fn dispatch(connection: &mut Connection, record: Record<'_>, pool: &mut Pool, home: &mut Home) {

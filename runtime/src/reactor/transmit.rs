@@ -1,7 +1,7 @@
 //! Encoding what is ready and handing it to the connections.
 
 use super::connection::Lines;
-use super::home::{Client, Place, conn_token};
+use super::home::{Client, Place, WATCHABLE, conn_token};
 use super::host::ClientHost;
 use super::{Reactor, Settle};
 use crate::command::Command;
@@ -37,6 +37,16 @@ enum Turn {
     Starved,
 }
 
+/// What became of a client's turn.
+struct Served {
+    turn: Turn,
+    /// Callbacks.
+    written: usize,
+    /// Of its [deficit](super::deficit).
+    has_some_left: bool,
+    tenant: u16,
+}
+
 impl<I: Io> Reactor<I> {
     /// Lets each client in the ring encode up to its [deficit](super::deficit), until the turn's budget is spent.
     pub(super) fn transmit(&mut self) {
@@ -45,31 +55,12 @@ impl<I: Io> Reactor<I> {
         // A client that has more goes to the end of the ring; it has its next turn when all others had theirs.
         while budget > 0 {
             let Some(index) = self.ring.pop() else { break };
-            let shared = Arc::clone(&self.home.shared);
-            let staged_bytes_max = self.home.settings.callback_staged_bytes_max();
-            let lines = &mut self.lines;
-            let served = self.home.act(index, |client, host| {
-                let now_ns = host.now_ns;
-                let tenant = shared.tenants.get(TenantId(client.tenant));
-                let allowed = tenant.map_or(usize::MAX, |tenant| tenant.allowance(now_ns));
-                let share = client.deficit.share(TRANSMITS_PER_CLIENT).min(budget).min(allowed);
-                let (turn, written) = if allowed == 0 {
-                    (Turn::Held, 0)
-                } else {
-                    serve(client, host, lines, &shared, (staged_bytes_max, share))
-                };
-                if let Some(tenant) = tenant.filter(|_| written > 0) {
-                    tenant.sent(now_ns, written);
-                    client.publish_calls(&shared);
-                }
-                client.in_ring = turn != Turn::Over;
-                let has_some_left = client.deficit.spend(written);
-                if turn == Turn::Over {
-                    client.deficit.forfeit();
-                }
-                (turn, written, has_some_left, client.tenant)
-            });
-            let Some((turn, written, has_some_left, tenant)) = served else { continue };
+            let served = if WATCHABLE && self.home.is_watched() {
+                self.let_send::<true>(index, budget)
+            } else {
+                self.let_send::<false>(index, budget)
+            };
+            let Some(Served { turn, written, has_some_left, tenant }) = served else { continue };
             if written > 0 {
                 self.memory.worked();
             }
@@ -90,6 +81,34 @@ impl<I: Io> Reactor<I> {
         }
         // What the encoding changed; a client without a way to send now is looked at again when it has one.
         self.settle_touched(Settle::KeepOut);
+    }
+
+    /// A client's turn. `None`: no such client.
+    fn let_send<const WATCHED: bool>(&mut self, index: u32, budget: usize) -> Option<Served> {
+        let shared = Arc::clone(&self.home.shared);
+        let staged_bytes_max = self.home.settings.callback_staged_bytes_max();
+        let lines = &mut self.lines;
+        self.home.act_as(index, |client, host: &mut ClientHost<'_, WATCHED>| {
+            let now_ns = host.now_ns;
+            let tenant = shared.tenants.get(TenantId(client.tenant));
+            let allowed = tenant.map_or(usize::MAX, |tenant| tenant.allowance(now_ns));
+            let share = client.deficit.share(TRANSMITS_PER_CLIENT).min(budget).min(allowed);
+            let (turn, written) = if allowed == 0 {
+                (Turn::Held, 0)
+            } else {
+                serve(client, host, lines, &shared, (staged_bytes_max, share))
+            };
+            if let Some(tenant) = tenant.filter(|_| written > 0) {
+                tenant.sent(now_ns, written);
+                client.publish_calls(&shared);
+            }
+            client.in_ring = turn != Turn::Over;
+            let has_some_left = client.deficit.spend(written);
+            if turn == Turn::Over {
+                client.deficit.forfeit();
+            }
+            Served { turn, written, has_some_left, tenant: client.tenant }
+        })
     }
 
     /// Whether there is something to encode, and memory for what must be noted of it: before anything is committed.
@@ -204,9 +223,9 @@ impl<I: Io> Reactor<I> {
 
 /// Encodes up to `share` callbacks for a client, and the rest of a batch, over whichever of its connections has work and
 /// room.
-fn serve(
+fn serve<const WATCHED: bool>(
     client: &mut Client,
-    host: &mut ClientHost<'_>,
+    host: &mut ClientHost<'_, WATCHED>,
     lines: &mut Lines,
     shared: &Shared,
     (staged_bytes_max, share): (usize, usize),
@@ -237,9 +256,9 @@ fn serve(
     (if written >= share { Turn::More } else { Turn::Over }, written)
 }
 
-fn serve_local(
+fn serve_local<const WATCHED: bool>(
     client: &mut Client,
-    host: &mut ClientHost<'_>,
+    host: &mut ClientHost<'_, WATCHED>,
     lines: &mut Lines,
     (id, key): (ConnectionId, ConnKey),
     staged_bytes_max: usize,
@@ -283,9 +302,9 @@ fn sent_by(client: &Client, sent_before: &mut u64) -> usize {
 }
 
 /// Encodes records for a connection that another reactor drives.
-fn serve_remote(
+fn serve_remote<const WATCHED: bool>(
     client: &mut Client,
-    host: &mut ClientHost<'_>,
+    host: &mut ClientHost<'_, WATCHED>,
     lines: &mut Lines,
     shared: &Shared,
     at: usize,
