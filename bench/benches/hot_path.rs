@@ -328,6 +328,7 @@ impl Io for Mirror {
 
     fn detach(&mut self, _: ConnKey) {}
 
+    fn lift(&mut self, _: ConnKey) {}
     fn pause(&mut self, _: ConnKey) {}
 
     fn resume(&mut self, _: ConnKey) {}

@@ -50,6 +50,7 @@ impl Io for Clock {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn detach(&mut self, _: ConnKey) {}
+    fn lift(&mut self, _: ConnKey) {}
     fn pause(&mut self, _: ConnKey) {}
     fn resume(&mut self, _: ConnKey) {}
     fn send(&mut self, _: ConnKey, buf: SendBuf) -> Result<(), SendBuf> {

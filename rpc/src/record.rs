@@ -122,6 +122,20 @@ impl RecordReader {
         self.record.capacity()
     }
 
+    /// The bytes that bring a new reader to where this one stands: those of the record that has begun, perhaps in other
+    /// fragments than they came in. None between records.
+    pub fn begun(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if self.fragments > 0 {
+            let length = self.record.len() + self.fragment_left;
+            let last = if self.last { LAST_FRAGMENT } else { 0 };
+            bytes.extend_from_slice(&(length as u32 | last).to_be_bytes());
+            bytes.extend_from_slice(&self.record);
+        }
+        bytes.extend_from_slice(&self.mark[..self.mark_len]);
+        bytes
+    }
+
     /// The next record if it lies in `input` as one fragment, taken off its front: what is usual, at the least cost. `None`
     /// says nothing: ask [`next`](RecordReader::next).
     #[inline]
@@ -313,7 +327,15 @@ mod tests {
         let expected: [&[u8]; 5] = [b"first", b"second", b"", b"third", &[0; 128]];
         for cut in 0..=stream.len() {
             let (head, tail) = stream.split_at(cut);
-            assert_eq!(read(&mut RecordReader::new(128), &[head, tail]).unwrap(), expected, "cut at {cut}");
+            let mut reader = RecordReader::new(128);
+            let mut records = read(&mut reader, &[head]).unwrap();
+            // What has begun goes on in another reader, too.
+            let begun = reader.begun();
+            let mut others = records.clone();
+            records.extend(read(&mut reader, &[tail]).unwrap());
+            assert_eq!(records, expected, "cut at {cut}");
+            others.extend(read(&mut RecordReader::new(128), &[&begun, tail]).unwrap());
+            assert_eq!(others, expected, "cut at {cut}");
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(read(&mut RecordReader::new(128), &bytes).unwrap(), expected);

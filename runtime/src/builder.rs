@@ -17,6 +17,8 @@ use crate::threads;
 use ringback_rpc::backchannel::{BATCH_MAX, ClientLimits};
 use std::io;
 use std::path::PathBuf;
+#[cfg(feature = "checkpoint")]
+use std::sync::Mutex;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -128,6 +130,8 @@ pub struct Builder {
     return_deadline: Option<Duration>,
     #[cfg(feature = "checkpoint")]
     restore: Option<crate::Checkpoint>,
+    #[cfg(feature = "checkpoint")]
+    upgrade: Option<Arc<Mutex<crate::upgrade::Stage>>>,
     #[cfg(feature = "checkpoint")]
     checkpoint_every: Option<(PathBuf, Duration)>,
 }
@@ -318,6 +322,18 @@ impl Builder {
         self
     }
 
+    /// The runtime goes on where another process stands still, as after [`Builder::restore`], but that connections come along
+    /// under the names that they had: what was received there is handled here, what was encoded there is sent from here, and
+    /// replies to what was sent there are taken here. It stands still until [`Upgrade::confirm`](crate::Upgrade::confirm), and
+    /// what it is asked for until then waits. Fore-channel calls that the embedder has not answered can be answered here, by
+    /// the same [tokens](crate::CallToken).
+    #[cfg(feature = "checkpoint")]
+    pub fn upgrade_from(mut self, upgrade: &crate::Upgrade) -> Self {
+        self.restore = Some(upgrade.checkpoint().clone());
+        self.upgrade = Some(Arc::clone(upgrade.stage()));
+        self
+    }
+
     /// Writes a [checkpoint](Runtime::checkpoint_to) to this file every so often, at least a second. That one could not be
     /// written is told as [`Event::CheckpointFailed`](crate::Event::CheckpointFailed). Default: never.
     #[cfg(feature = "checkpoint")]
@@ -341,7 +357,8 @@ impl Builder {
     /// Starts the runtime: its hooks and its fore-channel handler are called from now on.
     pub fn build(self, hooks: Arc<dyn Hooks>, fore: Arc<dyn ForeChannel>) -> Result<Runtime, BuildError> {
         #[cfg(feature = "checkpoint")]
-        let (restore, checkpoint_every) = (self.restore.clone(), self.checkpoint_every.clone());
+        let (restore, upgrade, checkpoint_every) =
+            (self.restore.clone(), self.upgrade.clone(), self.checkpoint_every.clone());
         let settings = self.into_settings()?;
         let report = settings.backend.choose(&settings.io)?;
         let chosen = settings.backend;
@@ -358,7 +375,7 @@ impl Builder {
             log_start(runtime, chosen);
         }
         #[cfg(feature = "checkpoint")]
-        let launched = launched.and_then(|runtime| go_on(runtime, restore, checkpoint_every));
+        let launched = launched.and_then(|runtime| go_on(runtime, restore, upgrade, checkpoint_every));
         launched
     }
 
@@ -394,10 +411,13 @@ fn log_start(runtime: &Runtime, chosen: Backend) {
 fn go_on(
     mut runtime: Runtime,
     checkpoint: Option<crate::Checkpoint>,
+    upgrade: Option<Arc<Mutex<crate::upgrade::Stage>>>,
     checkpoint_every: Option<(PathBuf, Duration)>,
 ) -> Result<Runtime, BuildError> {
     use crate::checkpoint::restore::{Purpose, restore};
-    if let Some(checkpoint) = checkpoint {
+    if let (Some(checkpoint), Some(stage)) = (&checkpoint, upgrade) {
+        crate::upgrade::Built::stand_by(&runtime, checkpoint, &stage)?;
+    } else if let Some(checkpoint) = checkpoint {
         restore(runtime.shared(), &checkpoint, crate::io::monotonic_ns(), Purpose::GoOn)?;
     }
     if let Some((file, interval)) = checkpoint_every {

@@ -201,7 +201,7 @@ pub(crate) enum Command {
     },
     /// Stand still at the end of the turn, and take orders.
     #[cfg(feature = "checkpoint")]
-    Freeze(crate::checkpoint::take::Freeze),
+    Freeze(crate::checkpoint::suspend::Freeze),
     /// Go on with what another process has left off.
     #[cfg(feature = "checkpoint")]
     Restore(Box<crate::checkpoint::restore::RestoredReactor>),
@@ -245,6 +245,31 @@ impl Command {
             Command::Cancel(client) | Command::Abandoned { client, .. } => Some(*client),
             _ => None,
         }
+    }
+
+    /// What an embedder has called for it; nothing, if it is a message between reactors, or somebody waits for an answer.
+    #[cfg(feature = "checkpoint")]
+    pub fn asked_by(&self) -> Option<&'static str> {
+        Some(match self {
+            Command::AddSocket { .. } => "add_connection",
+            Command::AddTransport { .. } => "add_transport",
+            Command::CloseConnection(_) => "close_connection",
+            Command::Receive { .. } => "receive",
+            Command::Reply { .. } => "reply",
+            Command::Bind { .. } => "bind",
+            Command::AddClient(_) => "add_client",
+            Command::RemoveClient(_) => "remove_client",
+            Command::ClientState { .. } => "set_client_state",
+            Command::Limits { .. } => "set_client_limits",
+            Command::AddSession { .. } => "add_session",
+            Command::RemoveSession(_) => "remove_session",
+            Command::Control { .. } => "backchannel_ctl",
+            Command::ConfirmPath { .. } => "confirm_path",
+            Command::Move { .. } => "move_client",
+            Command::Tune(_) => "tune",
+            Command::Cancel(_) => "cancel",
+            _ => return None,
+        })
     }
 
     /// The reactor has ended without taking this. What is owned here is dropped, which closes a socket and ends the

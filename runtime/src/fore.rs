@@ -31,6 +31,17 @@ impl CallToken {
     pub fn connection(&self) -> ConnectionId {
         self.connection
     }
+
+    /// The connection, and which call of it this is: to be kept where the call is still to be answered in
+    /// [another process](crate::Builder::upgrade_from).
+    pub fn to_parts(&self) -> (ConnectionId, u64) {
+        (self.connection, self.serial)
+    }
+
+    /// What [`to_parts`](CallToken::to_parts) has named, of a call that another process has taken along and not answered.
+    pub fn from_parts(connection: ConnectionId, serial: u64) -> Self {
+        CallToken { connection, serial }
+    }
 }
 
 /// The embedder's fore-channel handler.

@@ -294,13 +294,6 @@ pub enum Event {
     /// - `done`: as [`Done::Finish`]. `release`, `drop_reference` and `event`: as if nothing had happened.
     /// - `ForeChannel::call`, and all of a `Transport`: its connection is closed.
     ///
-    /// The checkpoint that [`Builder::checkpoint_every`](crate::Builder::checkpoint_every) asks for could not be written. The
-    /// one before it is still there.
-    #[cfg(feature = "checkpoint")]
-    CheckpointFailed {
-        /// Why.
-        error: String,
-    },
     /// A panic of `acquire` goes to the caller of `try_run`; no run was begun, not for those either whose requests were
     /// [coalesced](crate::TryRun::Coalesced) with that one meanwhile.
     Panicked {
@@ -308,6 +301,20 @@ pub enum Event {
         call: &'static str,
         /// The callback that it was about.
         key: Option<CallbackKey>,
+    },
+    /// The checkpoint that [`Builder::checkpoint_every`](crate::Builder::checkpoint_every) asks for could not be written. The
+    /// one before it is still there.
+    #[cfg(feature = "checkpoint")]
+    CheckpointFailed {
+        /// Why.
+        error: String,
+    },
+    /// The runtime was asked for something while it stood still, and then everything went to another process: it was not done,
+    /// and is to be asked for there.
+    #[cfg(feature = "checkpoint")]
+    LeftUndone {
+        /// What was called, such as "add_connection".
+        call: &'static str,
     },
     /// There are too many delegations: CB_RECALL_ANY asks a client to keep fewer (RFC 8881 section 20.6).
     AskedToKeep {

@@ -81,7 +81,8 @@ impl SessionKey {
 }
 
 impl ConnectionId {
-    /// The reactor that drives the connection.
+    /// The reactor that drives the connection. Handed over to a runtime with fewer reactors, a connection keeps its name: then it
+    /// is this number modulo theirs.
     pub fn reactor(self) -> usize {
         self.reactor.into()
     }
@@ -91,8 +92,8 @@ impl ConnectionId {
         u64::from(self.reactor) << 48 | self.serial
     }
 
-    /// The connection that [`to_bits`](ConnectionId::to_bits) named. One that was never given out names no connection,
-    /// if the runtime has such a [reactor](ConnectionId::reactor); else it is a mistake that panics where it is used.
+    /// The connection that [`to_bits`](ConnectionId::to_bits) named. Any value is safe: one that was never given out names no
+    /// connection.
     pub fn from_bits(bits: u64) -> Self {
         ConnectionId { reactor: (bits >> 48) as u16, serial: bits & ((1 << 48) - 1) }
     }

@@ -6,6 +6,10 @@
 //! [`Runtime::try_run`] when a delegation is to be recalled. The runtime does the rest: session slots, retransmission,
 //! reconnects, timeouts; it completes each accepted run exactly once, and a drain always ends.
 
+/// By the name that the helpers of the integration tests use.
+#[cfg(all(test, not(loom)))]
+extern crate self as ringback;
+
 #[cfg(not(loom))]
 mod builder;
 #[cfg_attr(loom, allow(dead_code))] // loom looks at this module alone
@@ -76,6 +80,8 @@ pub mod tokio_uring;
 mod transport;
 #[cfg(not(loom))]
 mod tuning;
+#[cfg(all(feature = "checkpoint", not(loom)))]
+mod upgrade;
 #[cfg(not(loom))]
 mod wait;
 
@@ -114,6 +120,7 @@ pub use {
 pub use {
     checkpoint::{Checkpoint, CheckpointError, CheckpointSize, Suspended},
     hooks::Restored,
+    upgrade::{Upgrade, UpgradeError, Upgraded},
 };
 
 /// The programs in the README and in the book are compiled and run.

@@ -41,6 +41,10 @@ impl Runtime {
     }
 
     pub(crate) fn post_home(&self, client: ClientId, command: Command) -> Result<(), Error> {
+        #[cfg(feature = "checkpoint")]
+        if self.shared().standstill.has_left() {
+            return Err(Error::HandedOver);
+        }
         self.shared().post_home(self.client(client)?, command);
         Ok(())
     }

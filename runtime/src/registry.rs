@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     pub closed: AtomicBool,
     /// The reactors stand still, or have left everything to another process.
     #[cfg(feature = "checkpoint")]
-    pub standstill: crate::checkpoint::take::Standstill,
+    pub standstill: crate::checkpoint::suspend::Standstill,
     /// Clients that are on their way from one reactor to another. Closed when the runtime is.
     pub moves: InFlight,
     /// How many have asked that no more begin for a while.
@@ -237,9 +237,15 @@ impl Shared {
         self.serials.load(Relaxed)
     }
 
-    /// The port of the reactor that drives a connection.
+    /// The reactor that drives a connection. One that was named in another process, where there were more, has its name
+    /// still.
+    pub fn reactor_of(&self, connection: ConnectionId) -> usize {
+        connection.reactor() % self.reactors.len()
+    }
+
+    /// Its port.
     pub fn port_of(&self, connection: ConnectionId) -> &ReactorPort {
-        &self.reactors[connection.reactor()]
+        &self.reactors[self.reactor_of(connection)]
     }
 }
 

@@ -52,6 +52,9 @@ pub enum Error {
     /// The runtime is draining or has been shut down.
     #[error("the runtime is closed: it is draining or has been shut down")]
     Closed,
+    /// Everything was handed over to another process: ask there.
+    #[error("the runtime was handed over: another process has its connections and callbacks, ask there")]
+    HandedOver,
     /// This process was forked from the one that has built the runtime, and has none of its threads. Build one of its own.
     #[error("this process was forked from that of the runtime, whose threads are there: build one here")]
     Forked,
@@ -252,6 +255,8 @@ impl Runtime {
     pub(crate) fn open(&self) -> Result<(), Error> {
         match self.shared() {
             shared if shared.is_forked() => Err(Error::Forked),
+            #[cfg(feature = "checkpoint")]
+            shared if shared.standstill.has_left() => Err(Error::HandedOver),
             shared if shared.is_closed() => Err(Error::Closed),
             _ => Ok(()),
         }
@@ -313,7 +318,7 @@ impl Runtime {
     pub(crate) fn register_client(&self, tenant: TenantId, near: Option<ConnectionId>) -> Result<ClientId, Error> {
         self.open()?;
         let shared = self.shared();
-        let home = near.map(ConnectionId::reactor).or_else(|| shared.place()).ok_or(Error::Closed)?;
+        let home = near.map(|near| shared.reactor_of(near)).or_else(|| shared.place()).ok_or(Error::Closed)?;
         if shared.reactors[home].has_ended() {
             return Err(Error::ReactorEnded { reactor: home });
         }
@@ -492,6 +497,8 @@ impl Runtime {
     pub(crate) fn may_wait(&self) -> Result<(), Error> {
         match self.shared() {
             shared if shared.is_forked() => Err(Error::Forked),
+            #[cfg(feature = "checkpoint")]
+            shared if shared.standstill.has_left() => Err(Error::HandedOver),
             shared if shared.is_in_hook() => Err(Error::InHook),
             _ => Ok(()),
         }

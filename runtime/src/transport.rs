@@ -97,7 +97,7 @@ impl Outbound {
     fn finish(&mut self, result: io::Result<()>) {
         if let Some(buf) = self.buf.take() {
             let command = Command::Transmitted { connection: self.connection, buf, result };
-            self.shared.reactors[self.connection.reactor()].post(command);
+            self.shared.port_of(self.connection).post(command);
         }
     }
 }

@@ -162,6 +162,11 @@ impl Io for SimIo {
         }
     }
 
+    /// Nothing is handed over in the simulator: the socket is gone.
+    fn lift(&mut self, conn: ConnKey) {
+        self.detach(conn);
+    }
+
     fn pause(&mut self, conn: ConnKey) {
         if let Some(line) = self.lines.get(&conn) {
             self.net.borrow_mut().pause(*line, true);

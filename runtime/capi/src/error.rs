@@ -74,7 +74,7 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error {
-            Error::Closed | Error::Forked => rb_error::RB_ERR_CLOSED,
+            Error::Closed | Error::Forked | Error::HandedOver => rb_error::RB_ERR_CLOSED,
             Error::InHook => rb_error::RB_ERR_IN_HOOK,
             Error::ReactorEnded { .. } => rb_error::RB_ERR_REACTOR_ENDED,
             Error::ClientsFull { .. } | Error::SessionsFull { .. } | Error::TenantsFull { .. } => rb_error::RB_ERR_FULL,

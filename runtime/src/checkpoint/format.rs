@@ -35,11 +35,15 @@ pub(super) enum Kind {
     Own = 4,
     /// Nothing: the end.
     End = 5,
+    /// A connection, whose socket comes along.
+    Line = 6,
 }
 
 impl Kind {
     fn of(number: u32) -> Option<Kind> {
-        [Kind::Summary, Kind::Client, Kind::Entries, Kind::Own, Kind::End].into_iter().find(|k| *k as u32 == number)
+        [Kind::Summary, Kind::Client, Kind::Entries, Kind::Own, Kind::End, Kind::Line]
+            .into_iter()
+            .find(|k| *k as u32 == number)
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! - [`mod@format`]: chunks, checksums, versions. [`record`]: what is in them, laid out by rkyv. [`convert`]: to the core's image
 //!   and back. [`map`]: the bytes.
-//! - [`take`]: writing. [`restore`]: going on. [`view`]: looking at a file as at a runtime.
+//! - [`take`]: writing. [`suspend`]: a runtime that stands still for it. [`restore`]: going on. [`view`]: looking at a file as at a runtime.
 
 mod convert;
 mod format;
@@ -16,11 +16,13 @@ pub(crate) mod record;
 pub(crate) mod restore;
 #[cfg(any(test, feature = "simulator"))]
 pub(crate) mod sample;
+pub(crate) mod suspend;
 pub(crate) mod take;
 mod validate;
 mod view;
 
-pub use take::{CheckpointSize, Suspended};
+pub use suspend::Suspended;
+pub use take::CheckpointSize;
 
 use map::Bytes;
 use record::SummaryRecord;
@@ -133,6 +135,8 @@ pub(crate) struct Opened {
     /// The first index, and the payload.
     entries: Vec<(u32, Range<usize>)>,
     own: Vec<Range<usize>>,
+    /// Payloads of connections, in the order of their sockets.
+    lines: Vec<Range<usize>>,
     counts: Counts,
 }
 
@@ -182,6 +186,11 @@ impl Checkpoint {
     /// Clients that were registered.
     pub fn clients(&self) -> usize {
         self.0.summary.clients.iter().filter(|place| place.live).count()
+    }
+
+    /// Connections whose sockets come along.
+    pub(crate) fn connections(&self) -> usize {
+        self.0.lines.len()
     }
 
     /// Callbacks that were there.

@@ -82,6 +82,26 @@ pub(crate) struct ClientRecord {
     pub of_session: Vec<(u32, u32, u64)>,
 }
 
+/// A connection whose socket goes along.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LineRecord {
+    /// Its name.
+    pub connection: u64,
+    /// Index and generation of the clients with a session whose backchannel it carries.
+    pub bound: Vec<(u32, u32)>,
+    /// Received and not handled, from the beginning of a record on.
+    pub unread: Vec<u8>,
+    /// Encoded and not sent; it may begin in the middle of a record.
+    pub unsent: Vec<u8>,
+    /// Replies that are still passed on to clients of other reactors.
+    pub replies_due: u64,
+    /// Fore-channel calls that the embedder has and has not answered, and how many there were.
+    pub calls_unanswered: u64,
+    pub call_serial: u64,
+    /// The runtime has made it itself.
+    pub dialled: bool,
+}
+
 /// An entry that runs.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default)]
 pub(crate) struct RunRecord {

@@ -1,27 +1,42 @@
 //! Going on from a checkpoint. All that can be refused is refused before anything of it is there.
 
-use super::record::{ClientRecord, EntryRecord, PlaceRecord, RunRecord};
+use super::record::{ClientRecord, EntryRecord, LineRecord, PlaceRecord, RunRecord};
 use super::{Checkpoint, CheckpointError, Opened, convert, record, validate};
 use crate::callback::{CallbackKey, Flags, OWN, Restored as Entry, SEGMENT_ENTRIES};
 use crate::command::Command;
 use crate::hooks::Restored;
-use crate::keys::ClientId;
+use crate::io::IoCounters;
+use crate::keys::{ClientId, ConnectionId};
 use crate::reactor::turn_us;
 use crate::registry::Shared;
 use ringback_rpc::backchannel::{BackchannelImage, Counters};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// What a reactor goes on with.
 #[derive(Default)]
 pub(crate) struct RestoredReactor {
     /// What was counted for clients that are gone.
     pub gone: Counters,
+    /// What its back end was counting.
+    pub io_before: IoCounters,
     /// Recalls whose return is awaited, and for how long, the shortest first.
     pub owed: Vec<(CallbackKey, u64)>,
     pub clients: Vec<RestoredClient>,
+    /// Its connections.
+    pub lines: Vec<RestoredLine>,
+    /// The names of the connections of all reactors that come along.
+    pub kept: Arc<HashSet<u64>>,
     /// Entries whose run has ended, as the embedder has been told or is to be told.
     pub completions: Vec<u32>,
+}
+
+/// A connection.
+pub(crate) struct RestoredLine {
+    pub socket: OwnedFd,
+    pub record: LineRecord,
 }
 
 /// A client.
@@ -73,6 +88,18 @@ pub(crate) fn restore(
     now_ns: u64,
     purpose: Purpose,
 ) -> Result<(), CheckpointError> {
+    prepare(shared, checkpoint, now_ns, purpose, Vec::new()).map(|prepared| prepared.post(shared))
+}
+
+/// Puts in what is in the shared tables, and makes ready what the reactors go on with; `sockets` are those of the connections in
+/// the checkpoint. Nothing can fail afterwards.
+pub(crate) fn prepare(
+    shared: &Shared,
+    checkpoint: &Checkpoint,
+    now_ns: u64,
+    purpose: Purpose,
+    sockets: Vec<OwnedFd>,
+) -> Result<Prepared, CheckpointError> {
     let opened = checkpoint.opened();
     make_room(shared, opened)?;
     let reactors = shared.reactors.len();
@@ -94,8 +121,8 @@ pub(crate) fn restore(
     restoring.close_places();
     restoring.put_counters();
     restoring.put_clients();
-    restoring.hand_over();
-    Ok(())
+    restoring.put_lines(sockets)?;
+    Ok(Prepared { reactors: restoring.reactors, accepted: restoring.accepted })
 }
 
 fn make_room(shared: &Shared, opened: &Opened) -> Result<(), CheckpointError> {
@@ -274,6 +301,12 @@ impl Restoring<'_> {
             for (name, value) in summary.stat_names.iter().zip(&reactor.stats) {
                 match name.as_str() {
                     "started" => {}
+                    // Those of the back end are published as they stand.
+                    "syscalls" => self.reactors[0].io_before.syscalls += value,
+                    "sends" => self.reactors[0].io_before.sends += value,
+                    "sent_bytes" => self.reactors[0].io_before.sent_bytes += value,
+                    "receives" => self.reactors[0].io_before.receives += value,
+                    "received_bytes" => self.reactors[0].io_before.received_bytes += value,
                     "released" => {
                         stats.add_by_name("released", *value);
                         stats.add_by_name("started", *value);
@@ -328,15 +361,44 @@ impl Restoring<'_> {
         }
     }
 
+    /// The connections whose sockets came along.
+    fn put_lines(&mut self, sockets: Vec<OwnedFd>) -> Result<(), CheckpointError> {
+        let mut kept = HashSet::new();
+        for (range, socket) in self.opened.lines.iter().zip(sockets) {
+            let corrupt = |what| CheckpointError::Corrupt { at: range.start as u64, what };
+            let record = validate::line(&self.opened.bytes[range.clone()]).map_err(corrupt)?;
+            let reactor = self.shared.reactor_of(ConnectionId::from_bits(record.connection));
+            kept.insert(record.connection);
+            self.reactors[reactor].lines.push(RestoredLine { socket, record });
+        }
+        let kept = Arc::new(kept);
+        self.reactors.iter_mut().for_each(|reactor| reactor.kept = Arc::clone(&kept));
+        Ok(())
+    }
+}
+
+/// A checkpoint whose reactors have yet to learn of it.
+pub(crate) struct Prepared {
+    pub reactors: Vec<RestoredReactor>,
+    /// Entries that were accepted and have not come to their reactor.
+    accepted: Vec<u32>,
+}
+
+impl Prepared {
     /// The reactors learn of their clients before they learn of the runs that are new to them.
-    fn hand_over(self) {
-        for (port, restored) in self.shared.reactors.iter().zip(self.reactors) {
+    fn post(mut self, shared: &Shared) {
+        for (port, restored) in shared.reactors.iter().zip(std::mem::take(&mut self.reactors)) {
             port.post(Command::Restore(Box::new(restored)));
         }
+        self.submit(shared);
+    }
+
+    /// Those runs.
+    pub fn submit(self, shared: &Shared) {
         for index in self.accepted {
-            let home = self.shared.home_of(self.shared.slab[index].client()).unwrap_or(0);
-            let port = &self.shared.reactors[home];
-            port.inbox.push(&self.shared.slab, index);
+            let home = shared.home_of(shared.slab[index].client()).unwrap_or(0);
+            let port = &shared.reactors[home];
+            port.inbox.push(&shared.slab, index);
             if port.parking.must_wake() {
                 port.wake();
             }

@@ -1,8 +1,9 @@
 //! Writing a checkpoint: the reactors hand out their clients, some in each turn; the entries are read where they are, by the
-//! thread that writes. Or the reactors stand still meanwhile.
+//! thread that writes. Or the reactors stand still meanwhile ([`super::suspend`]).
 
 use super::format::{ChunkWriter, Kind};
 use super::record::{ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, to_bytes};
+use super::suspend::Line;
 use super::{CheckpointError, convert};
 use crate::callback::Flags;
 use crate::command::Command;
@@ -20,13 +21,13 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a reactor may take for the turn that it is in, and the hooks in it, until it is taken to be stuck.
-const STANDSTILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const STANDSTILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Clients of a reactor, on their way into a checkpoint.
 pub(crate) struct Piece {
@@ -57,37 +58,6 @@ pub(crate) struct ClientPart {
     pub of_session: Vec<(u32, u32, u64)>,
 }
 
-/// Makes a reactor stand still.
-pub(crate) struct Freeze {
-    /// Told when it does.
-    pub ready: Sender<usize>,
-    /// It goes on when nobody can give any more.
-    pub orders: Receiver<Order>,
-}
-
-/// To a reactor that stands still.
-pub(crate) enum Order {
-    /// As [`Command::Export`].
-    Export { from: u32, answer: Sender<Piece> },
-    /// End, and leave everything to another process.
-    Leave,
-}
-
-const RUNNING: u8 = 0;
-const STILL: u8 = 1;
-const LEFT: u8 = 2;
-
-/// Whether the reactors run.
-#[derive(Debug, Default)]
-pub(crate) struct Standstill(AtomicU8);
-
-impl Standstill {
-    /// Everything was left to another process: nothing ends here any more.
-    pub fn has_left(&self) -> bool {
-        self.0.load(SeqCst) == LEFT
-    }
-}
-
 /// How much a checkpoint holds.
 ///
 /// # Examples
@@ -115,7 +85,7 @@ pub struct CheckpointSize {
 }
 
 /// Asks a reactor for clients.
-type Ask<'a> = dyn Fn(usize, u32, Sender<Piece>) + 'a;
+pub(super) type Ask<'a> = dyn Fn(usize, u32, Sender<Piece>) + 'a;
 
 struct Taking<'a> {
     shared: &'a Shared,
@@ -127,10 +97,11 @@ struct Taking<'a> {
 }
 
 /// Writes a checkpoint of what the reactors answer.
-fn take(
+pub(super) fn take(
     shared: &Shared,
     complete: bool,
     ask: &Ask<'_>,
+    lines: &[Line],
     out: &mut dyn Write,
 ) -> Result<CheckpointSize, CheckpointError> {
     let names = |stats: &Stats| stats.each().map(|(name, ..)| name.to_owned()).collect();
@@ -145,6 +116,9 @@ fn take(
     let mut taking = Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new() };
     for reactor in 0..shared.reactors.len() {
         taking.reactor(reactor, ask)?;
+    }
+    for line in lines {
+        taking.out.chunk(Kind::Line, 0, &to_bytes(&line.record)?)?;
     }
     taking.entries()?;
     let mut own = Vec::new();
@@ -264,7 +238,7 @@ fn take_running(shared: &Shared, out: &mut dyn Write) -> Result<CheckpointSize, 
     // A client on its way would be missing, or there twice.
     let _held = shared.hold_moves(STANDSTILL_PATIENCE).ok_or(CheckpointError::Busy)?;
     let ask = |reactor: usize, from, answer| shared.reactors[reactor].post(Command::Export { from, answer });
-    take(shared, false, &ask, out)
+    take(shared, false, &ask, &[], out)
 }
 
 impl Runtime {
@@ -283,40 +257,10 @@ impl Runtime {
     pub fn checkpoint_to(&self, path: impl AsRef<Path>) -> Result<CheckpointSize, CheckpointError> {
         replace(path.as_ref(), |out| self.checkpoint(out))
     }
-
-    /// Makes the reactors stand still: nothing is sent, received or completed, and no hook is called, until the answer is
-    /// dropped. For a checkpoint after which nothing happens any more, from which the next process goes on. What other
-    /// threads ask for meanwhile waits; the embedder takes care that its own state and the checkpoint belong together.
-    pub fn suspend(&self) -> Result<Suspended, CheckpointError> {
-        self.may_wait().map_err(|_| CheckpointError::Busy)?;
-        let shared = self.shared();
-        if shared.is_closed() || shared.standstill.0.compare_exchange(RUNNING, STILL, SeqCst, SeqCst).is_err() {
-            return Err(CheckpointError::Busy);
-        }
-        let (ready, standing) = channel();
-        let mut suspended = Suspended { runtime: self.clone(), orders: Vec::new(), left: false };
-        // Until all stand still.
-        let _held = shared.hold_moves(STANDSTILL_PATIENCE).ok_or(CheckpointError::Busy)?;
-        for port in &shared.reactors {
-            let (order, orders) = channel();
-            suspended.orders.push(order);
-            port.post(Command::Freeze(Freeze { ready: ready.clone(), orders }));
-        }
-        drop(ready);
-        let mut missing: Vec<usize> = (0..shared.reactors.len()).collect();
-        let until = Instant::now() + STANDSTILL_PATIENCE;
-        while let Some(&reactor) = missing.first() {
-            match standing.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(reactor) => missing.retain(|missing| *missing != reactor),
-                Err(_) => return Err(CheckpointError::Reactor { reactor }),
-            }
-        }
-        Ok(suspended)
-    }
 }
 
 /// Writes a file beside the one that it is to replace, and replaces that when it is complete.
-fn replace<R>(
+pub(super) fn replace<R>(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> Result<R, CheckpointError>,
 ) -> Result<R, CheckpointError> {
@@ -339,73 +283,6 @@ fn replace<R>(
         let _ = fs::remove_file(&beside);
     }
     written
-}
-
-/// A runtime that stands still. It goes on when this is dropped, as if nothing had happened, but for the time that has
-/// passed.
-///
-/// # Examples
-///
-/// ```
-/// use ringback::{CheckpointError, Runtime};
-/// use std::path::Path;
-///
-/// /// The last thing that a server does before the next version is started. If the file cannot be written, it goes on.
-/// fn hand_over(runtime: &Runtime, file: &Path) -> Result<(), CheckpointError> {
-///     let suspended = runtime.suspend()?;
-///     suspended.checkpoint_to(file)?;
-///     suspended.leave();
-///     Ok(())
-/// }
-/// ```
-#[must_use = "the runtime goes on when this is dropped"]
-pub struct Suspended {
-    runtime: Runtime,
-    orders: Vec<Sender<Order>>,
-    left: bool,
-}
-
-impl Suspended {
-    /// Writes a checkpoint after which nothing has happened, as long as this is [left](Suspended::leave) and not dropped.
-    pub fn checkpoint(&self, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
-        let ask = |reactor: usize, from, answer| {
-            // A reactor that has ended drops the order, and the question with it.
-            let _ = self.orders[reactor].send(Order::Export { from, answer });
-        };
-        take(self.runtime.shared(), true, &ask, out)
-    }
-
-    /// [`Suspended::checkpoint`] into a file, as [`Runtime::checkpoint_to`].
-    pub fn checkpoint_to(&self, path: impl AsRef<Path>) -> Result<CheckpointSize, CheckpointError> {
-        replace(path.as_ref(), |out| self.checkpoint(out))
-    }
-
-    /// Ends the reactors where they stand, and their connections with them. No run ends here and no hook is called: all that
-    /// goes on in the process that restores the checkpoint.
-    pub fn leave(mut self) {
-        self.left = true;
-        let shared = Arc::clone(self.runtime.shared());
-        shared.standstill.0.store(LEFT, SeqCst);
-        shared.closed.store(true, SeqCst);
-        for order in self.orders.drain(..) {
-            let _ = order.send(Order::Leave);
-        }
-        self.runtime.stop();
-    }
-}
-
-impl Drop for Suspended {
-    fn drop(&mut self) {
-        if !self.left {
-            self.runtime.shared().standstill.0.store(RUNNING, SeqCst);
-        }
-    }
-}
-
-impl std::fmt::Debug for Suspended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Suspended").field(&self.runtime).finish()
-    }
 }
 
 /// Writes a checkpoint every now and then, until nobody holds the other end of `stop` any more.

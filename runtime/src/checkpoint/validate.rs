@@ -2,12 +2,13 @@
 
 use super::format::{self, Kind};
 use super::map::Bytes;
-use super::record::{self, ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, SummaryRecord};
+use super::record::{self, ClientRecord, EntryRecord, LineRecord, PlaceRecord, ReactorRecord, SummaryRecord};
 use super::{CheckpointError, Counts, Opened, convert};
 use crate::builder::REACTORS_MAX;
 use crate::callback::{Flags, GENERATION_RETIRED, GENERATION_UNUSED, OWN, SEGMENT_ENTRIES};
 use ringback_rpc::backchannel::{BackchannelImage, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// Most clients that a runtime can be configured for.
@@ -23,13 +24,15 @@ fn hold(holds: bool, what: Wrong) -> Result<(), Wrong> {
 /// Validates all of it.
 pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
     let chunks = format::chunks(&bytes)?;
-    let (mut clients, mut entries, mut own, mut summaries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut clients, mut entries, mut own, mut lines, mut summaries) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for chunk in chunks {
         match chunk.kind {
             Kind::Summary => summaries.push(chunk.payload),
             Kind::Client => clients.push(chunk.payload),
             Kind::Entries => entries.push((chunk.first, chunk.payload)),
             Kind::Own => own.push(chunk.payload),
+            Kind::Line => lines.push(chunk.payload),
             Kind::End => {}
         }
     }
@@ -62,7 +65,25 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
     for range in &clients {
         check_client(&bytes[range.clone()], &summary, &mut seen).map_err(corrupt(range))?;
     }
-    Ok(Opened { bytes, summary, clients, entries, own, counts })
+    let mut names = HashSet::new();
+    for range in &lines {
+        let checked = line(&bytes[range.clone()]).and_then(|line| check_line(&line, &summary, &mut names));
+        checked.map_err(corrupt(range))?;
+    }
+    Ok(Opened { bytes, summary, clients, entries, own, lines, counts })
+}
+
+/// The record of a connection.
+pub(super) fn line(payload: &[u8]) -> Result<LineRecord, Wrong> {
+    record::from_bytes(payload).ok_or("a connection is malformed")
+}
+
+fn check_line(line: &LineRecord, summary: &SummaryRecord, names: &mut HashSet<u64>) -> Result<(), Wrong> {
+    let serial = line.connection & ((1 << 48) - 1);
+    hold((1..summary.serials).contains(&serial), "a connection's name is yet to be given")?;
+    hold(names.insert(serial), "two connections have one name")?;
+    let known = |(index, _): &(u32, u32)| (*index as usize) < summary.clients.len();
+    hold(line.bound.iter().all(known), "a connection carries nobody's callbacks")
 }
 
 fn check_summary(summary: &SummaryRecord) -> Result<(), Wrong> {

@@ -2,6 +2,7 @@
 
 mod connect;
 pub(crate) mod harness;
+mod letting_go;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use self::connect::*;
 use self::harness::{PATIENCE, Reactor, Tracked, key, make, pair, pattern, read_exact, reset};
+use self::letting_go::*;
 use super::{Backend, ConnKey, IoConfig, RecvBuf, SendBuf, Wait};
 
 /// Makes each scenario a test of both back ends, with its own sizes if it has any.
@@ -43,6 +45,10 @@ scenarios! {
     detach_gives_back_the_send_in_flight,
     detach_silences_a_talking_peer,
     detach_twice_and_of_strangers_does_nothing,
+    lift_gives_the_socket_back_and_loses_nothing(recv_buffers: 2, recv_buffer_bytes: 256),
+    lift_takes_back_what_is_being_sent,
+    lift_leaves_an_end_to_be_found,
+    lift_of_what_is_paused_or_starved(recv_buffers: 1, recv_buffer_bytes: 64),
     pause_stops_and_resume_continues,
     flapping_pauses_lose_nothing,
     starves_without_buffers_and_recovers(recv_buffers: 4, recv_buffer_bytes: 1024),
@@ -207,49 +213,6 @@ fn reports_the_end_of_a_paused_connection_when_a_send_fails(r: &mut Reactor) {
     r.io.resume(key(0));
     r.linger(Duration::from_millis(10));
     r.finish(key(0));
-}
-
-fn detach_gives_back_the_send_in_flight(r: &mut Reactor) {
-    let mut far = r.connect(key(0));
-    let bytes = vec![7; 64 << 20];
-    let address = bytes.as_ptr();
-    r.io.send(key(0), SendBuf::staging(bytes, 64 << 20)).expect("send");
-    r.linger(Duration::from_millis(50));
-    assert!(r.of(key(0)).sent.is_empty(), "the socket buffer took 64 MiB");
-    r.finish(key(0));
-    let (buf, result) = r.seen.get_mut(&key(0)).expect("seen").sent.pop().expect("sent before detached");
-    let unsent = buf.unsent().len();
-    assert_eq!((64 << 20) - unsent, result.expect("some bytes fitted into the socket buffer"));
-    assert!(unsent > 0);
-    let staging = buf.into_staging().expect("staging");
-    assert_eq!(staging.as_ptr(), address);
-    // What the kernel took arrives, and then the end (or a reset).
-    let mut got = Vec::new();
-    let _ = far.read_to_end(&mut got);
-    assert!(got.iter().all(|byte| *byte == 7));
-}
-
-fn detach_silences_a_talking_peer(r: &mut Reactor) {
-    let mut far = r.connect(key(0));
-    let writer = std::thread::spawn(move || while far.write_all(&[1; 8192]).is_ok() {});
-    r.until("some bytes", |r| r.of(key(0)).received.len() > 100_000);
-    // The checks in the reactor see what comes afterwards.
-    r.finish(key(0));
-    writer.join().expect("the peer meets an error");
-    r.linger(Duration::from_millis(5));
-}
-
-fn detach_twice_and_of_strangers_does_nothing(r: &mut Reactor) {
-    let _far = r.connect(key(0));
-    r.io.detach(key(1));
-    r.io.detach(ConnKey { index: 0, generation: 2 });
-    r.io.pause(key(7));
-    r.io.resume(key(7));
-    r.detach(key(0));
-    r.io.detach(key(0));
-    r.until("detached", |r| r.of(key(0)).detached);
-    r.io.detach(key(0));
-    r.linger(Duration::from_millis(5));
 }
 
 fn pause_stops_and_resume_continues(r: &mut Reactor) {

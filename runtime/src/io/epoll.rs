@@ -397,6 +397,21 @@ impl Io for Epoll {
         self.ended.push_back(IoEvent::Detached { conn: key });
     }
 
+    fn lift(&mut self, key: ConnKey) {
+        if self.conns.get_mut(key).is_none_or(|conn| conn.dial != Dial::Done) {
+            return;
+        }
+        let Some(Conn { socket, send, .. }) = self.conns.remove(key) else { return };
+        if let Some((buf, sent)) = send {
+            self.counters.sends += u64::from(sent > 0);
+            self.counters.sent_bytes += sent as u64;
+            self.ended.push_back(IoEvent::Sent { conn: key, buf, result: Ok(sent) });
+        }
+        self.counters.syscalls += 1;
+        let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        self.ended.push_back(IoEvent::Lifted { conn: key, socket });
+    }
+
     fn pause(&mut self, key: ConnKey) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.paused = true;

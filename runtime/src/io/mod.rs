@@ -214,6 +214,14 @@ pub enum IoEvent {
         /// The connection.
         conn: ConnKey,
     },
+    /// After [`Io::lift`]: nothing is under way on the connection any more, and its index may be used again. The last event
+    /// of it, exactly once, unless it was detached meanwhile.
+    Lifted {
+        /// The connection.
+        conn: ConnKey,
+        /// Its socket, still open.
+        socket: OwnedFd,
+    },
 }
 
 /// How long [`Io::turn`] may wait for the first event.
@@ -254,6 +262,21 @@ pub struct IoCounters {
     pub starvations: u64,
 }
 
+impl IoCounters {
+    /// Both together.
+    pub(crate) fn plus(self, other: IoCounters) -> IoCounters {
+        IoCounters {
+            syscalls: self.syscalls + other.syscalls,
+            sends: self.sends + other.sends,
+            sent_bytes: self.sent_bytes + other.sent_bytes,
+            receives: self.receives + other.receives,
+            received_bytes: self.received_bytes + other.received_bytes,
+            wakes: self.wakes + other.wakes,
+            starvations: self.starvations + other.starvations,
+        }
+    }
+}
+
 /// A back end. Used by one reactor thread only.
 pub trait Io {
     /// The name for reports: `uring`, `epoll` or `sim`.
@@ -283,6 +306,13 @@ pub trait Io {
     /// already are skipped by the reactor, buffers recycled); the `Sent` of a send in flight is reported.
     /// Detaching twice, or a connection that is not attached, does nothing.
     fn detach(&mut self, conn: ConnKey);
+
+    /// Lets go of a connection and leaves it open: nothing more is received, a send in flight comes back as
+    /// [`IoEvent::Sent`], `Ok` with what went out of it, and when nothing is under way any more [`IoEvent::Lifted`] gives the
+    /// socket back. Who takes that over goes on where this one has stopped: with [`Io::attach`] here, or in another process.
+    /// What arrives before is reported as ever; an end is not, for it is there to be found by the next one. One that is still
+    /// being connected, or is not attached, is left as it is.
+    fn lift(&mut self, conn: ConnKey);
 
     /// Stops receiving (back pressure). Bytes already received may still be reported.
     fn pause(&mut self, conn: ConnKey);

@@ -78,9 +78,11 @@ struct Conn {
     closed: bool,
     /// The reactor has let go.
     detached: bool,
+    /// The reactor has let go, and wants the socket back.
+    lifted: bool,
     /// Received something since its receive was armed.
     fed: bool,
-    /// Everything has been cancelled after the detach: once is enough.
+    /// Everything has been cancelled after the detach or the lift: once is enough.
     cancelled: bool,
     /// What a send met; the cause to report when receiving ends too.
     failure: Option<Errno>,
@@ -99,6 +101,7 @@ impl Conn {
             paused: false,
             closed: false,
             detached: false,
+            lifted: false,
             fed: false,
             cancelled: false,
             failure: None,
@@ -111,7 +114,7 @@ impl Conn {
     }
 
     fn close(&mut self, conn: ConnKey, error: Option<Errno>, events: &mut Vec<IoEvent>) {
-        if self.reports() {
+        if self.reports() && !self.lifted {
             self.closed = true;
             let error = error.or(self.failure).map(io::Error::from);
             events.push(IoEvent::Closed { conn, error });
@@ -141,8 +144,8 @@ pub struct Uring {
     deferred: VecDeque<ConnKey>,
     /// Connections whose receive ended for want of a buffer, the hungriest first.
     starved: VecDeque<ConnKey>,
-    /// Connections to be reported as detached.
-    ended: VecDeque<ConnKey>,
+    /// What is the last of a connection, to be reported.
+    ended: VecDeque<IoEvent>,
     waker: Arc<EventFd>,
     waker_armed: bool,
     woken: bool,
@@ -189,15 +192,18 @@ impl Uring {
     /// Brings the operations of a connection in line with what is wanted of it.
     fn settle(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.detached && conn.ops == 0 {
-            if let Some(conn) = self.conns.remove(key) {
+        if (conn.detached || conn.lifted) && conn.ops == 0 {
+            let Some(conn) = self.conns.remove(key) else { return };
+            self.ended.push_back(if conn.detached {
                 socket::close(conn.socket, &mut self.counters);
-                self.ended.push_back(key);
-            }
+                IoEvent::Detached { conn: key }
+            } else {
+                IoEvent::Lifted { conn: key, socket: conn.socket }
+            });
             return;
         }
         let wanted = conn.reports() && !conn.paused;
-        let queued = if conn.detached {
+        let queued = if conn.detached || conn.lifted {
             if conn.cancelled || conn.cancelling {
                 return;
             }
@@ -262,9 +268,7 @@ impl Uring {
     }
 
     fn report_ended(&mut self, events: &mut Vec<IoEvent>) {
-        while let Some(conn) = self.ended.pop_front() {
-            events.push(IoEvent::Detached { conn });
-        }
+        events.extend(self.ended.drain(..));
     }
 
     fn complete(&mut self, completion: Completion, events: &mut Vec<IoEvent>) {
@@ -345,12 +349,16 @@ impl Uring {
                 buf.advance(len as usize);
                 events.push(IoEvent::Sent { conn: key, buf, result: Ok(len as usize) });
             }
+            // Nothing of it has gone out, and the socket is as good as ever.
+            Err(Errno::CANCELED) if conn.lifted && !conn.detached => {
+                events.push(IoEvent::Sent { conn: key, buf, result: Ok(0) });
+            }
             Err(errno) => {
                 events.push(IoEvent::Sent { conn: key, buf, result: Err(errno.into()) });
                 conn.failure = Some(errno);
                 if conn.paused {
                     conn.close(key, Some(errno), events);
-                } else if conn.reports() {
+                } else if conn.reports() && !conn.lifted {
                     // What the peer sent before is still received; the shutdown sees to it that an end follows.
                     socket::shutdown(&conn.socket, &mut self.counters);
                 }
@@ -412,6 +420,9 @@ impl Io for Uring {
     fn attach(&mut self, key: ConnKey, socket: OwnedFd) -> io::Result<()> {
         self.conns.check_free(key)?;
         socket::prepare(&socket, &mut self.counters)?;
+        // The ring waits for a socket itself, unless the socket says that nobody is to: the epoll back end has it say so.
+        self.counters.syscalls += 1;
+        rustix::io::ioctl_fionbio(&socket, false)?;
         self.conns.insert(key, Conn::new(socket));
         self.settle(key);
         Ok(())
@@ -436,6 +447,13 @@ impl Io for Uring {
         }
     }
 
+    fn lift(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.dial.is_none()) {
+            conn.lifted = true;
+            self.settle(key);
+        }
+    }
+
     fn pause(&mut self, key: ConnKey) {
         if let Some(conn) = self.conns.get_mut(key) {
             conn.paused = true;
@@ -451,7 +469,7 @@ impl Io for Uring {
     }
 
     fn send(&mut self, key: ConnKey, buf: SendBuf) -> Result<(), SendBuf> {
-        let free = |conn: &&mut Conn| !conn.detached && conn.send.is_none() && conn.dial.is_none();
+        let free = |conn: &&mut Conn| !conn.detached && !conn.lifted && conn.send.is_none() && conn.dial.is_none();
         let Some(conn) = self.conns.get_mut(key).filter(free) else { return Err(buf) };
         // In its place before the kernel learns its address.
         let buf = conn.send.insert(buf);

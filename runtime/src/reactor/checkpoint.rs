@@ -1,18 +1,19 @@
 //! What goes to another process, and comes from one: some clients in each turn, or all of them while the reactor stands
 //! still.
 
-use super::home::{Client, Home};
+use super::home::{Client, Home, Link, Place};
 use super::{Reactor, turn_us};
 use crate::callback::{CallbackEntry, CallbackKey};
 use crate::checkpoint::record::{EntryRecord, RunRecord};
 use crate::checkpoint::restore::{RestoredClient, RestoredReactor};
-use crate::checkpoint::take::{ClientPart, Freeze, Order, Piece, ReactorPart};
+use crate::checkpoint::take::{ClientPart, Piece, ReactorPart};
 use crate::inspect::{ClientReport, ReactorReport};
 use crate::io::Io;
-use crate::keys::SessionKey;
+use crate::keys::{ConnectionId, SessionKey};
 use crate::registry::Shared;
 use crate::stats::count_by;
 use ringback_rpc::backchannel::{Backchannel, Token};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Runs and session slots that are looked at in one turn, by whole clients.
@@ -55,7 +56,7 @@ impl<I: Io> Reactor<I> {
 
     fn export_self(&mut self) -> ReactorPart {
         let stats = &self.home.shared.reactors[self.home.reactor].stats;
-        stats.publish_io(self.io.counters());
+        stats.publish_io(self.io_counters());
         for client in self.home.clients.iter_mut().flatten() {
             client.publish_counters(stats);
         }
@@ -70,32 +71,18 @@ impl<I: Io> Reactor<I> {
         }
     }
 
-    /// Does nothing but what it is ordered to, until it is told, or who orders is gone. What arrives meanwhile waits in the
-    /// kernel and in the queues.
-    pub(super) fn stand_still(&mut self, freeze: Freeze) {
-        let Freeze { ready, orders } = freeze;
-        if ready.send(self.home.reactor).is_err() {
-            return;
-        }
-        drop(ready);
-        while let Ok(order) = orders.recv() {
-            match order {
-                Order::Export { from, answer } => {
-                    // Nobody waits any more if the receiver is gone.
-                    let _ = answer.send(self.export(from));
-                }
-                Order::Leave => {
-                    self.left = true;
-                    return;
-                }
-            }
-        }
-        self.home.now_ns = self.io.now_ns();
-    }
-
     /// Goes on with what another process has left off, before anything else is done here.
-    pub(super) fn restore(&mut self, restored: RestoredReactor) {
-        let cancels = self.home.restore(restored);
+    pub(super) fn restore(&mut self, mut restored: RestoredReactor) {
+        for line in std::mem::take(&mut restored.lines) {
+            self.take_over(line);
+        }
+        let place = |bits: &u64| {
+            let key = self.lines.key_of(ConnectionId::from_bits(*bits));
+            (*bits, key.map_or(Place::Remote { batches_out: 0 }, Place::Local))
+        };
+        let places = restored.kept.iter().map(place).collect();
+        self.io_before = self.io_before.plus(restored.io_before);
+        let cancels = self.home.restore(restored, &places);
         for index in cancels {
             self.ask_cancel(index);
         }
@@ -125,8 +112,8 @@ impl Home {
     }
 
     /// The clients of which runs are to be cancelled.
-    pub fn restore(&mut self, restored: RestoredReactor) -> Vec<u32> {
-        let RestoredReactor { gone, owed, clients, completions } = restored;
+    pub fn restore(&mut self, restored: RestoredReactor, places: &HashMap<u64, Place>) -> Vec<u32> {
+        let RestoredReactor { gone, owed, clients, completions, .. } = restored;
         self.gone.add(&gone);
         for (key, left_ns) in owed {
             let stamp = self.owed.push_back(key, self.now_ns, left_ns);
@@ -135,7 +122,7 @@ impl Home {
         let mut cancels = Vec::new();
         for client in clients {
             cancels.extend(client.cancels.then_some(client.id.index));
-            self.restore_client(client);
+            self.restore_client(client, places);
         }
         for index in completions {
             self.restore_completion(index);
@@ -143,7 +130,7 @@ impl Home {
         cancels
     }
 
-    fn restore_client(&mut self, restored: RestoredClient) {
+    fn restore_client(&mut self, restored: RestoredClient, places: &HashMap<u64, Place>) {
         let RestoredClient { id, removed, image, of_session, cancels: _ } = restored;
         let config = self.shared.settings.backchannel_config(id);
         self.add(id, Backchannel::new(config));
@@ -156,9 +143,15 @@ impl Home {
                 Err(error) => unreachable!("an image that was found valid: {error}"),
             }
             client.set_restored(image.sessions.len(), removed);
-            // None of them has come along.
             for connection in connections {
-                client.backchannel.handle_disconnect(connection.conn, host);
+                match places.get(&connection.conn.0) {
+                    Some(place) => {
+                        let connection = ConnectionId::from_bits(connection.conn.0);
+                        client.links.push(Link { connection, place: *place, held: false });
+                    }
+                    // It has not come along.
+                    None => client.backchannel.handle_disconnect(connection.conn, host),
+                }
             }
         });
         count_by(&self.port().stats.started, runs);
@@ -203,7 +196,7 @@ impl Offline {
     /// As they were, with the connections that they had.
     pub fn restore(&mut self, restored: RestoredReactor) {
         self.0.keeps_connections = true;
-        let _ = self.0.restore(restored);
+        let _ = self.0.restore(restored, &HashMap::new());
     }
 
     pub fn clients(&mut self, callbacks_max: usize) -> Vec<ClientReport> {

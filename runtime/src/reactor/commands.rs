@@ -69,7 +69,7 @@ impl<I: Io> Reactor<I> {
                 let place = match self.lines.key_of(connection) {
                     Some(key) => Place::Local(key),
                     // It is closed, and was not when the message was sent; another one says so.
-                    None if connection.reactor() == self.home.reactor => return,
+                    None if self.home.drives(connection) => return,
                     None => Place::Remote { batches_out: 0 },
                 };
                 self.bound(connection, place, session);
@@ -212,6 +212,21 @@ impl<I: Io> Reactor<I> {
         }
     }
 
+    /// A connection goes on with its socket, which was out of the back end.
+    pub(super) fn put_down(&mut self, key: ConnKey, socket: OwnedFd) {
+        if self.io.attach(key, socket).is_err() {
+            self.close(key);
+            // Of what is not attached the back end has nothing to tell.
+            self.lines.forget(key);
+            return;
+        }
+        match self.lines.get(key) {
+            Some((connection, _)) if connection.paused => self.io.pause(key),
+            _ => self.feed_backlog(key),
+        }
+        self.went_out(key);
+    }
+
     fn add_transport(&mut self, connection: ConnectionId, transport: Box<dyn Transport>) {
         let key = self.lines.add(connection, self.home.shared.settings.record_bytes_max, Some(transport));
         // It was posted while the runtime was being shut down: nobody else would close it, and the reactor would stay.
@@ -283,7 +298,7 @@ impl<I: Io> Reactor<I> {
 
     /// A connection is to carry nothing for a client any more.
     pub(super) fn part(&mut self, connection: ConnectionId, client: ClientId) {
-        if connection.reactor() == self.home.reactor {
+        if self.home.drives(connection) {
             self.release(connection, client);
         } else {
             self.home.shared.port_of(connection).post(Command::Release { connection, client });
@@ -360,7 +375,7 @@ impl<I: Io> Reactor<I> {
     pub(super) fn close_condemned(&mut self) {
         while let Some((client, connection)) = self.home.condemned.pop() {
             count(&self.port().stats.connections_condemned);
-            if connection.reactor() == self.home.reactor {
+            if self.home.drives(connection) {
                 if let Some(key) = self.lines.key_of(connection) {
                     self.close(key);
                 }

@@ -49,6 +49,9 @@ pub(crate) struct Connection {
     pub flush_queued: bool,
     /// Already on the reactor's list of connections whose send was refused.
     pub refused: bool,
+    /// Out of the back end: the reactor stands still.
+    #[cfg(feature = "checkpoint")]
+    pub lifted: Option<std::sync::Arc<std::os::fd::OwnedFd>>,
 }
 
 impl Connection {
@@ -72,6 +75,8 @@ impl Connection {
             closing: false,
             flush_queued: false,
             refused: false,
+            #[cfg(feature = "checkpoint")]
+            lifted: None,
         }
     }
 
@@ -252,6 +257,13 @@ impl Outgoing {
     /// Bytes written and not handed to the transport yet.
     pub fn unsent_bytes(&self) -> usize {
         self.queued_bytes + self.tail_filled
+    }
+
+    /// The bytes themselves.
+    #[cfg(feature = "checkpoint")]
+    pub fn unsent(&self) -> Vec<u8> {
+        let queued = self.queue.iter().flat_map(|buf| buf.unsent());
+        queued.chain(&self.tail[..self.tail_filled]).copied().collect()
     }
 
     /// Room for at least `bytes_min` bytes, behind what was written before. `None`: there is no memory for it, and

@@ -44,6 +44,12 @@ pub(super) struct Dialing {
 }
 
 impl Dialing {
+    /// Whether a connection is being made.
+    #[cfg(feature = "checkpoint")]
+    pub fn is_made(&self, key: ConnKey) -> bool {
+        self.attempts.iter().any(|attempt| attempt.made.is_some_and(|(_, made)| made == key))
+    }
+
     /// When the next attempt is given up.
     pub fn next_ns(&self) -> Option<u64> {
         self.attempts.iter().map(|attempt| attempt.give_up_ns).min()

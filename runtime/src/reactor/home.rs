@@ -267,6 +267,11 @@ impl Home {
         &self.shared.reactors[self.reactor]
     }
 
+    /// Whether a connection is one of this reactor.
+    pub fn drives(&self, connection: ConnectionId) -> bool {
+        self.shared.reactor_of(connection) == self.reactor
+    }
+
     /// Records what happened to a client.
     pub fn note(&self, step: FlightStep, client: ClientId, session: u64) {
         if self.is_watched() {

@@ -55,7 +55,7 @@ impl<I: Io> Reactor<I> {
             }
             let over = inspection.next as usize >= self.home.clients.len();
             let reactor = over.then(|| {
-                self.home.shared.reactors[reactor].stats.publish_io(self.io.counters());
+                self.home.shared.reactors[reactor].stats.publish_io(self.io.counters().plus(self.io_before));
                 self.home.describe()
             });
             // Nobody waits any more if the receiver is gone.

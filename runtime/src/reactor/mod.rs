@@ -10,6 +10,7 @@
 //! - `commands.rs`: what other threads ask for; [`draining`]: above all, that runs end.
 //! - [`moving`]: clients that come from other reactors, and go there.
 //! - [`dial`]: connections to clients of minor version 0.
+//! - `standstill.rs`: the reactor does as it is ordered, gives its sockets away, and takes over those of another process.
 //! - [`wheel`]: the timers; `retry.rs` waits for what was refused. [`owed`]: recalls whose return is awaited.
 
 #[cfg(feature = "checkpoint")]
@@ -27,6 +28,8 @@ mod owed;
 mod receive;
 mod retry;
 mod ring;
+#[cfg(feature = "checkpoint")]
+mod standstill;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -34,7 +37,7 @@ mod tune;
 mod wheel;
 
 use crate::callback::{CallbackEntry, Chain};
-use crate::io::{ConnKey, Io, IoEvent, Wait};
+use crate::io::{ConnKey, Io, IoCounters, IoEvent, Wait};
 use crate::keys::ClientId;
 use crate::registry::{ReactorPort, Shared};
 #[cfg(feature = "simulator")]
@@ -103,6 +106,8 @@ pub(crate) struct Reactor<I: Io> {
     /// Runs taken back from the embedder and not ended yet.
     returned: Chain,
     events: Vec<IoEvent>,
+    /// What the back ends of earlier processes have counted.
+    io_before: IoCounters,
     /// Clients whose timer has fired: kept for its memory alone.
     fired: Vec<u32>,
     /// Clients whose time has come.
@@ -124,7 +129,10 @@ pub(crate) struct Reactor<I: Io> {
     stopping: bool,
     /// It is to stand still at the end of the turn.
     #[cfg(feature = "checkpoint")]
-    freeze: Option<crate::checkpoint::take::Freeze>,
+    freeze: Option<crate::checkpoint::suspend::Freeze>,
+    /// What has happened while it stood still.
+    #[cfg(feature = "checkpoint")]
+    unhandled: Vec<IoEvent>,
     /// Everything was left to another process.
     left: bool,
     /// Clients that are to leave when they may; those of which one waits are here.
@@ -156,6 +164,7 @@ impl<I: Io> Reactor<I> {
             submitted: Chain::default(),
             returned: Chain::default(),
             events: Vec::new(),
+            io_before: IoCounters::default(),
             fired: Vec::new(),
             due: VecDeque::new(),
             untuned: 0..0,
@@ -169,6 +178,8 @@ impl<I: Io> Reactor<I> {
             stopping: false,
             #[cfg(feature = "checkpoint")]
             freeze: None,
+            #[cfg(feature = "checkpoint")]
+            unhandled: Vec::new(),
             left: false,
             put_off: Vec::new(),
             departing: Vec::new(),
@@ -238,10 +249,10 @@ impl<I: Io> Reactor<I> {
         // Last, for the last run may end in any of the above, and nothing wakes a reactor that has nothing left to do.
         self.advance_drain();
         self.flush();
-        self.port().stats.publish_io(self.io.counters());
+        self.port().stats.publish_io(self.io_counters());
         #[cfg(feature = "checkpoint")]
         if let Some(freeze) = self.freeze.take() {
-            self.stand_still(freeze);
+            self.stand_still(freeze)?;
         }
         Ok(())
     }
@@ -293,6 +304,8 @@ impl<I: Io> Reactor<I> {
                 self.close(conn);
             }
             IoEvent::Detached { conn } => self.lines.forget(conn),
+            // It was to stand still, and goes on before it did.
+            IoEvent::Lifted { conn, socket } => self.put_down(conn, socket),
         }
     }
 
@@ -365,24 +378,30 @@ impl<I: Io> Reactor<I> {
         started
     }
 
+    /// What the back end has counted, and those before it.
+    fn io_counters(&self) -> IoCounters {
+        self.io.counters().plus(self.io_before)
+    }
+
     /// What time it is, until the next turn.
     fn tell_time(&mut self, now_ns: u64) {
         self.home.now_ns = now_ns;
         self.port().turn_us.store(turn_us(now_ns), Relaxed);
     }
 
-    /// Ends runs that the embedder has taken off a completion queue and given back, up to a limit per turn.
-    fn take_back(&mut self) {
+    /// Ends runs that the embedder has taken off a completion queue and given back, up to a limit per turn. How many.
+    fn take_back(&mut self) -> u64 {
         let shared = Arc::clone(&self.home.shared);
         if self.returned.is_empty() {
             let port = &shared.reactors[self.home.reactor];
             self.returned = self.kept_returned.pop_front().unwrap_or_else(|| port.returned.take());
         }
         self.returned.turn(&shared.slab, TURNED_PER_TURN);
-        for _ in 0..SUBMITTED_PER_TURN {
-            let Some(index) = self.returned.pop(&shared.slab) else { break };
+        for taken in 0..SUBMITTED_PER_TURN {
+            let Some(index) = self.returned.pop(&shared.slab) else { return taken };
             self.give_back(index, &shared.slab[index]);
         }
+        SUBMITTED_PER_TURN
     }
 
     /// Ends a run that the embedder has given back.

@@ -239,7 +239,7 @@ impl<I: Io> Reactor<I> {
     fn take_links(&mut self, client: &mut Client) {
         let (id, here) = (client.id, self.home.reactor);
         for link in &mut client.links {
-            if link.connection.reactor() != here || !matches!(link.place, Place::Remote { .. }) {
+            if !self.home.drives(link.connection) || !matches!(link.place, Place::Remote { .. }) {
                 continue;
             }
             // Else it was closed, which the client is about to learn.

@@ -117,12 +117,18 @@ impl<I: Io> Reactor<I> {
             return;
         }
         if connection.is_relieved(settings) {
-            let backlog = std::mem::take(&mut connection.backlog);
-            let rest = feed(&backlog, key, &mut self.lines, &mut self.home).map(<[u8]>::to_vec);
-            self.fed(key, rest);
+            self.feed_backlog(key);
             self.resume_unless_full(key);
         }
         self.update_held(key);
+    }
+
+    /// Acts on what had been received already.
+    pub(super) fn feed_backlog(&mut self, key: ConnKey) {
+        let Some((connection, _)) = self.lines.get(key) else { return };
+        let backlog = std::mem::take(&mut connection.backlog);
+        let rest = feed(&backlog, key, &mut self.lines, &mut self.home).map(<[u8]>::to_vec);
+        self.fed(key, rest);
     }
 
     fn resume_unless_full(&mut self, key: ConnKey) {

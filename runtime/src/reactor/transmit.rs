@@ -201,7 +201,7 @@ impl<I: Io> Reactor<I> {
     }
 
     /// A connection has room again: it sends on, its clients encode on, and it may read on.
-    fn went_out(&mut self, key: ConnKey) {
+    pub(super) fn went_out(&mut self, key: ConnKey) {
         self.lines.queue_flush(key);
         let Some((connection, _)) = self.lines.get(key) else { return };
         let id = connection.id;

@@ -44,6 +44,7 @@ pub(super) struct Seen {
     pub(super) sent: Vec<(SendBuf, std::io::Result<usize>)>,
     pub(super) closed: Option<Option<std::io::ErrorKind>>,
     pub(super) detached: bool,
+    pub(super) lifted: Option<OwnedFd>,
 }
 
 /// The reactor of the tests.
@@ -74,6 +75,11 @@ impl Reactor {
         self.io.attach(key, near.into()).expect("attach");
         let before = self.seen.insert(key, Seen::default());
         assert!(before.is_none(), "the test reuses {key:?}");
+    }
+
+    /// The same connection once more.
+    pub(super) fn attach_again(&mut self, key: ConnKey, socket: OwnedFd) {
+        self.io.attach(key, socket).expect("attach");
     }
 
     /// Begins to connect.
@@ -143,6 +149,11 @@ impl Reactor {
                 let seen = self.seen.get_mut(&conn).expect("attached");
                 assert!(!seen.detached, "detached twice: {conn:?}");
                 seen.detached = true;
+            }
+            IoEvent::Lifted { conn, socket } => {
+                let seen = self.seen.get_mut(&conn).expect("attached");
+                assert!(!seen.detached && seen.lifted.is_none(), "lifted twice or late: {conn:?}");
+                seen.lifted = Some(socket);
             }
         }
     }

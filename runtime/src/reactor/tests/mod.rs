@@ -100,6 +100,9 @@ impl Io for Failing {
     fn detach(&mut self, conn: ConnKey) {
         self.inner.detach(conn)
     }
+    fn lift(&mut self, conn: ConnKey) {
+        self.inner.lift(conn)
+    }
     fn pause(&mut self, conn: ConnKey) {
         self.inner.pause(conn)
     }

@@ -1,0 +1,244 @@
+//! A runtime that stands still: its reactors do as they are ordered, and nothing happens otherwise.
+
+use super::CheckpointError;
+use super::record::LineRecord;
+use super::restore::RestoredReactor;
+use super::take::{CheckpointSize, Piece, STANDSTILL_PATIENCE, replace, take};
+use crate::command::Command;
+use crate::guard::guard;
+use crate::hooks::Event;
+use crate::io::monotonic_ns;
+use crate::runtime::Runtime;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// Makes a reactor stand still.
+pub(crate) struct Freeze {
+    /// Told when it does.
+    pub ready: Sender<usize>,
+    /// It goes on when nobody can give any more.
+    pub orders: Receiver<Order>,
+}
+
+/// To a reactor that stands still.
+pub(crate) enum Order {
+    /// As [`Command::Export`].
+    Export { from: u32, answer: Sender<Piece> },
+    /// Do what other threads and reactors have left here. Answers whether there was something.
+    Settle { answer: Sender<bool> },
+    /// Take the sockets out of the back end, until then. No answer: it takes longer.
+    Lift { until_ns: u64, answer: Sender<Vec<Line>> },
+    /// Put in what another process has left.
+    Restore { restored: Box<RestoredReactor>, answer: Sender<()> },
+    /// End, and leave everything to another process.
+    Leave,
+}
+
+/// A connection that is to go to another process.
+pub(crate) struct Line {
+    pub socket: Arc<OwnedFd>,
+    pub record: LineRecord,
+}
+
+const RUNNING: u8 = 0;
+const STILL: u8 = 1;
+const LEFT: u8 = 2;
+
+/// Whether the reactors run.
+#[derive(Debug, Default)]
+pub(crate) struct Standstill(AtomicU8);
+
+impl Standstill {
+    /// Everything was left to another process: nothing ends here any more.
+    pub fn has_left(&self) -> bool {
+        self.0.load(SeqCst) == LEFT
+    }
+
+    fn leave(&self) {
+        self.0.store(LEFT, SeqCst);
+    }
+}
+
+impl Runtime {
+    /// Makes the reactors stand still: nothing is sent, received or completed, and no hook is called, until the answer is
+    /// dropped. For a checkpoint after which nothing happens any more, from which the next process goes on. What other
+    /// threads ask for meanwhile waits; the embedder takes care that its own state and the checkpoint belong together.
+    pub fn suspend(&self) -> Result<Suspended, CheckpointError> {
+        Suspended::begin(self, Instant::now() + STANDSTILL_PATIENCE)
+    }
+}
+
+/// A runtime that stands still. It goes on when this is dropped, as if nothing had happened, but for the time that has
+/// passed.
+///
+/// # Examples
+///
+/// ```
+/// use ringback::{CheckpointError, Runtime};
+/// use std::path::Path;
+///
+/// /// The last thing that a server does before the next version is started. If the file cannot be written, it goes on.
+/// fn hand_over(runtime: &Runtime, file: &Path) -> Result<(), CheckpointError> {
+///     let suspended = runtime.suspend()?;
+///     suspended.checkpoint_to(file)?;
+///     suspended.leave();
+///     Ok(())
+/// }
+/// ```
+#[must_use = "the runtime goes on when this is dropped"]
+pub struct Suspended {
+    runtime: Runtime,
+    orders: Vec<Sender<Order>>,
+    left: bool,
+}
+
+impl Suspended {
+    /// Suspends a runtime by then.
+    pub(crate) fn begin(runtime: &Runtime, until: Instant) -> Result<Self, CheckpointError> {
+        runtime.may_wait().map_err(|_| CheckpointError::Busy)?;
+        let shared = runtime.shared();
+        if shared.is_closed() || shared.standstill.0.compare_exchange(RUNNING, STILL, SeqCst, SeqCst).is_err() {
+            return Err(CheckpointError::Busy);
+        }
+        let (ready, standing) = channel();
+        let mut suspended = Suspended { runtime: runtime.clone(), orders: Vec::new(), left: false };
+        // Until all stand still.
+        let _held = shared.hold_moves(left_until(until)).ok_or(CheckpointError::Busy)?;
+        for port in &shared.reactors {
+            let (order, orders) = channel();
+            suspended.orders.push(order);
+            port.post(Command::Freeze(Freeze { ready: ready.clone(), orders }));
+        }
+        drop(ready);
+        let mut missing: Vec<usize> = (0..shared.reactors.len()).collect();
+        while let Some(&reactor) = missing.first() {
+            match standing.recv_timeout(left_until(until)) {
+                Ok(reactor) => missing.retain(|missing| *missing != reactor),
+                Err(_) => return Err(CheckpointError::Reactor { reactor }),
+            }
+        }
+        suspended.settle(until)?;
+        Ok(suspended)
+    }
+
+    /// Gives each reactor an order; their answers.
+    fn ask<R>(
+        &self,
+        until: Instant,
+        mut order: impl FnMut(usize, Sender<R>) -> Order,
+    ) -> Result<Vec<R>, CheckpointError> {
+        let ask = |(reactor, orders): (usize, &Sender<Order>)| {
+            let (answer, answers) = channel();
+            // A reactor that has ended drops the order, and the question with it.
+            let _ = orders.send(order(reactor, answer));
+            answers
+        };
+        let answers: Vec<Receiver<R>> = self.orders.iter().enumerate().map(ask).collect();
+        let hear = |(reactor, answers): (usize, Receiver<R>)| {
+            answers.recv_timeout(left_until(until)).map_err(|_| CheckpointError::Reactor { reactor })
+        };
+        answers.into_iter().enumerate().map(hear).collect()
+    }
+
+    /// Lets the reactors do what they have left with each other, until nothing is between two of them.
+    fn settle(&self, until: Instant) -> Result<(), CheckpointError> {
+        while self.ask(until, |_, answer| Order::Settle { answer })?.contains(&true) {
+            if Instant::now() > until {
+                return Err(CheckpointError::Busy);
+            }
+        }
+        if self.runtime.shared().is_closed() { Err(CheckpointError::Busy) } else { Ok(()) }
+    }
+
+    /// Takes all sockets out of the back ends. They go in again when this is dropped.
+    pub(crate) fn lift(&self, until: Instant) -> Result<Vec<Line>, CheckpointError> {
+        let until_ns = monotonic_ns() + left_until(until).as_nanos() as u64;
+        let lines = self.ask(until, |_, answer| Order::Lift { until_ns, answer })?;
+        Ok(lines.into_iter().flatten().collect())
+    }
+
+    /// Puts in what another process has left, in a runtime that has nothing yet.
+    pub(crate) fn restore(&self, reactors: Vec<RestoredReactor>) -> Result<(), CheckpointError> {
+        let mut reactors = reactors.into_iter();
+        let restore = |_, answer| {
+            let restored = Box::new(reactors.next().unwrap_or_default());
+            Order::Restore { restored, answer }
+        };
+        self.ask(Instant::now() + STANDSTILL_PATIENCE, restore).map(drop)
+    }
+
+    /// Writes a checkpoint after which nothing has happened, as long as this is [left](Suspended::leave) and not dropped.
+    pub fn checkpoint(&self, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
+        self.checkpoint_with(&[], out)
+    }
+
+    /// With the connections that go along.
+    pub(crate) fn checkpoint_with(
+        &self,
+        lines: &[Line],
+        out: &mut dyn Write,
+    ) -> Result<CheckpointSize, CheckpointError> {
+        let ask = |reactor: usize, from, answer| {
+            // A reactor that has ended drops the order, and the question with it.
+            let _ = self.orders[reactor].send(Order::Export { from, answer });
+        };
+        take(self.runtime.shared(), true, &ask, lines, out)
+    }
+
+    /// [`Suspended::checkpoint`] into a file, as [`Runtime::checkpoint_to`].
+    pub fn checkpoint_to(&self, path: impl AsRef<Path>) -> Result<CheckpointSize, CheckpointError> {
+        replace(path.as_ref(), |out| self.checkpoint(out))
+    }
+
+    /// Ends the reactors where they stand, and closes what they hold of connections. No run ends here and no hook is called for
+    /// one: all that goes on in the process that restores the checkpoint. Calls into this runtime are answered
+    /// [`Error::HandedOver`](crate::Error::HandedOver) from now on. What was asked for while it stood still was not done;
+    /// [`Event::LeftUndone`] tells of each, on this thread, and the answer is how many there were.
+    pub fn leave(mut self) -> u64 {
+        self.left = true;
+        let shared = Arc::clone(self.runtime.shared());
+        shared.standstill.leave();
+        shared.closed.store(true, SeqCst);
+        let mut undone = 0;
+        for port in &shared.reactors {
+            while let Some(command) = port.commands.pop() {
+                if let Some(call) = command.asked_by() {
+                    let event = Event::LeftUndone { call };
+                    shared.log_event(None, &event);
+                    // That it panics changes nothing here.
+                    let _ = shared.call_hook(|| guard(|| shared.hooks.event(&event)));
+                    undone += 1;
+                }
+                command.discard();
+            }
+        }
+        for order in self.orders.drain(..) {
+            let _ = order.send(Order::Leave);
+        }
+        self.runtime.stop();
+        undone
+    }
+}
+
+fn left_until(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+impl Drop for Suspended {
+    fn drop(&mut self) {
+        if !self.left {
+            self.runtime.shared().standstill.0.store(RUNNING, SeqCst);
+        }
+    }
+}
+
+impl std::fmt::Debug for Suspended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Suspended").field(&self.runtime).finish()
+    }
+}

@@ -1,0 +1,101 @@
+//! Who is at the other end, and what it says.
+
+use super::super::channel::{Channel, Kind};
+use super::*;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const SOCKET: &str = "RINGBACK_TEST_UPGRADE_SOCKET";
+
+/// This test once more, as another user.
+#[test]
+fn a_process_of_another_user_gets_nothing() {
+    if let Some(socket) = std::env::var_os(SOCKET) {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        // What is refused is not even told why.
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 0);
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: a process of another user (this one is not root's)");
+    }
+    let directory = std::env::temp_dir().join(format!("ringback-upgrade-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let (socket, program) = (directory.join("socket"), directory.join("test"));
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::fs::copy("/proc/self/exe", &program).unwrap();
+    for path in [&directory, &socket, &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let name = "upgrade::tests::peer::a_process_of_another_user_gets_nothing";
+    let mut other = Command::new(&program)
+        .args(["--exact", name])
+        .env(SOCKET, &socket)
+        .current_dir("/")
+        .uid(65_534)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
+    let refused = bed.runtime.upgrade_to(stream, &[], PATIENCE).unwrap_err();
+    assert!(matches!(refused, UpgradeError::User { found: 65_534, expected: 0 }), "{refused}");
+    assert!(other.wait().unwrap().success());
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(bed.runtime.try_run(bed.clients[0].keys[0]), TryRun::Submitted);
+}
+
+#[test]
+fn another_version_of_the_exchange_is_refused_by_name() {
+    let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(theirs, Instant::now() + PATIENCE).unwrap();
+    channel.send(Kind::Hello, &99u64.to_le_bytes(), &[]).unwrap();
+    let error = bed.runtime.upgrade_to(ours, &[], PATIENCE).unwrap_err();
+    assert_eq!(error.to_string(), "the other process speaks version 99 of the exchange, and this one version 1");
+    let Err(UpgradeError::Refused { why }) = channel.expect(Kind::State) else { panic!("it is told") };
+    assert_eq!(why, error.to_string());
+}
+
+#[test]
+fn nonsense_is_refused_and_costs_nothing() {
+    let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
+    let nonsense: [&[u8]; 4] = [
+        b"",
+        b"rbup",
+        b"GET / HTTP/1.1\r\nHost: upgrade\r\n\r\n",
+        // A hello that is four gigabytes long.
+        b"rbup\x01\0\0\0\0\0\0\0\xff\xff\xff\xff",
+    ];
+    for bytes in nonsense {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(bytes).unwrap();
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = bed.runtime.upgrade_to(ours, &[], PATIENCE).unwrap_err();
+        assert!(matches!(error, UpgradeError::Gone | UpgradeError::Malformed(_)), "{error}");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.write_all(bytes).unwrap();
+        ours.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = Upgrade::receive(theirs, PATIENCE).unwrap_err();
+        assert!(matches!(error, UpgradeError::Gone | UpgradeError::Malformed(_)), "{error}");
+    }
+    // Out of turn.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut channel = Channel::new(theirs, Instant::now() + PATIENCE).unwrap();
+    channel.send(Kind::Ready, &[], &[]).unwrap();
+    assert!(matches!(bed.runtime.upgrade_to(ours, &[], PATIENCE), Err(UpgradeError::Malformed(_))));
+    assert_eq!(bed.runtime.try_run(bed.clients[0].keys[0]), TryRun::Submitted);
+}
+
+#[test]
+fn confirming_what_was_not_built_is_an_error() {
+    let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let thread = std::thread::spawn(move || Upgrade::receive(theirs, PATIENCE)?.confirm());
+    assert!(bed.runtime.upgrade_to(ours, &[], PATIENCE).is_err());
+    assert!(matches!(thread.join().unwrap(), Err(UpgradeError::NotBuilt)));
+}
