@@ -1,7 +1,8 @@
 //! The client: what it sees of a call, and every way to answer it.
 
 use super::host::Table;
-use ringback_rpc::backchannel::{ConnToken, SessionKey, Token};
+use super::minor0;
+use ringback_rpc::backchannel::{ConnToken, SessionKey};
 use ringback_rpc::message::{AcceptStatus, AuthStatus, CallHeader, Rejected, ReplyBody, ReplyHeader};
 use ringback_rpc::nfs4::callback::{CB_COMPOUND, CallbackOp, CbCompoundArgs, CbSequenceArgs};
 use ringback_rpc::nfs4::{SessionId, Status};
@@ -15,13 +16,20 @@ pub(super) struct Sent {
     /// Without the mark.
     pub record: Vec<u8>,
     pub xid: u32,
-    pub session: SessionKey,
-    /// Of its CB_SEQUENCE.
+    /// The session, or the path.
+    pub key: SessionKey,
+    /// `None`: a call of minor version 0.
+    pub place: Option<Place>,
+    /// The operations after CB_SEQUENCE. None: CB_NULL.
+    pub ops: Vec<CallbackOp>,
+}
+
+/// What CB_SEQUENCE says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
     pub id: u32,
     pub slot: u32,
     pub highest: u32,
-    /// The operations after CB_SEQUENCE.
-    pub ops: Vec<CallbackOp>,
 }
 
 /// The id that the server has given to a session.
@@ -36,6 +44,9 @@ impl Sent {
     pub(super) fn read(conn: ConnToken, bytes: &[u8], table: &Table) -> Result<Sent> {
         let record = &bytes[4..];
         assert_eq!(bytes[..4], (1 << 31 | record.len() as u32).to_be_bytes(), "the mark");
+        if let Some(sent) = Sent::read_minor0(conn, record, table)? {
+            return Ok(sent);
+        }
         let mut r = Reader::new(record);
         let header = CallHeader::decode(&mut r)?;
         assert_eq!((header.version, header.procedure), (1, CB_COMPOUND));
@@ -44,23 +55,17 @@ impl Sent {
         let sequence = CbSequenceArgs::decode(&mut r)?;
         let mut ops = Vec::new();
         for _ in 1..compound.count {
-            let op = r.u32("argop")?;
-            let (token, run) = (Token(r.u32("token")?), r.u32("run")?);
-            assert!(table.is_out(token, run), "{token:?} goes out in run {run}, which is not under way");
-            assert_eq!(op, super::host::op_of(token) as u32);
-            ops.push(super::host::op_of(token));
-            for word in 0..r.u32("filling")? {
-                assert_eq!(r.u32("filling")?, word);
-            }
+            ops.push(super::host::op_of(table.read_args(&mut r)?));
         }
         r.finish("CB_COMPOUND")?;
         let mut key = [0; 8];
         key.copy_from_slice(&sequence.session_id.0[..8]);
-        let session = SessionKey(u64::from_be_bytes(key));
-        assert_eq!(sequence.session_id, session_id(session));
+        let key = SessionKey(u64::from_be_bytes(key));
+        assert_eq!(sequence.session_id, session_id(key));
         assert!(!sequence.cache_this && sequence.referring_call_lists.is_empty(), "{sequence:?}");
         let (id, slot, highest) = (sequence.sequence_id, sequence.slot_id, sequence.highest_slot_id);
-        Ok(Sent { conn, record: record.to_vec(), xid: header.xid, session, id, slot, highest, ops })
+        let place = Some(Place { id, slot, highest });
+        Ok(Sent { conn, record: record.to_vec(), xid: header.xid, key, place, ops })
     }
 }
 
@@ -110,24 +115,19 @@ pub(super) struct Client {
 
 impl Client {
     /// The last sequence id that it took on a slot.
-    pub(super) fn last(&self, sent: &Sent) -> u32 {
-        self.last.get(&(sent.session, sent.slot)).copied().unwrap_or(0)
+    pub(super) fn last(&self, session: SessionKey, slot: u32) -> u32 {
+        self.last.get(&(session, slot)).copied().unwrap_or(0)
     }
 
     /// Executes a call, and answers with a twist.
     pub(super) fn execute(&mut self, sent: &Sent, slots: u32, mut twist: Twist) -> Vec<u8> {
-        let id = sent.id;
-        let last = self.last(sent);
-        if twist.sequence.is_ok() {
-            if id == last {
-                twist.stop = Some((0, Status::NFS4ERR_RETRY_UNCACHED_REP));
-            } else if id == last.wrapping_add(1) {
-                self.last.insert((sent.session, sent.slot), id);
-            } else {
-                twist.sequence = Status::NFS4ERR_SEQ_MISORDERED;
+        let mut bytes = match sent.place {
+            Some(place) => {
+                self.take(sent.key, place, &mut twist);
+                written(|w| write(sent, place, slots, &twist, w))
             }
-        }
-        let mut bytes = written(|w| write(sent, slots, &twist, w));
+            None => written(|w| minor0::answer(sent, &twist, w)),
+        };
         bytes.truncate(bytes.len() - twist.cut.min(bytes.len()));
         if let Some(bit) = twist.flip {
             let bit = usize::from(bit) % (8 * bytes.len().max(1));
@@ -136,6 +136,21 @@ impl Client {
             }
         }
         bytes
+    }
+
+    /// Whether the sequence id is the one that it expects.
+    fn take(&mut self, session: SessionKey, Place { id, slot, .. }: Place, twist: &mut Twist) {
+        let last = self.last(session, slot);
+        if !twist.sequence.is_ok() {
+            return;
+        }
+        if id == last {
+            twist.stop = Some((0, Status::NFS4ERR_RETRY_UNCACHED_REP));
+        } else if id == last.wrapping_add(1) {
+            self.last.insert((session, slot), id);
+        } else {
+            twist.sequence = Status::NFS4ERR_SEQ_MISORDERED;
+        }
     }
 }
 
@@ -146,7 +161,7 @@ fn written(write: impl FnOnce(&mut Writer<'_>) -> Result<()>) -> Vec<u8> {
     w.written().to_vec()
 }
 
-fn write(sent: &Sent, slots: u32, twist: &Twist, w: &mut Writer<'_>) -> Result<()> {
+fn write(sent: &Sent, place: Place, slots: u32, twist: &Twist, w: &mut Writer<'_>) -> Result<()> {
     ReplyHeader::success(sent.xid).encode(w)?;
     let words = |w: &mut Writer<'_>, words: &[u32]| words.iter().try_for_each(|word| w.u32(*word));
     if !twist.sequence.is_ok() {
@@ -157,11 +172,11 @@ fn write(sent: &Sent, slots: u32, twist: &Twist, w: &mut Writer<'_>) -> Result<(
     let ops = &sent.ops[..reached.saturating_sub(twist.missing)];
     let status = stop.map_or(Status::NFS4_OK, |(_, status)| status);
     words(w, &[status.0, 0, 1 + ops.len() as u32, CallbackOp::Sequence as u32, 0])?;
-    let mut id = session_id(sent.session);
+    let mut id = session_id(sent.key);
     id.0[15] = id.0[15].wrapping_add(twist.echo[0]);
     id.encode(w)?;
-    let sequence = sent.id.wrapping_add(twist.echo[1].into());
-    let slot = sent.slot.wrapping_add(twist.echo[2].into());
+    let sequence = place.id.wrapping_add(twist.echo[1].into());
+    let slot = place.slot.wrapping_add(twist.echo[2].into());
     let highest = slots.saturating_sub(1 + twist.lower);
     words(w, &[sequence, slot, highest, twist.target.min(highest)])?;
     for (at, op) in ops.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use ringback_rpc::backchannel::{ConnToken, Event, Host, Outcome, Requeue, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
-use ringback_rpc::xdr::{Result, Writer, XdrError, XdrErrorKind};
+use ringback_rpc::xdr::{Reader, Result, Writer, XdrError, XdrErrorKind};
 
 /// Callbacks in the table.
 pub(super) const TOKENS: usize = 24;
@@ -77,8 +77,20 @@ impl Table {
     }
 
     /// Whether the arguments of this run may go out now.
-    pub(super) fn is_out(&self, token: Token, run: u32) -> bool {
+    fn is_out(&self, token: Token, run: u32) -> bool {
         self.entries.get(token.0 as usize).is_some_and(|e| e.running && e.prepared && e.run == run)
+    }
+
+    /// Reads an operation: whose arguments they are, and that its run is under way.
+    pub(super) fn read_args(&self, r: &mut Reader<'_>) -> Result<Token> {
+        let op = r.u32("argop")?;
+        let (token, run) = (Token(r.u32("token")?), r.u32("run")?);
+        assert!(self.is_out(token, run), "{token:?} goes out in run {run}, which is not under way");
+        assert_eq!(op, op_of(token) as u32);
+        for word in 0..r.u32("filling")? {
+            assert_eq!(r.u32("filling")?, word);
+        }
+        Ok(token)
     }
 
     /// When the run began that has lasted longest.

@@ -3,13 +3,16 @@
 //! goes out that must not.
 //!
 //! The first byte of an input says what kind of world it is. If its client is honest and only the network is bad, more
-//! must hold: the two never disagree about a session slot.
+//! must hold: the two never disagree about a session slot. The client has sessions, or a path of minor version 0, to which the
+//! driver makes the connections that the core asks for; or both.
 
 mod client;
 mod host;
+mod minor0;
 
-use client::{Client, Sent, Twist, refusal, session_id};
+use client::{Client, Place, Sent, Twist, refusal, session_id};
 use host::{Manner, TOKENS, Table, op_of};
+use minor0::Path;
 use ringback_rpc::backchannel::{
     Backchannel, ClientState, Config, ConnToken, Credential, SessionKey, SessionParams, TIMER_GRAIN_NS, Token, Transmit,
 };
@@ -22,6 +25,8 @@ const S: u64 = 1_000_000_000;
 const RUN_DEADLINE_NS: u64 = 10 * S;
 const SLOTS: u32 = 3;
 const REQUEST_BYTES_MAX: u32 = 400;
+/// What a call of minor version 0 may have, with its mark.
+const MINOR0_BYTES_MAX: usize = 4100;
 const CONNS_MAX: usize = 4;
 /// Steps of one input: more show nothing new, and take time.
 const STEPS_MAX: usize = 400;
@@ -88,6 +93,7 @@ struct Play {
     client: Client,
     now_ns: u64,
     sessions: Vec<SessionKey>,
+    path: Option<Path>,
     conns: Vec<ConnToken>,
     keys: u64,
     operations_max: u32,
@@ -128,6 +134,7 @@ impl Play {
             first_xid: if kind & 8 == 0 { 1 } else { 0xf_fffe },
             ..Config::for_lease(RUN_DEADLINE_NS)
         };
+        let has_path = kind >> 4 & 3 == 3;
         let mut play = Play {
             honest: kind & 1 == 0,
             core: Backchannel::new(config),
@@ -135,27 +142,34 @@ impl Play {
             client: Client::default(),
             now_ns: 1000 * S,
             sessions: Vec::new(),
+            path: None,
             conns: Vec::new(),
             keys: 0,
-            operations_max: 2 + u32::from(kind >> 4 & 3),
+            operations_max: [2, 3, 5, 5][usize::from(kind >> 4 & 3)],
             wire: Vec::new(),
             replies: Vec::new(),
             calls: HashMap::new(),
             ids: HashMap::new(),
-            space: vec![0; REQUEST_BYTES_MAX as usize + 4],
+            space: vec![0; if has_path { MINOR0_BYTES_MAX } else { REQUEST_BYTES_MAX as usize + 4 }],
         };
-        for _ in 0..1 + (kind >> 6 & 1) {
+        for _ in 0..u8::from(!has_path) + (kind >> 6 & 1) {
             play.create();
         }
-        play.bind(0, 0);
+        if has_path {
+            play.confirm(usize::from(kind));
+        }
+        if !play.sessions.is_empty() {
+            play.bind(0, 0);
+        }
+        play.settle();
         play
     }
 
     fn step(&mut self, step: u8, input: &mut Input<'_>) {
         let now_ns = self.now_ns;
-        match step % 20 {
+        match step % 22 {
             0..=2 => self.run(input.any(), input.any()),
-            3..=4 => self.send(input.any(), REQUEST_BYTES_MAX as usize + 4),
+            3..=4 => self.send(input.any(), usize::MAX),
             5..=7 => self.answer(input.any(), input),
             8 => self.cut(input.any()),
             9 => self.bind(input.any(), input.any()),
@@ -164,8 +178,9 @@ impl Play {
                 self.core.cancel(now_ns, Token((input.any() % TOKENS) as u32), &mut self.table);
             }
             12 => self.replace(input.any()),
-            13 => {
-                let (session, uid) = (self.session(input.any()), self.next_key() as u32);
+            13 if !self.sessions.is_empty() => {
+                let session = self.sessions[input.any() % self.sessions.len()];
+                let uid = self.next_key() as u32;
                 let known = self.core.control(session, 0x4000_0000 + uid, &credential(uid), &mut self.table);
                 assert!(known.is_ok(), "{known:?}");
             }
@@ -178,11 +193,22 @@ impl Play {
             17 => self.send(input.any(), 8 * input.any()),
             18 => self.repeat(input.any()),
             19 if !self.honest => self.noise(input),
+            20 => self.connect(input.any()),
+            21 if self.path.is_some() => self.confirm(input.any()),
             _ => {
                 if let Some(conn) = self.conn(input.any()) {
                     self.core.heard(now_ns, conn);
                 }
             }
+        }
+        self.settle();
+    }
+
+    /// What the core wants of the driver.
+    fn settle(&mut self) {
+        while let Some(key) = self.core.poll_connect(self.now_ns, &mut self.table) {
+            let path = self.path.as_mut().filter(|path| path.key == key).expect("a path that is known");
+            assert!(!std::mem::replace(&mut path.wanted, true), "asked for twice");
         }
         self.close();
     }
@@ -192,8 +218,10 @@ impl Play {
         self.keys
     }
 
-    fn session(&self, at: usize) -> SessionKey {
-        self.sessions[at % self.sessions.len()]
+    /// A session, or the path.
+    fn key(&self, at: usize) -> SessionKey {
+        let count = self.sessions.len() + usize::from(self.path.is_some());
+        self.sessions.get(at % count).copied().or(self.path.as_ref().map(|path| path.key)).expect("one of them")
     }
 
     fn conn(&self, at: usize) -> Option<ConnToken> {
@@ -217,9 +245,38 @@ impl Play {
         self.sessions.push(key);
     }
 
+    /// SETCLIENTID_CONFIRM: the path takes the place of the one that there was.
+    fn confirm(&mut self, window: usize) {
+        let path = Path::new(SessionKey(self.next_key()), 1 + window as u32 % SLOTS);
+        let confirmed = self.core.confirm_path(self.now_ns, path.key, &path.params(), &mut self.table);
+        assert!(confirmed.is_ok(), "{confirmed:?}");
+        self.path = Some(path);
+    }
+
+    /// The connection that the core wants is there, or cannot be made. Or another SETCLIENTID has come, and then it is of
+    /// no use.
+    fn connect(&mut self, how: usize) {
+        let Some(path) = self.path.as_mut().filter(|path| path.wanted) else { return };
+        let key = path.key;
+        path.wanted = false;
+        if how % 4 == 1 || self.conns.len() == CONNS_MAX {
+            self.core.connect_failed(self.now_ns, key, &mut self.table);
+        } else if how % 16 == 2 {
+            self.confirm(how);
+            let conn = ConnToken(self.next_key());
+            assert!(self.core.bind(self.now_ns, key, conn, &mut self.table).is_err());
+        } else {
+            self.bind_to(key, usize::MAX);
+        }
+    }
+
     /// Binds an old connection or a new one.
     fn bind(&mut self, session: usize, conn: usize) {
-        let conn = match self.conns.get(conn % (self.conns.len() + 1)) {
+        self.bind_to(self.key(session), conn % (self.conns.len() + 1));
+    }
+
+    fn bind_to(&mut self, key: SessionKey, conn: usize) {
+        let conn = match self.conns.get(conn) {
             Some(conn) => *conn,
             None if self.conns.len() == CONNS_MAX => self.conns[0],
             None => {
@@ -228,8 +285,11 @@ impl Play {
                 conn
             }
         };
-        let bound = self.core.bind(self.now_ns, self.session(session), conn, &mut self.table);
+        let bound = self.core.bind(self.now_ns, key, conn, &mut self.table);
         assert!(bound.is_ok(), "{bound:?}");
+        if let Some(path) = self.path.as_mut().filter(|path| path.key == key) {
+            path.wanted = false;
+        }
     }
 
     fn run(&mut self, token: usize, how: usize) {
@@ -242,7 +302,7 @@ impl Play {
         };
         let Some(token) = self.table.accept(token, self.now_ns, manner) else { return };
         if op_of(token) == CallbackOp::RecallSlot {
-            let session = self.session(how / 16);
+            let session = self.key(how / 16);
             self.core.enqueue_on(token, session, &mut self.table);
         } else {
             self.core.enqueue(token, &mut self.table);
@@ -270,26 +330,34 @@ impl Play {
             };
             assert!(wanted, "wrote, though wants_transmit said no");
             let sent = Sent::read(conn, &self.space[..len], &self.table).expect("a call can be read");
+            match sent.place {
+                Some(place) => self.check_sequence(&sent, place),
+                None => self.path.as_mut().expect("there is one").sent(&sent),
+            }
             self.check_sent(&sent);
             self.wire.push(sent);
         }
     }
 
     fn check_sent(&mut self, sent: &Sent) {
-        assert!(self.core.is_bound(sent.session, sent.conn), "not bound: {sent:?}");
-        assert!(sent.record.len() <= REQUEST_BYTES_MAX as usize && sent.ops.len() < self.operations_max as usize);
-        assert!(sent.slot <= sent.highest && sent.highest < SLOTS, "{sent:?}");
+        assert!(self.core.is_bound(sent.key, sent.conn), "not bound: {sent:?}");
         let alone = |op: &CallbackOp| matches!(op, CallbackOp::Getattr | CallbackOp::RecallSlot);
         assert!(sent.ops.len() < 2 || !sent.ops.iter().any(alone), "{sent:?}");
         let (bytes, conns) = self.calls.entry(sent.xid).or_insert_with(|| (sent.record.clone(), Vec::new()));
         assert_eq!(*bytes, sent.record, "an xid is the same bytes");
         assert!(!conns.contains(&sent.conn), "a second time on the same connection: {sent:?}");
         conns.push(sent.conn);
-        let last = self.ids.insert((sent.session, sent.slot), sent.id).unwrap_or(0);
+    }
+
+    fn check_sequence(&mut self, sent: &Sent, Place { id, slot, highest }: Place) {
+        assert!(sent.record.len() <= REQUEST_BYTES_MAX as usize && sent.ops.len() < self.operations_max as usize);
+        assert!(slot <= highest && highest < SLOTS, "{sent:?}");
+        let last = self.ids.insert((sent.key, slot), id).unwrap_or(0);
         // A slot that the client has taken out of its table begins anew; an honest one takes none.
-        let begins = !self.honest && sent.id == 1;
-        assert!(sent.id == last || sent.id == last.wrapping_add(1) || begins, "after {last}: {sent:?}");
-        assert!(sent.id == last || !self.honest || self.client.last(sent) == last, "{last} was not taken: {sent:?}");
+        let begins = !self.honest && id == 1;
+        assert!(id == last || id == last.wrapping_add(1) || begins, "after {last}: {sent:?}");
+        let taken = self.client.last(sent.key, slot) == last;
+        assert!(id == last || !self.honest || taken, "{last} was not taken: {sent:?}");
     }
 
     /// The client treats a call that has reached it: by its rules, or with a twist, or not at all.
@@ -330,6 +398,9 @@ impl Play {
     }
 
     fn deliver(&mut self, conn: ConnToken, reply: Vec<u8>) {
+        if let (Some(path), Some(xid)) = (&mut self.path, reply.first_chunk()) {
+            path.answered(u32::from_be_bytes(*xid));
+        }
         self.core.handle_record(self.now_ns, conn, &reply, &mut self.table);
         self.replies.push((conn, reply));
     }
@@ -373,20 +444,24 @@ impl Play {
         }
     }
 
-    fn replace(&mut self, session: usize) {
-        let key = self.sessions.remove(session % self.sessions.len());
+    fn replace(&mut self, at: usize) {
+        let key = self.key(at);
         assert!(self.core.remove_session(self.now_ns, key, &mut self.table));
-        self.wire.retain(|sent| sent.session != key);
+        self.wire.retain(|sent| sent.key != key);
+        if self.path.take_if(|path| path.key == key).is_some() {
+            return self.confirm(at);
+        }
+        self.sessions.retain(|session| *session != key);
         self.create();
     }
 
     /// Nothing new goes out on a session; what is out is given up at once.
-    fn drain_session(&mut self, session: usize) {
-        let key = self.session(session);
+    fn drain_session(&mut self, at: usize) {
+        let key = self.key(at);
         assert!(self.core.drain_session(key, &mut self.table));
         self.core.give_up_session(self.now_ns, key, &mut self.table);
         assert_eq!(self.core.session_runs(key), 0);
-        self.replace(session);
+        self.replace(at);
     }
 
     /// Lets time pass, timer by timer.
@@ -398,7 +473,7 @@ impl Play {
             assert!(turns < TURNS_MAX, "the timer spins");
             self.now_ns = self.now_ns.max(due_ns);
             self.core.handle_timeout(self.now_ns, &mut self.table);
-            self.close();
+            self.settle();
         }
         self.now_ns = until_ns;
         // The order of a queue may let a run wait behind a younger one.
@@ -409,7 +484,8 @@ impl Play {
     fn check(&self) {
         let census = self.core.census();
         let parts = census.slots_free + census.slots_with_run + census.slots_quarantined + census.slots_retired;
-        assert_eq!((census.slots, census.slots), (parts, SLOTS * self.sessions.len() as u32), "{census:?}");
+        let slots = SLOTS * self.sessions.len() as u32 + self.path.as_ref().map_or(0, |path| path.window);
+        assert_eq!((census.slots, census.slots), (parts, slots), "{census:?}");
         let runs = census.runs_sent + census.runs_queued + census.runs_delayed;
         assert_eq!((runs, runs), (self.core.run_count(), self.table.running), "{census:?}");
         if self.honest {
@@ -429,7 +505,7 @@ impl Play {
     fn drain(&mut self) {
         let deadline_ns = self.now_ns + S;
         self.core.drain(self.now_ns, deadline_ns, &mut self.table);
-        self.close();
+        self.settle();
         self.pass(S);
         self.check();
         assert!(self.core.is_idle(), "a drain does not end");
