@@ -251,6 +251,7 @@ mod tests {
     #[test]
     fn a_new_slot_starts_at_one_and_a_long_reply_is_not_kept() {
         let mut slots = ReplierSlots::new(2, 3);
+        assert_eq!((slots.highest(), slots.target()), (SlotId(1), SlotId(1)));
         assert_eq!(slots.check(S0, SequenceId(0), S0, 0), Ok(Check::Misordered));
         assert_eq!(slots.check(SlotId(1), SequenceId(1), SlotId(1), 0), Ok(Check::New));
         slots.finish(SlotId(1), Some(b"long"));

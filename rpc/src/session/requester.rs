@@ -365,6 +365,44 @@ mod tests {
     }
 
     #[test]
+    fn t26_what_happens_to_a_slot_twice_is_the_same_as_once() {
+        let mut slots = RequesterSlots::new(5);
+        for s in 0..5 {
+            slots.take(SlotId(s));
+            slots.advance(SlotId(s));
+            slots.take(SlotId(s));
+            slots.take(SlotId(s));
+        }
+        slots.copy(SlotId(4));
+        slots.copy(SlotId(4));
+        for highest in [0, 4, 0] {
+            slots.limits(SlotId(highest), SlotId(highest));
+        }
+        let (image, limits) = slots.export();
+        let again = RequesterSlots::import(&image, limits).export();
+        assert_eq!((again.0.as_slice(), again.1), (image.as_slice(), limits));
+        assert_eq!(image.iter().map(|slot| slot.restarts).collect::<Vec<_>>(), [false, true, true, true, true]);
+        for (left, slot) in [1, 0, 2, 4, 3].into_iter().enumerate() {
+            assert_eq!(slots.busy_count() as usize, 5 - left);
+            slots.advance(SlotId(slot));
+        }
+        assert_eq!([0, 1, 2, 3].map(|s| slots.id(SlotId(s)).0), [3, 1, 1, 1], "each that was dropped, and no other");
+        assert_eq!((slots.busy_count(), slots.retired_count()), (0, 1));
+    }
+
+    #[test]
+    fn limits_and_slots_that_are_not_there_are_none() {
+        let mut slots = RequesterSlots::new(130);
+        assert_eq!(slots.export().1, [129; 3]);
+        assert_eq!(RequesterSlots::import(&slots.export().0, [200; 3]).export().1, [129; 3]);
+        for slot in [130, 131, 191, 1000] {
+            slots.take(SlotId(slot));
+            slots.copy(SlotId(slot));
+        }
+        assert_eq!((slots.busy_count(), slots.highest_busy(SlotId(0))), (0, SlotId(0)));
+    }
+
+    #[test]
     fn t26_ids_restart_only_where_the_table_shrank() {
         let mut slots = RequesterSlots::new(4);
         for s in 0..4 {
