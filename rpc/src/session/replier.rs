@@ -293,6 +293,16 @@ mod tests {
     }
 
     #[test]
+    fn t26_a_target_that_is_said_again_is_known_already() {
+        let mut slots = ReplierSlots::new(2, 8);
+        slots.set_target(S0);
+        exchange(&mut slots, 0, 1, 0);
+        slots.set_target(S0);
+        exchange(&mut slots, 0, 2, 0);
+        assert_eq!(slots.highest(), S0);
+    }
+
+    #[test]
     fn t26_a_slot_that_is_back_begins_anew_or_goes_on() {
         for id in [1, 3] {
             let mut slots = ReplierSlots::new(3, 8);
