@@ -147,6 +147,33 @@ fn callbacks_survive_that_every_connection_is_cut() {
 }
 
 /// Clients that allow more than two operations get several recalls in one call.
+/// With the same back end after each, and with the other one.
+#[test]
+fn callbacks_survive_that_the_server_is_upgraded_again_and_again() {
+    for backend in BACKENDS {
+        for to in ["same", "other"] {
+            let options = ["--upgrades", "5", "--upgrade-to", to, "--cb-operations", "4", "--reactors", "2"];
+            if to == "other" && small("uring", &["--return", "none"]).is_none() {
+                continue;
+            }
+            let Some((v, output)) = small(backend, &options) else { continue };
+            // How long a pause is on a machine that others use as well says nothing.
+            let only_slow = |d: &Value| d.as_str().is_some_and(|d| d.starts_with("an upgrade took "));
+            assert!(v["discrepancies"].as_array().unwrap().iter().all(only_slow), "{}", text(&output.stderr));
+            for name in
+                ["/accepted", "/completed", "/released", "/swarm/recalled", "/swarm/returned", "/latency_us/count"]
+            {
+                assert_eq!(number(&v, name), DELEGATIONS, "{name}");
+            }
+            assert_eq!((number(&v, "/in_flight"), number(&v, "/slots_leaked")), (0, 0));
+            assert_eq!((number(&v, "/upgrades"), number(&v, "/swarm/resends")), (5, 0));
+            assert!(v["pause_ms_max"].as_f64().is_some_and(|ms| ms > 0.0));
+            // Another one after each: five make it the other one at last.
+            assert_eq!(v["backend"] == backend, to == "same");
+        }
+    }
+}
+
 #[test]
 fn t31_batches_lose_nothing_on_either_back_end() {
     for backend in BACKENDS {

@@ -20,6 +20,8 @@ const SECONDS_MAX: f64 = 2_000.0;
 pub const REACTORS_MAX: u32 = 256;
 /// Most cuts of a connection.
 pub const CUTS_MAX: u32 = 10_000;
+/// Most upgrades of the server half.
+const UPGRADES_MAX: u32 = 1_000;
 /// Most pairs of storms.
 pub const PAIRS_MAX: u32 = 1000;
 /// The lease when nothing is said, as Linux nfsd has it.
@@ -50,6 +52,16 @@ pub enum BackendChoice {
     Uring,
     /// epoll.
     Epoll,
+}
+
+/// The back end after an upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum UpgradeChoice {
+    /// That of `--backend`.
+    #[default]
+    Same,
+    /// io_uring after epoll, and epoll after io_uring.
+    Other,
 }
 
 /// What the clients do with a delegation that was recalled.
@@ -114,6 +126,13 @@ pub struct Args {
     /// Times that every connection is cut and rebound during the recalls, with other callback parameters
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cut_connections: u32,
+    /// Times that another runtime takes over from the one that serves while the recalls are under way, as another process
+    /// would
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["connect", "pairs", "stages"])]
+    pub upgrades: u32,
+    /// The back end after each upgrade
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t, conflicts_with_all = ["connect", "pairs"])]
+    pub upgrade_to: UpgradeChoice,
     /// Lease time of the server half, in seconds [default: 90]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub lease: Option<Duration>,
@@ -207,6 +226,10 @@ pub struct Options {
     pub delay_clients: u32,
     /// Cuts of every connection.
     pub cut_connections: u32,
+    /// Upgrades of the server half during the recalls.
+    pub upgrades: u32,
+    /// The back end after each.
+    pub upgrade_to: UpgradeChoice,
     /// Lease time.
     pub lease: Duration,
     /// Deadline of one callback.
@@ -292,6 +315,8 @@ impl Args {
             slow_clients: self.slow_clients,
             delay_clients: self.delay_clients,
             cut_connections: self.cut_connections,
+            upgrades: self.upgrades,
+            upgrade_to: self.upgrade_to,
             lease,
             deadline: self.deadline.unwrap_or(lease.max(for_size)),
             drain_after: self.drain_after,
@@ -317,6 +342,7 @@ impl Args {
         in_range("--rate", self.rate.unwrap_or(1), 1, 1_000_000_000)?;
         in_range("--window", self.window.unwrap_or(1), 1, DELEGATIONS_MAX)?;
         in_range("--cut-connections", self.cut_connections.into(), 0, CUTS_MAX.into())?;
+        in_range("--upgrades", self.upgrades.into(), 0, UPGRADES_MAX.into())?;
         if self.lease.is_some_and(|l| l < Duration::from_secs(1)) {
             return Err("--lease is shorter than the protocol can say: give at least 1 second".to_owned());
         }

@@ -1,5 +1,6 @@
 //! The results as one JSON object, for `--json`. Field names are a promise to scripts.
 
+use super::cli::{Options, UpgradeChoice};
 use super::results::{Outcomes, Results, ServerResults, Stage, SwarmTally};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -13,6 +14,8 @@ struct Object<'a> {
     released: Option<u64>,
     in_flight: Option<u64>,
     slots_leaked: Option<u64>,
+    upgrades: Option<usize>,
+    pause_ms_max: Option<f64>,
     callbacks_per_s: Option<f64>,
     answered_per_s: Option<f64>,
     latency_us: Option<Latency>,
@@ -79,6 +82,7 @@ struct Asked<'a> {
     slow_clients: u32,
     delay_clients: u32,
     cut_connections: u32,
+    upgrade_to: &'a str,
     lease_s: f64,
     deadline_s: f64,
     drain_after_s: Option<f64>,
@@ -114,6 +118,8 @@ pub fn render(results: &Results) -> Result<Vec<u8>, String> {
         released: s.map(|s| s.released),
         in_flight: s.map(|s| s.in_flight),
         slots_leaked: s.map(|s| s.slots_leaked),
+        upgrades: s.map(|s| s.upgrades.len()),
+        pause_ms_max: s.map(|s| round(s.pause_max().as_secs_f64() * 1e3, 3)),
         callbacks_per_s: s.map(|s| round(s.callbacks_per_s(), 1)),
         answered_per_s: s.map(|s| round(s.answered_per_s(), 1)),
         latency_us: s.map(|s| Latency::of(&s.measured.latency)),
@@ -152,7 +158,7 @@ pub fn render(results: &Results) -> Result<Vec<u8>, String> {
     Ok(line)
 }
 
-fn asked(o: &super::cli::Options) -> Asked<'static> {
+fn asked(o: &Options) -> Asked<'static> {
     Asked {
         clients: o.clients,
         session_slots: o.session_slots,
@@ -164,6 +170,7 @@ fn asked(o: &super::cli::Options) -> Asked<'static> {
         slow_clients: o.slow_clients,
         delay_clients: o.delay_clients,
         cut_connections: o.cut_connections,
+        upgrade_to: if o.upgrade_to == UpgradeChoice::Other { "other" } else { "same" },
         lease_s: o.lease.as_secs_f64(),
         deadline_s: o.deadline.as_secs_f64(),
         drain_after_s: o.drain_after.map(|after| after.as_secs_f64()),
@@ -196,6 +203,8 @@ mod tests {
             "released",
             "in_flight",
             "slots_leaked",
+            "upgrades",
+            "pause_ms_max",
             "callbacks_per_s",
             "cpu_ns_per_callback",
             "user_ns_per_callback",

@@ -75,6 +75,10 @@ fn counts(t: &mut Table, s: &ServerResults) {
     t.count("released", s.released);
     t.count("in flight at the end", s.in_flight);
     t.count("session slots leaked", s.slots_leaked);
+    if !s.upgrades.is_empty() {
+        let pauses = s.upgrades.iter().map(|pause| short(*pause)).collect::<Vec<_>>().join(", ");
+        t.row("upgrades", format_args!("{:>12} with pauses of {pauses}", s.upgrades.len()));
+    }
     let o = &s.outcomes;
     for (name, value) in [
         ("answered NFS4_OK", o.ok),

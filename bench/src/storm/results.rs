@@ -49,6 +49,8 @@ pub struct ServerResults {
     pub in_flight: u64,
     /// Session slots not free at the end that no reply can free any more.
     pub slots_leaked: u64,
+    /// How long each upgrade took.
+    pub upgrades: Vec<Duration>,
     /// What the drain at the end ended.
     pub drained: Drained,
     /// Completions by outcome, as the hooks saw them.
@@ -285,6 +287,11 @@ pub struct SwarmTally {
 }
 
 impl ServerResults {
+    /// The longest time in which an upgrade let nothing be sent and received.
+    pub fn pause_max(&self) -> Duration {
+        self.upgrades.iter().max().copied().unwrap_or_default()
+    }
+
     /// Callbacks completed per second of the recall phase.
     pub fn callbacks_per_s(&self) -> f64 {
         ratio(self.completed as f64, self.recall.as_secs_f64())

@@ -1,7 +1,7 @@
 //! A run from its first connection to its last number: the phases, in order, of whichever halves are here.
 
 use super::child::{Ended, SwarmProcess};
-use super::cli::{Halves, Options};
+use super::cli::{BackendChoice, Halves, Options, UpgradeChoice};
 use super::control::{Command, Phase, Report, Setup};
 use super::interrupt::Interrupt;
 use super::pace::Pace;
@@ -289,8 +289,10 @@ impl<'a> Run<'a> {
             progress,
             total,
             began,
+            upgrades: Vec::new(),
         };
         let ended = storm.run(&to_recall);
+        self.found.upgrades = std::mem::take(&mut storm.upgrades);
         let (recall, measured) = storm.end();
         self.found.cpu = CpuTime::now().since(cpu);
         self.found.work = server.counts().work.since(work);
@@ -364,6 +366,8 @@ struct Storm<'a> {
     progress: Progress,
     total: u64,
     began: Instant,
+    /// How long each has taken.
+    upgrades: Vec<Duration>,
 }
 
 impl Storm<'_> {
@@ -405,6 +409,7 @@ impl Storm<'_> {
             pause = if counts.completed == last { (pause * 2).min(LOOK_EVERY_IDLE) } else { LOOK_EVERY };
             last = counts.completed;
             self.progress.set(counts.completed);
+            self.upgrade_if_due(counts.completed)?;
             if started && counts.in_flight == 0 && counts.completed >= counts.accepted {
                 return Ok(());
             }
@@ -429,6 +434,22 @@ impl Storm<'_> {
                 }
             }
         }
+    }
+
+    /// Upgrades the server half when another part of the callbacks has completed: all upgrades lie between the first and the
+    /// last of them, evenly.
+    fn upgrade_if_due(&mut self, completed: u64) -> Result<(), Ended> {
+        let (done, wanted) = (self.upgrades.len() as u64, u64::from(self.options.upgrades));
+        if done >= wanted || completed < self.total * (done + 1) / (wanted + 1) {
+            return Ok(());
+        }
+        let backend = match self.options.upgrade_to {
+            UpgradeChoice::Same => self.options.backend,
+            UpgradeChoice::Other if self.server.backend().0 == "epoll" => BackendChoice::Uring,
+            UpgradeChoice::Other => BackendChoice::Epoll,
+        };
+        self.upgrades.push(self.server.upgrade(self.options, backend)?);
+        Ok(())
     }
 
     fn end(self) -> (Duration, Measured) {

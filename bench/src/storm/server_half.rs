@@ -9,18 +9,21 @@ use ringback_server::{Config, HeldDelegation, Observer, Server};
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 /// Room beyond what was asked for: the trigger of a swarm elsewhere is a client too, and holds nothing.
 const CLIENTS_SPARE: u32 = 64;
+/// How long an upgrade may take.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the end may take when everything has been drained already.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running server half.
 #[derive(Debug)]
 pub struct ServerHalf {
-    server: Server,
+    /// Read by who asks something of it, written while another runtime takes over.
+    server: RwLock<Server>,
     address: SocketAddr,
     recorder: Arc<Recorder>,
     delegations: u64,
@@ -81,11 +84,28 @@ impl ServerHalf {
             _ => SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         let observer: Arc<dyn Observer> = Arc::clone(&recorder) as _;
-        let server = Server::new(config(options), builder(options), observer)
+        let server = Server::new(config(options), builder(options, options.backend), observer)
             .map_err(|e| format!("the runtime cannot be started: {e}"))?;
         let address = server.listen(address).map_err(|e| cannot_listen(address, &e))?;
         let slots_excused = u64::from(options.dead_clients) * u64::from(options.session_slots);
-        Ok(ServerHalf { server, address, recorder, delegations: options.delegations, slots_excused })
+        Ok(ServerHalf {
+            server: RwLock::new(server),
+            address,
+            recorder,
+            delegations: options.delegations,
+            slots_excused,
+        })
+    }
+
+    fn server(&self) -> RwLockReadGuard<'_, Server> {
+        self.server.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with another runtime, as another process would; for how long nothing was sent and received.
+    pub fn upgrade(&self, options: &Options, backend: BackendChoice) -> Result<Duration, String> {
+        let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
+        let upgraded = server.renew(builder(options, backend), UPGRADE_PATIENCE);
+        upgraded.map(|upgraded| upgraded.pause).map_err(|e| format!("an upgrade failed: {e}"))
     }
 
     /// Where it serves.
@@ -95,42 +115,45 @@ impl ServerHalf {
 
     /// Delegations held.
     pub fn held(&self) -> u64 {
-        self.server.delegations()
+        self.server().delegations()
     }
 
     /// Delegations that were granted and not given back: held, or revoked.
     pub fn kept(&self) -> u64 {
         // In this order: what is revoked in between is counted twice rather than not at all, and soon is not.
         let held = self.held();
-        held + self.server.revocations()
+        held + self.server().revocations()
     }
 
     /// Confirmed clients.
     pub fn clients(&self) -> usize {
-        self.server.clients().len()
+        self.server().clients().len()
     }
 
     /// Which back end runs, and why that one.
     pub fn backend(&self) -> (String, String) {
-        let report = self.server.runtime().backend();
+        let server = self.server();
+        let report = server.runtime().backend();
         (report.name.to_owned(), report.reason.clone())
     }
 
     /// Where its reactors are pinned to.
     pub fn placement(&self) -> Vec<String> {
-        let places = self.server.runtime().placement().iter();
+        let server = self.server();
+        let places = server.runtime().placement().iter();
         places.filter(|place| place.cpu.is_some()).map(ToString::to_string).collect()
     }
 
     /// Resident bytes that the runtime owns, and for how many callbacks.
     pub fn idle_memory(&self) -> (u64, u64) {
-        (in_main(self.server.runtime().memory()).total() as u64, self.held())
+        (in_main(self.server().runtime().memory()).total() as u64, self.held())
     }
 
     /// The delegations to recall, by client; no more of them than were asked for.
     pub fn to_recall(&self) -> Vec<Vec<HeldDelegation>> {
         let mut by_client: HashMap<u64, Vec<HeldDelegation>> = HashMap::new();
-        for held in self.server.held().take(usize::try_from(self.delegations).unwrap_or(usize::MAX)) {
+        let server = self.server();
+        for held in server.held().take(usize::try_from(self.delegations).unwrap_or(usize::MAX)) {
             by_client.entry(held.client.to_bits()).or_default().push(held);
         }
         by_client.into_values().collect()
@@ -138,7 +161,7 @@ impl ServerHalf {
 
     /// Starts a recall.
     pub fn recall(&self, held: &HeldDelegation) {
-        if matches!(self.server.recall(held), TryRun::Submitted | TryRun::Rearmed) {
+        if matches!(self.server().recall(held), TryRun::Submitted | TryRun::Rearmed) {
             self.recorder.count_accepted();
         }
     }
@@ -146,7 +169,7 @@ impl ServerHalf {
     /// The counters now.
     pub fn counts(&self) -> Counts {
         let accepted = self.recorder.accepted();
-        let stats = self.server.runtime().stats();
+        let stats = self.server().runtime().stats();
         Counts {
             accepted,
             started: stats.started,
@@ -167,7 +190,7 @@ impl ServerHalf {
 
     /// How long the stages of callbacks took, as far as the runtime measures it.
     pub fn stages(&self) -> Vec<Stage> {
-        let snapshot = in_main(self.server.runtime().snapshot(0));
+        let snapshot = in_main(self.server().runtime().snapshot(0));
         let stage = |latency: &ringback::Latency| {
             let at = |part| latency.quantile(part).as_micros() as u64;
             Stage {
@@ -185,7 +208,7 @@ impl ServerHalf {
 
     /// Session slots that are not free and have no excuse, when nothing is in flight. A run's slot has none.
     pub fn slots_leaked(&self) -> u64 {
-        let census = in_main(self.server.runtime().census());
+        let census = in_main(self.server().runtime().census());
         let not_free = census.slots.saturating_sub(census.free);
         census.with_run.max(not_free.saturating_sub(self.slots_excused))
     }
@@ -194,7 +217,7 @@ impl ServerHalf {
     pub fn drain(&self, patience: Duration) -> Drained {
         self.recorder.keep_cancelled();
         let begun = Instant::now();
-        let report = in_main(self.server.runtime().drain(patience));
+        let report = in_main(self.server().runtime().drain(patience));
         let took = begun.elapsed();
         let cancelled = self.recorder.take_cancelled();
         Drained { took, abandoned: report.abandoned, unsent: report.unsent, cancelled }
@@ -212,7 +235,7 @@ fn in_main<T>(answer: Result<T, ringback::Error>) -> T {
 impl Drop for ServerHalf {
     fn drop(&mut self) {
         // What is reported has been read before.
-        let _ = self.server.shutdown(SHUTDOWN_PATIENCE);
+        let _ = self.server().shutdown(SHUTDOWN_PATIENCE);
     }
 }
 
@@ -232,8 +255,8 @@ fn config(options: &Options) -> Config {
     }
 }
 
-fn builder(options: &Options) -> Builder {
-    let backend = match options.backend {
+fn builder(options: &Options, backend: BackendChoice) -> Builder {
+    let backend = match backend {
         BackendChoice::Auto => Backend::Auto,
         BackendChoice::Uring => Backend::Uring,
         BackendChoice::Epoll => Backend::Epoll,

@@ -3,6 +3,10 @@
 use super::cli::{Halves, Options};
 use super::results::{Drained, Results, ServerResults, SwarmTally};
 use ringback::CallbackKey;
+use std::time::Duration;
+
+/// The smallest RPC timeout: a client that waits longer than that has noticed.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Clients that gave up are named so far.
 const FAILURES_SHOWN_MAX: usize = 10;
@@ -48,6 +52,10 @@ fn judge_server(options: &Options, s: &ServerResults, interrupted: bool, found: 
     expect(found, accepted == options.delegations, || {
         format!("{} delegations to recall but {accepted} callbacks accepted", options.delegations)
     });
+    let (asked, done) = (options.upgrades as usize, s.upgrades.len());
+    expect(found, done == asked, || format!("{asked} upgrades were asked for, {done} came to pass"));
+    let pause = s.pause_max();
+    expect(found, pause < PAUSE_MAX, || format!("an upgrade took {} ms", pause.as_millis()));
     let unanswered = completed.saturating_sub(s.outcomes.answered() + s.outcomes.refused);
     expect(found, unanswered <= stuck, || {
         format!("{unanswered} callbacks without an answer, {stuck} at most are at clients made dead or delaying")

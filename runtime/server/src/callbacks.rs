@@ -46,7 +46,7 @@ use ringback_rpc::nfs4::callback::{
 };
 use ringback_rpc::nfs4::{FileHandle, StableHow4, StateOwner4, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode, Writer, XdrError, XdrErrorKind};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 /// Who wants to know what becomes of the recalls, besides the server. Called on reactor threads, or in the thread of an
 /// OPEN under a short lock: count and return.
@@ -135,24 +135,23 @@ impl Subject {
 
 /// The server's side of the runtime.
 pub(crate) struct Callbacks {
-    /// Set once, when runtime and server have been built: each needs the other. Weak, for the runtime owns its hooks, and
-    /// two that own each other are never freed.
-    runtime: OnceLock<Weak<Runtime>>,
+    /// Set when runtime and server have been built, as each needs the other, and when another runtime goes on. Weak, for the
+    /// runtime owns its hooks, and two that own each other are never freed.
+    runtime: RwLock<Weak<Runtime>>,
     observer: Arc<dyn Observer>,
 }
 
 impl Callbacks {
     pub(crate) fn new(observer: Arc<dyn Observer>) -> Self {
-        Callbacks { runtime: OnceLock::new(), observer }
+        Callbacks { runtime: RwLock::default(), observer }
     }
 
     pub(crate) fn connect(&self, runtime: &Arc<Runtime>) {
-        // A second runtime cannot happen: the server is built with its only one.
-        let _ = self.runtime.set(Arc::downgrade(runtime));
+        *self.runtime.write().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(runtime);
     }
 
     pub(crate) fn runtime(&self) -> Option<Arc<Runtime>> {
-        self.runtime.get()?.upgrade()
+        self.runtime.read().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// A new callback; `None` when the runtime takes no more.

@@ -117,9 +117,12 @@ impl Thread {
     }
 
     fn wait(&mut self, waiting: Waiting) {
-        let Some(runtime) = self.inner.callbacks.runtime() else { return };
+        let (_, wait) = {
+            let _present = self.inner.present();
+            let Some(runtime) = self.inner.callbacks.runtime() else { return };
+            runtime.run_and_wait(waiting.suspended.question.callback)
+        };
         self.count += 1;
-        let (_, wait) = runtime.run_and_wait(waiting.suspended.question.callback);
         self.waiting.insert(self.count, (waiting, wait, Instant::now()));
         self.poll(self.count);
     }
@@ -154,6 +157,7 @@ impl Thread {
         }
         let len = w.written().len();
         space.truncate(len);
+        let _present = self.inner.present();
         if let Some(runtime) = self.inner.callbacks.runtime() {
             runtime.reply(token, vec![space]);
         }

@@ -42,6 +42,7 @@ mod operations;
 mod quota;
 mod reaper;
 mod recall;
+mod renew;
 mod roster;
 mod session_slots;
 mod sessions;
@@ -60,6 +61,7 @@ pub use inspect::{
     InspectedSession, InspectedTenant, Inspection,
 };
 pub use recall::{Delegations, HeldDelegation, KnownClient};
+pub use renew::RenewError;
 
 use admin::AskedAll;
 use callbacks::Callbacks;
@@ -74,7 +76,7 @@ use sessions::Sessions;
 use stateids::INSTANCE_MASK;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
 
 /// Why a server could not be started.
@@ -113,6 +115,8 @@ pub(crate) struct Inner {
     /// so_major_id, and the server's scope.
     pub(crate) name: String,
     listeners: Mutex<Vec<Listener>>,
+    /// Held for writing while one runtime hands over to the next, and for reading by threads that ask one for something.
+    renewing: RwLock<()>,
     started: Instant,
 }
 
@@ -120,7 +124,7 @@ impl Server {
     /// Starts a server on a runtime of its own, made by `builder`. The lease and the budget of delegations
     /// are taken from `config`.
     pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, StartError> {
-        let builder = builder.lease(config.lease).budget(Budget::delegations(config.delegations_max));
+        let builder = set_up(builder, &config);
         let (sender, receiver) = mpsc::channel();
         let inner = Arc::new(Inner::new(config, observer, Later::new(sender)));
         let runtime = Arc::new(builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?);
@@ -142,6 +146,11 @@ impl Server {
         self.inner.files.clear();
         Ok(report)
     }
+}
+
+/// What the runtime takes from the server's settings.
+fn set_up(builder: Builder, config: &Config) -> Builder {
+    builder.lease(config.lease).budget(Budget::delegations(config.delegations_max))
 }
 
 impl Drop for Server {
@@ -167,6 +176,7 @@ impl Inner {
             later,
             name: format!("ringback-{instance:06x}"),
             listeners: Mutex::new(Vec::new()),
+            renewing: RwLock::new(()),
             started: Instant::now(),
             config,
         }
@@ -174,6 +184,11 @@ impl Inner {
 
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No other runtime takes over as long as this is held. Not to be asked for on a reactor, which stands still for that.
+    pub(crate) fn present(&self) -> RwLockReadGuard<'_, ()> {
+        self.renewing.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn now_ns(&self) -> u64 {

@@ -1,7 +1,6 @@
 //! Listening: an accept thread hands sockets to the runtime.
 
 use crate::{Inner, Server};
-use ringback::Runtime;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -28,16 +27,16 @@ impl Server {
         let socket = TcpListener::bind(address)?;
         let address = socket.local_addr()?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let (runtime, stop) = (self.runtime().clone(), Arc::clone(&stopping));
+        let (inner, stop) = (Arc::clone(&self.inner), Arc::clone(&stopping));
         let thread = thread::Builder::new()
             .name(format!("nfs-accept-{}", address.port()))
-            .spawn(move || accept(&socket, &runtime, &stop))?;
+            .spawn(move || accept(&socket, &inner, &stop))?;
         self.inner.listeners().push(Listener { address, stopping, thread });
         Ok(address)
     }
 }
 
-fn accept(socket: &TcpListener, runtime: &Runtime, stopping: &AtomicBool) {
+fn accept(socket: &TcpListener, inner: &Inner, stopping: &AtomicBool) {
     loop {
         let accepted = socket.accept();
         if stopping.load(SeqCst) {
@@ -47,6 +46,8 @@ fn accept(socket: &TcpListener, runtime: &Runtime, stopping: &AtomicBool) {
             Ok((connection, _)) => {
                 // Replies are small and wanted at once. A socket that refuses the option is merely slower.
                 let _ = connection.set_nodelay(true);
+                let _present = inner.present();
+                let Some(runtime) = inner.callbacks.runtime() else { return };
                 if runtime.add_connection(connection).is_err() {
                     return;
                 }
