@@ -9,7 +9,7 @@
 mod replier;
 mod requester;
 
-pub use replier::{Check, NoSlot, ReplierSlots, fingerprint};
+pub use replier::{Check, NoSlot, ReplierImage, ReplierSlotImage, ReplierSlots, fingerprint};
 pub use requester::RequesterSlots;
 
 /// Most session slots in one table.

@@ -203,6 +203,91 @@ impl ReplierSlots {
     }
 }
 
+/// A slot table as plain data: what it takes to go on with it in another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplierImage {
+    /// The slots.
+    pub slots: Vec<ReplierSlotImage>,
+    /// The last sequence ids of slots that were given up.
+    pub former: Vec<u32>,
+    /// The highest slot that the requester is asked to use.
+    pub target: u32,
+    /// How often that was lowered.
+    pub lowered: u32,
+    /// Longer replies are not kept.
+    pub reply_bytes_max: u64,
+}
+
+/// A slot of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplierSlotImage {
+    /// The last sequence id that was taken.
+    pub id: u32,
+    /// It was used.
+    pub used: bool,
+    /// Its request is being executed.
+    pub busy: bool,
+    /// Its reply was kept.
+    pub cached: bool,
+    /// It was given up and is there again.
+    pub again: bool,
+    /// How often the target had been lowered when its last request was answered.
+    pub told: u32,
+    /// The digest of its last request.
+    pub fingerprint: u64,
+    /// The reply to that.
+    pub reply: Vec<u8>,
+}
+
+impl ReplierSlots {
+    /// What it takes to go on elsewhere.
+    pub fn export(&self) -> ReplierImage {
+        let slot = |slot: &ReplierSlot| ReplierSlotImage {
+            id: slot.id.0,
+            used: slot.used,
+            busy: slot.busy,
+            cached: slot.cached,
+            again: slot.again,
+            told: slot.told,
+            fingerprint: slot.fingerprint,
+            reply: slot.reply.clone(),
+        };
+        ReplierImage {
+            slots: self.slots.iter().map(slot).collect(),
+            former: self.former.iter().map(|id| id.0).collect(),
+            target: self.target.0,
+            lowered: self.lowered,
+            reply_bytes_max: self.reply_bytes_max as u64,
+        }
+    }
+
+    /// Goes on where [`export`](ReplierSlots::export) has left off. `None`: there is no slot, or more than there may be, or the
+    /// target is none of them.
+    pub fn import(image: ReplierImage) -> Option<Self> {
+        let count = image.slots.len() + image.former.len();
+        if image.slots.is_empty() || count > SLOTS_MAX as usize || image.target as usize >= count {
+            return None;
+        }
+        let slot = |slot: ReplierSlotImage| ReplierSlot {
+            id: SequenceId(slot.id),
+            used: slot.used,
+            busy: slot.busy,
+            cached: slot.cached,
+            again: slot.again,
+            told: slot.told,
+            fingerprint: slot.fingerprint,
+            reply: slot.reply,
+        };
+        Some(ReplierSlots {
+            slots: image.slots.into_iter().map(slot).collect(),
+            former: image.former.into_iter().map(SequenceId).collect(),
+            target: SlotId(image.target),
+            lowered: image.lowered,
+            reply_bytes_max: usize::try_from(image.reply_bytes_max).ok()?,
+        })
+    }
+}
+
 /// A 64-bit digest of a request, to tell a retry from another request under the same sequence id (RFC 8881 section
 /// 2.10.6.1.3.1). FNV-1a: it has to notice a requester's mistake, not an attacker, who could only deceive himself.
 pub fn fingerprint(request: &[u8]) -> u64 {
@@ -287,6 +372,11 @@ mod tests {
         assert_eq!(slots.highest(), SlotId(3), "nothing had been told on this slot");
         exchange(&mut slots, 0, 4, 1);
         assert_eq!(slots.highest(), SlotId(1));
+        let image = slots.export();
+        slots = ReplierSlots::import(image.clone()).expect("it is one");
+        assert_eq!(slots.export(), image);
+        assert!(ReplierSlots::import(ReplierImage { target: 4, ..image.clone() }).is_none());
+        assert!(ReplierSlots::import(ReplierImage { slots: Vec::new(), ..image }).is_none());
         assert_eq!(slots.check(SlotId(3), SequenceId(2), SlotId(3), 0), Err(NoSlot::BadSlot));
         assert_eq!(slots.check(S0, SequenceId(5), SlotId(3), 0), Err(NoSlot::BadHighSlot));
         assert_eq!(slots.check(S0, SequenceId(4), S0, 0), Ok(Check::Replay(b"r")), "what stays is as it was");

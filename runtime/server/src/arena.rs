@@ -4,6 +4,9 @@
 //! object is gone; the generation then differs, so that a name kept too long (a stateid, a filehandle, a cookie) finds
 //! nothing and never the wrong object.
 
+use crate::keep::{Keep, keep, malformed};
+use std::io::{self, Read, Write};
+
 /// Objects per chunk: big enough that the chunk table stays small, small enough that an empty server is small.
 const CHUNK: usize = 1024;
 /// The end of a list of indices; never an object.
@@ -158,6 +161,34 @@ impl<T> Arena<T> {
         }
     }
 
+    /// The same objects as other ones, under the same names.
+    pub(crate) fn map<U>(&self, f: impl Fn(&T) -> U) -> Arena<U> {
+        match self.try_map(|value| Some(f(value))) {
+            Some(arena) => arena,
+            None => unreachable!("no object is refused"),
+        }
+    }
+
+    /// The same, if that can be done with all of them.
+    pub(crate) fn try_map<U>(&self, f: impl Fn(&T) -> Option<U>) -> Option<Arena<U>> {
+        let entry = |entry: &Entry<T>| {
+            let content = match &entry.content {
+                Content::Used(value) => Content::Used(f(value)?),
+                Content::Free { next } => Content::Free { next: *next },
+            };
+            Some(Entry { generation: entry.generation, content })
+        };
+        let chunk = |chunk: &Vec<Entry<T>>| {
+            let mut copied = Vec::with_capacity(CHUNK);
+            for found in chunk {
+                copied.push(entry(found)?);
+            }
+            Some(copied)
+        };
+        let chunks = self.chunks.iter().map(chunk).collect::<Option<_>>()?;
+        Some(Arena { chunks, free: self.free, used: self.used, limit: self.limit })
+    }
+
     /// Takes the object out; its name finds nothing from now on.
     pub(crate) fn remove(&mut self, id: Id) -> Option<T> {
         self.get(id)?;
@@ -205,6 +236,52 @@ impl<T> Arena<T> {
             index = L::of_ref(object).next;
             Some(found)
         })
+    }
+}
+
+keep! {
+    Id { index, generation }
+    Links { next, prev }
+}
+
+impl<T: Keep> Keep for Arena<T> {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        (self.free, (self.used, self.limit)).save(out)?;
+        self.index_end().save(out)?;
+        for entry in self.chunks.iter().flatten() {
+            entry.generation.save(out)?;
+            match &entry.content {
+                Content::Used(value) => {
+                    true.save(out)?;
+                    value.save(out)?;
+                }
+                Content::Free { next } => {
+                    false.save(out)?;
+                    next.save(out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        let (free, (used, limit)) = Keep::load(from)?;
+        let mut arena = Arena { chunks: Vec::new(), free, used, limit };
+        let mut found = 0;
+        for _ in 0..u32::load(from)? {
+            let generation = u32::load(from)?;
+            let content = if bool::load(from)? {
+                found += 1;
+                Content::Used(T::load(from)?)
+            } else {
+                Content::Free { next: u32::load(from)? }
+            };
+            if arena.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+                arena.chunks.push(Vec::with_capacity(CHUNK));
+            }
+            arena.chunks.last_mut().ok_or_else(malformed)?.push(Entry { generation, content });
+        }
+        if found == used { Ok(arena) } else { Err(malformed()) }
     }
 }
 

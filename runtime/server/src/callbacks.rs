@@ -416,6 +416,7 @@ impl Hooks for Inner {
     fn checkpoint(&self, out: &mut Vec<u8>) {
         // Numbers and names: it cannot fail.
         let _ = serde_json::to_writer(out, &self.roster());
+        self.write_state();
     }
 
     fn recall_least_recently_used(&self, client: ClientId, count: usize) -> usize {

@@ -5,6 +5,7 @@
 
 use crate::Inner;
 use crate::arena::Arena;
+use crate::keep::{Keep, load_bytes, save_bytes};
 use ringback::ClientId;
 use ringback_rpc::nfs4::fore::{
     CreateSessionOk, ExchangeIdArgs, ExchangeIdOk, ImplId, Opaque4, ServerOwner, StateProtectArgs, StateProtectOk,
@@ -12,8 +13,9 @@ use ringback_rpc::nfs4::fore::{
 };
 use ringback_rpc::nfs4::{ClientId4, SessionId, Status, Verifier4};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Flags that a client may set in EXCHANGE_ID (RFC 8881 section 18.35.1, EXCHGID4_FLAG_MASK_A).
 const FLAGS_OF_CLIENTS: u32 = flag::SUPP_MOVED_REFER
@@ -110,16 +112,100 @@ pub(crate) struct Clients {
     next_id: u64,
 }
 
+impl Keep for Principal {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Principal::Nobody => None,
+            Principal::Uid(uid) => Some(*uid),
+        }
+        .save(out)
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        Ok(<Option<u32>>::load(from)?.map_or(Principal::Nobody, Principal::Uid))
+    }
+}
+
+impl Record {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        save_bytes(&self.owner, out)?;
+        (self.verifier, (self.made_ns, (self.principal, (self.sequence, self.last_reply)))).save(out)?;
+        self.sessions.save(out)?;
+        self.client.is_some().save(out)?;
+        let Some(client) = &self.client else { return Ok(()) };
+        (client.index, client.callbacks).save(out)?;
+        (client.renewed_ns.load(Relaxed), client.has_reclaimed()).save(out)
+    }
+
+    fn load(id: u64, from: &mut dyn Read) -> io::Result<Self> {
+        let owner: Arc<[u8]> = load_bytes(from)?.into();
+        let (verifier, (made_ns, (principal, (sequence, last_reply)))) = Keep::load(from)?;
+        let sessions = Keep::load(from)?;
+        let client = if bool::load(from)? {
+            let (index, callbacks) = Keep::load(from)?;
+            let (renewed_ns, reclaim_complete) = <(u64, bool)>::load(from)?;
+            Some(Arc::new(Client {
+                id: ClientId4(id),
+                index,
+                callbacks,
+                owner: Arc::clone(&owner),
+                gone: AtomicBool::new(false),
+                renewed_ns: AtomicU64::new(renewed_ns),
+                reclaim_complete: AtomicBool::new(reclaim_complete),
+            }))
+        } else {
+            None
+        };
+        Ok(Record { owner, verifier, made_ns, principal, sequence, last_reply, client, sessions })
+    }
+}
+
 impl Clients {
-    pub(crate) fn new(clients_max: u32, instance: u32) -> Mutex<Self> {
-        Mutex::new(Clients {
+    /// All of them, for another process.
+    pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.next_id.save(out)?;
+        self.indices.save(out)?;
+        (self.records.len() as u64).save(out)?;
+        for (id, record) in &self.records {
+            id.save(out)?;
+            record.save(out)?;
+        }
+        Ok(())
+    }
+
+    /// Those of another process.
+    pub(crate) fn load(from: &mut dyn Read) -> io::Result<Self> {
+        let (next_id, indices) = Keep::load(from)?;
+        let (records, owners, unconfirmed) = Default::default();
+        let mut clients = Clients { records, owners, unconfirmed, indices, next_id };
+        for _ in 0..u64::load(from)? {
+            let id = u64::load(from)?;
+            let record = Record::load(id, from)?;
+            let known = clients.owners.entry(Arc::clone(&record.owner)).or_default();
+            if record.client.is_some() {
+                known.confirmed = Some(id);
+            } else {
+                known.unconfirmed = Some(id);
+                clients.unconfirmed.insert(id);
+            }
+            clients.records.insert(id, record);
+        }
+        Ok(clients)
+    }
+
+    /// The confirmed client of that id.
+    pub(crate) fn client(&self, id: ClientId4) -> Option<&Arc<Client>> {
+        self.records.get(&id.0)?.client.as_ref()
+    }
+
+    pub(crate) fn new(clients_max: u32, instance: u32) -> Self {
+        Clients {
             records: BTreeMap::new(),
             owners: HashMap::new(),
             unconfirmed: BTreeSet::new(),
             indices: Arena::new(clients_max),
             // An id of another life of the server is not known here: NFS4ERR_STALE_CLIENTID.
             next_id: u64::from(instance) << 40,
-        })
+        }
     }
 
     fn incarnations(&self, owner: &[u8]) -> Incarnations {

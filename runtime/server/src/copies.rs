@@ -4,11 +4,13 @@
 use crate::Inner;
 use crate::arena::{Arena, Id};
 use crate::callbacks::{Callbacks, Subject};
-use crate::clients::Client;
+use crate::clients::{Client, Clients};
 use crate::file::now;
 use crate::files::SPARE_BITS;
+use crate::keep::{Keep, keep, malformed};
 use ringback::CallbackKey;
-use ringback_rpc::nfs4::Status;
+use ringback_rpc::nfs4::{ClientId4, Status};
+use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Copies that go on at once, in the whole server.
@@ -39,10 +41,61 @@ pub(crate) struct Copying {
     pub(crate) ended: Option<Status>,
 }
 
+/// The same on its way to another process.
+struct Kept {
+    client: ClientId4,
+    callback: Option<CallbackKey>,
+    way: Way,
+    copied: u64,
+    ended: Option<Status>,
+}
+
+keep! {
+    Kept { client, callback, way, copied, ended }
+}
+
 /// All copies.
 pub(crate) struct Copies(Mutex<Arena<Copying>>);
 
+keep! {
+    Way { from, from_offset, to, to_offset, left }
+}
+
 impl Copies {
+    /// All of them, for another process.
+    pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        let copies = self.lock();
+        copies
+            .map(|copying| {
+                let client = copying.client.id;
+                Kept {
+                    client,
+                    callback: copying.callback,
+                    way: copying.way,
+                    copied: copying.copied,
+                    ended: copying.ended,
+                }
+            })
+            .save(out)
+    }
+
+    /// Those of another process, of these clients.
+    pub(crate) fn load(clients: &Clients, from: &mut dyn Read) -> io::Result<Self> {
+        let kept: Arena<Kept> = Keep::load(from)?;
+        let copies = kept.try_map(|Kept { client, callback, way, copied, ended }| {
+            let client = Arc::clone(clients.client(*client)?);
+            Some(Copying { client, callback: *callback, way: *way, copied: *copied, ended: *ended })
+        });
+        Ok(Copies(Mutex::new(copies.ok_or_else(malformed)?)))
+    }
+
+    /// Those that go on.
+    pub(crate) fn going_on(&self) -> Vec<Id> {
+        let copies = self.lock();
+        let ids = (0..copies.index_end()).filter_map(|index| copies.id_at(index));
+        ids.filter(|id| copies.get(*id).is_some_and(|copying| copying.ended.is_none())).collect()
+    }
+
     pub(crate) const fn new() -> Self {
         Copies(Mutex::new(Arena::new(COPIES_MAX)))
     }

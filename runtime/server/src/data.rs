@@ -1,8 +1,10 @@
 //! The bytes of one file: in chunks, so that a hole takes no memory and growing copies little.
 
+use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::quota::Quota;
 use ringback_rpc::nfs4::Status;
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 /// Bytes per chunk.
 const CHUNK: usize = 64 << 10;
@@ -19,6 +21,34 @@ pub(crate) struct Data {
     memory: u64,
     /// By number; a chunk may be shorter than [`CHUNK`], what is missing is zero.
     chunks: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Keep for Data {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.size.save(out)?;
+        (self.chunks.len() as u64).save(out)?;
+        for (number, chunk) in &self.chunks {
+            (*number, chunk.capacity() as u64).save(out)?;
+            save_bytes(chunk, out)?;
+        }
+        Ok(())
+    }
+
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        let mut data = Data { size: u64::load(from)?, ..Data::default() };
+        for _ in 0..u64::load(from)? {
+            let (number, capacity) = <(u64, u64)>::load(from)?;
+            let bytes = load_bytes(from)?;
+            if bytes.len() > CHUNK || capacity > CHUNK as u64 {
+                return Err(malformed());
+            }
+            let mut chunk = Vec::with_capacity((capacity as usize).max(bytes.len()));
+            chunk.extend_from_slice(&bytes);
+            data.memory += chunk.capacity() as u64;
+            data.chunks.insert(number, chunk);
+        }
+        Ok(data)
+    }
 }
 
 impl Data {

@@ -8,10 +8,12 @@ use crate::arena::{Id, Link, Links, NONE};
 use crate::callbacks::{Callbacks, Subject};
 use crate::clients::Client;
 use crate::files::{Caller, Files, SHARDS, Shard, global, local, shard_number};
+use crate::keep::{Keep, keep, malformed};
 use crate::opens::{OpenRequest, WRITE};
 use crate::stateids::{Kind, check_seqid};
 use ringback::CallbackKey;
 use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// A delegation's stateid never changes after the grant.
@@ -52,6 +54,13 @@ pub(crate) struct Query {
     pub(crate) granted_change: u64,
 }
 
+keep! {
+    Delegation {
+        file, client, in_file, in_client, callback, state, write, recalled, answered, used_s, denials, looked_at, query,
+    }
+    Query { callback, granted_change }
+}
+
 /// The callbacks of a delegation, as bits.
 pub(crate) const RECALL: u8 = 1;
 pub(crate) const GETATTR: u8 = 2;
@@ -67,6 +76,16 @@ pub(crate) enum State {
     Revoked,
     /// No client holds it, and it is in no list; a run of its callback still looks at it.
     Returned,
+}
+
+impl Keep for State {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        (*self as u8).save(out)
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        let number = usize::from(u8::load(from)?);
+        [State::Held, State::Revoked, State::Returned].get(number).copied().ok_or_else(malformed)
+    }
 }
 
 /// What a conflict is about.

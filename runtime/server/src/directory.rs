@@ -2,6 +2,7 @@
 //! of an entry that may be gone (RFC 8881 section 18.23.4).
 
 use crate::arena::Id;
+use crate::keep::keep;
 use crate::name::ShortBytes;
 use ringback_rpc::nfs4::Status;
 use std::collections::BTreeMap;
@@ -28,6 +29,11 @@ pub(crate) struct Directory {
     pub(crate) subdirectories: u32,
     /// It has been removed: nothing may be put into it any more.
     pub(crate) removed: bool,
+}
+
+keep! {
+    Entry { name, id }
+    Directory { entries, parent, subdirectories, removed }
 }
 
 impl Directory {

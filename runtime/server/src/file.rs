@@ -3,8 +3,10 @@
 use crate::arena::{Id, NONE};
 use crate::data::Data;
 use crate::directory::Directory;
+use crate::keep::{Keep, keep, load_bytes, malformed, save_bytes};
 use ringback_rpc::nfs4::fore::file_type;
 use ringback_rpc::nfs4::{NfsTime4, Status, Verifier4};
+use std::io::{self, Read, Write};
 use std::time::SystemTime;
 
 /// A file, directory, link or special file. It is small, as there may be millions: an empty regular file of the superuser
@@ -51,6 +53,44 @@ pub(crate) enum Kind {
     Symlink(Box<[u8]>),
     /// A device, socket or pipe: its `nfs_ftype4` and the device's number.
     Special(u32, (u32, u32)),
+}
+
+keep! {
+    File { change, body, created_ns, opens, delegations, contended_until_s, mode }
+    Body { kind, uid, gid, links, locks, waiters, verifier, accessed, modified, changed }
+}
+
+impl Keep for Kind {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Kind::Regular(data) => {
+                0u8.save(out)?;
+                data.save(out)
+            }
+            Kind::Directory(directory) => {
+                1u8.save(out)?;
+                directory.save(out)
+            }
+            Kind::Symlink(target) => {
+                2u8.save(out)?;
+                save_bytes(target, out)
+            }
+            Kind::Special(kind, number) => {
+                3u8.save(out)?;
+                (*kind, *number).save(out)
+            }
+        }
+    }
+
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        Ok(match u8::load(from)? {
+            0 => Kind::Regular(Keep::load(from)?),
+            1 => Kind::Directory(Keep::load(from)?),
+            2 => Kind::Symlink(load_bytes(from)?.into()),
+            3 => Kind::Special(Keep::load(from)?, Keep::load(from)?),
+            _ => return Err(malformed()),
+        })
+    }
 }
 
 /// Who makes a file, and when.

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::delegations::Delegation;
 use crate::directory::Directory;
 use crate::file::{File, Kind, Maker, now};
+use crate::keep::{Keep, keep, malformed};
 use crate::lock_waiters::LockWaiter;
 use crate::locks::LockOwner;
 use crate::opens::Open;
@@ -18,8 +19,9 @@ use crate::quota::Quota;
 use ringback::Group;
 use ringback_rpc::nfs4::Status;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shards: enough that reactors seldom meet in one, few enough that sweeping all of them is nothing.
@@ -73,6 +75,34 @@ impl Holder {
     const NOTHING: Holder = Holder { opens: NONE, delegations: NONE, locks: NONE, held: 0 };
 }
 
+keep! {
+    Holder { opens, delegations, locks, held }
+}
+
+/// Who waits for recalls to be settled asks again, and is not kept.
+impl Keep for Shard {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.files.save(out)?;
+        self.opens.save(out)?;
+        self.delegations.save(out)?;
+        self.locks.save(out)?;
+        self.waiters.save(out)?;
+        self.holders.save(out)
+    }
+
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        Ok(Shard {
+            files: Keep::load(from)?,
+            opens: Keep::load(from)?,
+            delegations: Keep::load(from)?,
+            locks: Keep::load(from)?,
+            waiters: Keep::load(from)?,
+            holders: Keep::load(from)?,
+            recalls: HashMap::new(),
+        })
+    }
+}
+
 /// A shard on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -82,7 +112,8 @@ struct ShardCell(Mutex<Shard>);
 #[derive(Debug)]
 pub(crate) struct Files {
     shards: Box<[ShardCell]>,
-    hasher: RandomState,
+    /// Makes the hashes of names this server's own. They go along to the next process, as directories are in their order.
+    seed: u64,
     /// Held while names are taken away: what a name stands for does not change meanwhile.
     pub(crate) namespace: Mutex<()>,
     /// Tells this life of the server from others, in handles and stateids: nothing here survives a restart.
@@ -107,7 +138,7 @@ impl Files {
     pub(crate) fn new(config: &Config, instance: u32) -> Self {
         let files = Files {
             shards: (0..SHARDS).map(|_| ShardCell(Mutex::new(Shard::new()))).collect(),
-            hasher: RandomState::new(),
+            seed: RandomState::new().hash_one(instance),
             namespace: Mutex::new(()),
             instance,
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
@@ -131,6 +162,47 @@ impl Files {
         debug_assert_eq!(made, Some(local(ROOT)));
     }
 
+    /// All of them, for another process.
+    pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        // That process may hash in another way: it is told what comes out here.
+        (self.instance, (self.seed, self.hash(b"name"))).save(out)?;
+        for number in 0..SHARDS {
+            self.shard(number).save(out)?;
+        }
+        self.revoked.iter().map(|count| count.load(Relaxed)).collect::<Vec<u32>>().save(out)?;
+        self.revocations.load(Relaxed).save(out)?;
+        [&self.files, &self.opens, &self.delegations, &self.locks].iter().try_for_each(|quota| quota.used().save(out))
+    }
+
+    /// Those of another process.
+    pub(crate) fn load(config: &Config, from: &mut dyn Read) -> io::Result<Self> {
+        let (instance, (seed, hash)) = <(u32, (u64, u64))>::load(from)?;
+        let mut files = Files::new(config, instance);
+        files.seed = seed;
+        if files.hash(b"name") != hash {
+            let why =
+                "the other process was built by a compiler with other hashes: its directories cannot be taken over";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+        for number in 0..SHARDS {
+            let shard = Shard::load(from)?;
+            let content =
+                (0..shard.files.index_end()).filter_map(|index| shard.files.at(index)).map(File::memory).sum();
+            files.data.force(content);
+            *files.shard(number) = shard;
+        }
+        let revoked: Vec<u32> = Keep::load(from)?;
+        if revoked.len() > files.revoked.len() {
+            return Err(malformed());
+        }
+        files.revoked.iter().zip(revoked).for_each(|(count, revoked)| count.store(revoked, Relaxed));
+        files.revocations.store(Keep::load(from)?, Relaxed);
+        for quota in [&files.files, &files.opens, &files.delegations, &files.locks] {
+            quota.force(Keep::load(from)?);
+        }
+        Ok(files)
+    }
+
     /// The lock of a shard; a thread that panicked under it left whole objects behind, so it stays usable.
     pub(crate) fn shard(&self, shard: usize) -> MutexGuard<'_, Shard> {
         self.shards[shard % SHARDS].0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,7 +215,10 @@ impl Files {
 
     /// The hash of a name.
     pub(crate) fn hash(&self, name: &[u8]) -> u64 {
-        self.hasher.hash_one(name)
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.seed);
+        hasher.write(name);
+        hasher.finish()
     }
 
     /// Looks at a file, if it is still there.

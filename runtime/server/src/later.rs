@@ -12,7 +12,7 @@ use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle};
@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Wait(Waiting),
     /// A copy is to be worked on.
     Copy(Id),
+    /// What waits is to be given up, and how much does so is told.
+    Settle(Sender<usize>),
     /// An answer may have come for the waiting call of that number.
     Woken(u64),
     Stop,
@@ -59,6 +61,13 @@ impl Later {
     /// Has a compound go on when its question is answered.
     pub(crate) fn wait(&self, token: CallToken, record: Vec<u8>, suspended: Box<Suspended>) {
         self.send(Message::Wait(Waiting { token, record, suspended }));
+    }
+
+    /// Has all that waits end soon; whether nothing does any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        let (answer, answers) = channel();
+        self.send(Message::Settle(answer));
+        answers.recv().is_ok_and(|waiting| waiting == 0)
     }
 
     /// If the thread has ended the server has.
@@ -103,6 +112,11 @@ impl Thread {
             match self.receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Message::Wait(waiting)) => self.wait(waiting),
                 Ok(Message::Woken(number)) => self.poll(number),
+                Ok(Message::Settle(answer)) => {
+                    self.give_up(Duration::ZERO);
+                    // Nobody wants to know any more.
+                    let _ = answer.send(self.waiting.len());
+                }
                 // What else has come has its turn between two pieces.
                 Ok(Message::Copy(id)) if self.inner.copy_on(id) => self.inner.later.send(Message::Copy(id)),
                 Ok(Message::Copy(_)) => {}
@@ -164,8 +178,12 @@ impl Thread {
     }
 
     fn tick(&self) {
-        let patience = self.inner.config.getattr_patience;
-        let late = self.waiting.values().filter(|(_, _, since)| since.elapsed() > patience);
+        self.give_up(self.inner.config.getattr_patience);
+    }
+
+    /// Ends the questions of calls that have waited for so long: they go on without an answer.
+    fn give_up(&self, patience: Duration) {
+        let late = self.waiting.values().filter(|(_, _, since)| since.elapsed() >= patience);
         for (waiting, ..) in late {
             self.inner.callbacks.give_up(waiting.suspended.question.callback);
         }

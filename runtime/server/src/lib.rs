@@ -28,6 +28,7 @@ mod holder_attributes;
 mod import;
 mod inspect;
 mod io_ops;
+mod keep;
 mod later;
 mod listen;
 mod lock_ops;
@@ -48,6 +49,7 @@ mod session_slots;
 mod sessions;
 mod set_attributes;
 mod stateids;
+mod succession;
 #[cfg(test)]
 mod tests;
 pub mod top;
@@ -62,6 +64,7 @@ pub use inspect::{
 };
 pub use recall::{Delegations, HeldDelegation, KnownClient};
 pub use renew::RenewError;
+pub use succession::SuccessionError;
 
 use admin::AskedAll;
 use callbacks::Callbacks;
@@ -105,6 +108,8 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) session_serial: AtomicU64,
     pub(crate) session_slots: SlotLimit,
+    /// Where to the state is written when the next checkpoint is, for another process.
+    pub(crate) leaving: Mutex<Option<succession::Leaving>>,
     pub(crate) asked_all: AskedAll,
     /// The second in which expired clients were last looked for.
     pub(crate) courtesy_ended_s: AtomicU64,
@@ -140,12 +145,17 @@ impl Server {
 
     /// Ends the server: listeners, callbacks (drained for at most `patience`), connections. An error only from a hook.
     pub fn shutdown(&self, patience: Duration) -> Result<DrainReport, ringback::Error> {
-        listen::stop(&self.inner);
+        drop(listen::stop(&self.inner));
         let report = self.runtime.shutdown(patience)?;
         self.inner.later.stop();
         self.inner.files.clear();
         Ok(report)
     }
+}
+
+/// so_major_id of a life of the server.
+fn name_of(instance: u32) -> String {
+    format!("ringback-{instance:06x}")
 }
 
 /// What the runtime takes from the server's settings.
@@ -164,17 +174,18 @@ impl Inner {
         // Random, so that a client of an earlier life of the server is told so and not taken for another.
         let instance = (RandomState::new().hash_one(0u8) as u32 & INSTANCE_MASK).max(1);
         Inner {
-            clients: Clients::new(config.clients_max, instance),
+            clients: Mutex::new(Clients::new(config.clients_max, instance)),
             sessions: Sessions::default(),
             session_serial: AtomicU64::new(1),
             session_slots: SlotLimit::new(config.session_slots_max),
+            leaving: Mutex::default(),
             courtesy_ended_s: AtomicU64::new(0),
             asked_all: AskedAll::default(),
             files: Files::new(&config, instance),
             copies: Copies::new(),
             callbacks: Callbacks::new(observer),
             later,
-            name: format!("ringback-{instance:06x}"),
+            name: name_of(instance),
             listeners: Mutex::new(Vec::new()),
             renewing: RwLock::new(()),
             started: Instant::now(),

@@ -19,19 +19,34 @@ pub(crate) struct Listener {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    socket: Arc<TcpListener>,
 }
 
 impl Server {
     /// Listens on an address, and gives the one that it got: port 0 asks for any.
     pub fn listen(&self, address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
-        let socket = TcpListener::bind(address)?;
+        self.inner.listen_on(Arc::new(TcpListener::bind(address)?))
+    }
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.inner.listeners().iter().map(|listener| listener.address).collect()
+    }
+}
+
+impl Inner {
+    /// Accepts connections on a socket that listens.
+    pub(crate) fn listen_on(self: &Arc<Self>, socket: Arc<TcpListener>) -> io::Result<SocketAddr> {
         let address = socket.local_addr()?;
+        let accepting = Arc::clone(&socket);
         let stopping = Arc::new(AtomicBool::new(false));
-        let (inner, stop) = (Arc::clone(&self.inner), Arc::clone(&stopping));
+        let (inner, stop) = (Arc::clone(self), Arc::clone(&stopping));
         let thread = thread::Builder::new()
             .name(format!("nfs-accept-{}", address.port()))
-            .spawn(move || accept(&socket, &inner, &stop))?;
-        self.inner.listeners().push(Listener { address, stopping, thread });
+            .spawn(move || accept(&accepting, &inner, &stop))?;
+        self.listeners().push(Listener { address, stopping, thread, socket });
         Ok(address)
     }
 }
@@ -39,9 +54,8 @@ impl Server {
 fn accept(socket: &TcpListener, inner: &Inner, stopping: &AtomicBool) {
     loop {
         let accepted = socket.accept();
-        if stopping.load(SeqCst) {
-            return;
-        }
+        // What came just now may be a client, and not only what ends the wait: it is served all the same.
+        let last = stopping.load(SeqCst);
         match accepted {
             Ok((connection, _)) => {
                 // Replies are small and wanted at once. A socket that refuses the option is merely slower.
@@ -55,12 +69,17 @@ fn accept(socket: &TcpListener, inner: &Inner, stopping: &AtomicBool) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => thread::sleep(ACCEPT_PAUSE),
         }
+        if last {
+            return;
+        }
     }
 }
 
-/// Ends all listeners.
-pub(crate) fn stop(inner: &Inner) {
-    for Listener { address, stopping, thread } in inner.listeners().drain(..) {
+/// Ends all listeners. Their sockets still listen as long as they are kept.
+pub(crate) fn stop(inner: &Inner) -> Vec<Arc<TcpListener>> {
+    let mut sockets = Vec::new();
+    for Listener { address, stopping, thread, socket } in inner.listeners().drain(..) {
+        sockets.push(socket);
         stopping.store(true, SeqCst);
         // An accept ends with a connection, and this is one. The unspecified address reaches the own host.
         if TcpStream::connect_timeout(&address, WAKE_PATIENCE).is_ok() {
@@ -68,4 +87,5 @@ pub(crate) fn stop(inner: &Inner) {
             let _ = thread.join();
         }
     }
+    sockets
 }

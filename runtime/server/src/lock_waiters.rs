@@ -7,6 +7,7 @@ use crate::arena::{Id, Link, Links, NONE};
 use crate::callbacks::{Callbacks, Subject};
 use crate::clients::Client;
 use crate::files::{Files, Shard, global};
+use crate::keep::keep;
 use crate::locks::{Range, check_free};
 use crate::name::ShortBytes;
 use ringback::CallbackKey;
@@ -25,6 +26,10 @@ pub(crate) struct LockWaiter {
     pub(crate) owner: ShortBytes,
     range: Range,
     callback: CallbackKey,
+}
+
+keep! {
+    LockWaiter { file, client, client_id, open, in_file, owner, range, callback }
 }
 
 /// The list of a file's waiters, without those that are being notified.

@@ -5,6 +5,7 @@ use crate::arena::{Id, Link, Links, NONE};
 use crate::callbacks::Callbacks;
 use crate::clients::Client;
 use crate::files::{Files, Shard, global, shard_number};
+use crate::keep::keep;
 use crate::lock_waiters::Asker;
 use crate::name::ShortBytes;
 use crate::opens::{READ, WRITE};
@@ -38,6 +39,11 @@ pub(crate) struct LockOwner {
     owner: ShortBytes,
     seqid: u32,
     ranges: Vec<Range>,
+}
+
+keep! {
+    Range { start, end, write }
+    LockOwner { file, client, client_id, open, in_file, in_client, owner, seqid, ranges }
 }
 
 /// The list of a file's lock-owners.

@@ -1,7 +1,9 @@
 //! Short byte strings: file names and open-owners.
 
+use crate::keep::{Keep, load_bytes, save_bytes};
 use ringback_rpc::nfs4::Status;
 use std::fmt;
+use std::io::{self, Read, Write};
 
 /// Longest file name (the limit of most file systems).
 pub(crate) const NAME_BYTES_MAX: usize = 255;
@@ -17,6 +19,15 @@ pub(crate) enum ShortBytes {
 }
 
 const _: () = assert!(size_of::<ShortBytes>() == 24);
+
+impl Keep for ShortBytes {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        save_bytes(self.as_bytes(), out)
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        load_bytes(from).map(|bytes| ShortBytes::new(&bytes))
+    }
+}
 
 impl ShortBytes {
     pub(crate) fn new(from: &[u8]) -> Self {

@@ -6,6 +6,7 @@ use crate::clients::Client;
 use crate::delegations::{Conflict, Granted, Want};
 use crate::file::{File, Kind as FileKind};
 use crate::files::{Caller, Files, Holder, Shard, global};
+use crate::keep::keep;
 use crate::name::ShortBytes;
 use crate::quota::Reserved;
 use crate::set_attributes::Changes;
@@ -30,6 +31,10 @@ pub(crate) struct Open {
     pub(crate) seqid: u32,
     pub(crate) access: u8,
     deny: u8,
+}
+
+keep! {
+    Open { file, client, in_file, in_client, owner, seqid, access, deny }
 }
 
 /// The list of a file's opens.

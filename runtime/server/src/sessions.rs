@@ -3,14 +3,16 @@
 
 use crate::Inner;
 use crate::clients::{Client, Clients, Principal};
+use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use ringback::{ConnectionId, Security, SessionConfig, SessionKey};
 use ringback_rpc::nfs4::fore::{
     BackchannelCtlArgs, BindConnToSessionArgs, BindConnToSessionOk, BindDirection, BoundDirection, ChannelAttrs,
     CreateSessionArgs, CreateSessionOk, create_session_flag as flag,
 };
 use ringback_rpc::nfs4::{CallbackSecParms, ClientId4, List, SessionId, Status};
-use ringback_rpc::session::ReplierSlots;
+use ringback_rpc::session::{ReplierImage, ReplierSlotImage, ReplierSlots};
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -54,6 +56,27 @@ impl Session {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For another process.
+    pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (client, serial) = self.key.to_parts();
+        (self.id, (self.client.id, (client, serial))).save(out)?;
+        (self.fore, self.has_backchannel).save(out)?;
+        self.connections().save(out)?;
+        let slots = self.slots().export();
+        slots.save(out)
+    }
+
+    /// One of another process, of these clients.
+    pub(crate) fn load(clients: &Clients, from: &mut dyn Read) -> io::Result<Self> {
+        let (id, (client_id, (client, serial))) = Keep::load(from)?;
+        let (fore, has_backchannel) = Keep::load(from)?;
+        let connections = Mutex::new(Keep::load(from)?);
+        let slots = Mutex::new(ReplierSlots::import(ReplierImage::load(from)?).ok_or_else(malformed)?);
+        let key = SessionKey::from_parts(client, serial);
+        let client = Arc::clone(clients.client(client_id).ok_or_else(malformed)?);
+        Ok(Session { id, key, client, fore, has_backchannel, connections, slots })
+    }
+
     /// Associates it with a connection: CREATE_SESSION, BIND_CONN_TO_SESSION and SEQUENCE do.
     pub(crate) fn associate(&self, connection: ConnectionId) {
         let mut connections = self.connections();
@@ -63,6 +86,30 @@ impl Session {
             }
             connections.push(connection);
         }
+    }
+}
+
+impl Keep for ReplierSlotImage {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        ((self.id, self.used), ((self.busy, self.cached), (self.again, (self.told, self.fingerprint)))).save(out)?;
+        save_bytes(&self.reply, out)
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        let ((id, used), ((busy, cached), (again, (told, fingerprint)))) = Keep::load(from)?;
+        Ok(ReplierSlotImage { id, used, busy, cached, again, told, fingerprint, reply: load_bytes(from)? })
+    }
+}
+
+impl Keep for ReplierImage {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        self.slots.save(out)?;
+        self.former.save(out)?;
+        (self.target, (self.lowered, self.reply_bytes_max)).save(out)
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        let (slots, former) = Keep::load(from)?;
+        let (target, (lowered, reply_bytes_max)) = Keep::load(from)?;
+        Ok(ReplierImage { slots, former, target, lowered, reply_bytes_max })
     }
 }
 

@@ -1,72 +1,16 @@
 //! The command as an operator uses it.
 
 mod client;
+mod serving;
 
 use client::Client;
 use ringback_rpc::nfs4::fore::share_access;
-use std::io::{BufRead, BufReader, Read, Write};
+use serving::{Folder, RINGBACK, Serving};
+use std::io::{BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-
-const RINGBACK: &str = env!("CARGO_BIN_EXE_ringback");
-
-/// A folder of its own, gone at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A server; killed at the end if it has not ended by itself.
-struct Serving(Child, BufReader<ChildStdout>);
-
-impl Serving {
-    fn start(options: &[&str]) -> Self {
-        let mut command = Command::new(RINGBACK);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--backend", "epoll"]).args(options);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Serving(child, out)
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.1.read_line(&mut line).unwrap();
-        line
-    }
-
-    /// SIGTERM; what it says until it ends, and that it ends well.
-    fn end(mut self) -> String {
-        assert!(Command::new("kill").arg(self.0.id().to_string()).status().unwrap().success());
-        let mut said = String::new();
-        self.1.read_to_string(&mut said).unwrap();
-        assert!(self.0.wait().unwrap().success());
-        said
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 fn run(args: &[&str]) -> Output {
     Command::new(RINGBACK).args(args).output().unwrap()

@@ -224,6 +224,38 @@ impl Client {
         self.give_up_recalled();
     }
 
+    /// Opens a file and keeps it open; its stateid and its handle.
+    pub fn open(&mut self, name: &str, access: u32) -> (Stateid4, Vec<u8>) {
+        let args = OpenArgs {
+            seqid: 0,
+            share_access: access,
+            share_deny: share_deny::NONE,
+            owner: StateOwner4::new(ClientId4(0), b"owner").unwrap(),
+            how: OpenHow::Unchecked(Fattr::NONE),
+            claim: OpenClaim::Null(name.as_bytes()),
+        };
+        let reply = self.call(&[OpArgs::PutRootFh, OpArgs::Open(args), OpArgs::GetFh]);
+        let [.., OpRes::Open(Ok(open)), OpRes::GetFh(Ok(fh))] = results(&reply)[..] else { panic!() };
+        let handle = fh.object.as_bytes().to_vec();
+        if let Some(stateid) = open.delegation.stateid() {
+            assert_eq!(self.held.insert(handle.clone(), stateid), None);
+        }
+        (open.stateid, handle)
+    }
+
+    pub fn write(&mut self, (stateid, handle): &(Stateid4, Vec<u8>), offset: u64, data: &[u8]) {
+        let put = OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
+        let write = WriteArgs { stateid: *stateid, offset, stable: StableHow4::FileSync, data };
+        assert_eq!(status(&self.call(&[put, OpArgs::Write(write)])), Status::NFS4_OK);
+    }
+
+    pub fn read(&mut self, (stateid, handle): &(Stateid4, Vec<u8>), offset: u64, count: u32) -> Vec<u8> {
+        let put = OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
+        let reply = self.call(&[put, OpArgs::Read(ReadArgs { stateid: *stateid, offset, count })]);
+        let Some(OpRes::Read(Ok(read))) = results(&reply).pop() else { panic!() };
+        read.data.to_vec()
+    }
+
     fn give_up_recalled(&mut self) {
         for (stateid, handle) in std::mem::take(&mut self.recalled) {
             // Recalled twice, returned once.

@@ -229,6 +229,17 @@ pub struct ServeOptions {
     /// Make a socket (mode 0600) for the other commands.
     #[arg(long, value_name = "SOCKET")]
     pub admin: Option<PathBuf>,
+    /// Make a socket (mode 0600) for the next process of this server, which takes over everything and lets this one end: it is given
+    /// the same path with --upgrade-from.
+    #[arg(long, value_name = "SOCKET")]
+    pub upgrade_socket: Option<PathBuf>,
+    /// Take over from the process that was given this socket with --upgrade-socket: its files, its clients and what they hold, its
+    /// connections and callbacks, and where it listens. If nobody listens there, start as without this.
+    #[arg(long, value_name = "SOCKET")]
+    pub upgrade_from: Option<PathBuf>,
+    /// How long an upgrade may take until the old process goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub upgrade_timeout: u32,
 }
 
 /// The io back end.

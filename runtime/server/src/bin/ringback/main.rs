@@ -3,6 +3,7 @@
 mod ask;
 mod cli;
 mod serve;
+mod upgrade;
 
 use clap::Parser;
 use cli::{Cli, Command};

@@ -1,16 +1,16 @@
 //! `ringback serve`.
 
 use crate::cli::{BackendChoice, ServeOptions};
+use crate::upgrade::{self, Socket};
 use ringback::{Backend, Builder, DrainReport, LogLevel, LogMessage};
-use ringback_server::admin::{self, Admin};
+use ringback_server::admin::Admin;
 use ringback_server::metrics::Metrics;
 use ringback_server::{Config, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{ErrorKind, Write, stderr};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const TRANSFER_BYTES: u32 = 1 << 20;
 /// What a request or reply has besides.
 const OVERHEAD_BYTES: u32 = 4096;
+/// How long the process before may take to end.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(5);
 /// Steps that the flight recorder of each reactor keeps: those of some eight hundred callbacks.
 const FLIGHT_RECORDS: usize = 4096;
 
@@ -32,19 +34,27 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
         is_there.then_some(()).ok_or_else(|| format!("--flight-file {}: no file can be there", file.display()))?;
     }
     // Before there are other threads, see there.
-    let socket = options.admin.as_deref().map(|path| bind(path).map(|socket| (path, socket))).transpose()?;
-    let server = Server::new(config(options), builder(options), Arc::new(()))
-        .map_err(|e| format!("the server could not be started: {e}"))?;
-    let server = Arc::new(server);
-    if let Some(directory) = &options.export {
-        let imported = server.import(directory).map_err(|e| format!("--export: {e}"))?;
-        let (files, bytes) = (counted(imported.files, "file"), counted(imported.bytes, "byte"));
-        println!("copied {files}, {bytes}, from {}", directory.display());
+    let predecessor = upgrade::predecessor(options)?;
+    let follows = predecessor.is_some();
+    let bind =
+        |option, path: &Option<PathBuf>| path.as_deref().map(|path| Socket::bind(option, path, follows)).transpose();
+    let socket = bind("--admin", &options.admin)?;
+    let for_next = bind("--upgrade-socket", &options.upgrade_socket)?;
+    let server = Arc::new(match predecessor {
+        Some(predecessor) => upgrade::take_over(options, config(options), builder(options), predecessor)?,
+        None => begin(options)?,
+    });
+    let address = server.addresses().first().copied().unwrap_or(options.listen);
+    let start = |socket: Socket| {
+        let (socket, path) = socket.publish()?;
+        Admin::start(&server, socket, &path)
+    };
+    let admin = socket.map(start).transpose().map_err(|e| format!("--admin: {e}"))?;
+    let metrics = options.metrics.map(|address| start_metrics(&server, address, follows)).transpose()?;
+    if let Some(socket) = for_next {
+        let (socket, _) = socket.publish().map_err(|e| format!("--upgrade-socket: {e}"))?;
+        upgrade::await_successor(&server, socket, Duration::from_secs(options.upgrade_timeout.into()))?;
     }
-    let address = server.listen(options.listen).map_err(|e| cannot_listen(options.listen, &e))?;
-    let start = |(path, socket)| Admin::start(&server, socket, path).map_err(|e| format!("--admin: {e}"));
-    let admin = socket.map(start).transpose()?;
-    let metrics = options.metrics.map(|address| start_metrics(&server, address)).transpose()?;
     let backend = server.runtime().backend();
     println!("serving NFSv4.1 and 4.2 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
     server.runtime().placement().iter().filter(|place| place.cpu.is_some()).for_each(|place| println!("{place}"));
@@ -62,8 +72,31 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
     keep_flight_record(&server, &report, options.flight_file.as_deref())
 }
 
-fn start_metrics(server: &Arc<Server>, address: SocketAddr) -> Result<Metrics, String> {
-    Metrics::start(server, address).map_err(|error| match error.kind() {
+/// A server that nobody had before.
+fn begin(options: &ServeOptions) -> Result<Server, String> {
+    let server = Server::new(config(options), builder(options), Arc::new(()))
+        .map_err(|e| format!("the server could not be started: {e}"))?;
+    if let Some(directory) = &options.export {
+        let imported = server.import(directory).map_err(|e| format!("--export: {e}"))?;
+        let (files, bytes) = (counted(imported.files, "file"), counted(imported.bytes, "byte"));
+        println!("copied {files}, {bytes}, from {}", directory.display());
+    }
+    server.listen(options.listen).map_err(|e| cannot_listen(options.listen, &e))?;
+    Ok(server)
+}
+
+/// `follows`: the process before is about to end, and has the address until then.
+fn start_metrics(server: &Arc<Server>, address: SocketAddr, follows: bool) -> Result<Metrics, String> {
+    let until = Instant::now() + if follows { PREDECESSOR_PATIENCE } else { Duration::ZERO };
+    let started = loop {
+        match Metrics::start(server, address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            started => break started,
+        }
+    };
+    started.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => {
             format!("--metrics {address} is already in use: stop what serves there or choose another port")
         }
@@ -79,15 +112,6 @@ fn keep_flight_record(server: &Server, report: &DrainReport, file: Option<&Path>
     std::fs::write(file, lines).map_err(|e| format!("--flight-file {}: {e}", file.display()))?;
     println!("what happened last is in {0}: ringback flight {0}", file.display());
     Ok(())
-}
-
-fn bind(path: &Path) -> Result<UnixListener, String> {
-    admin::bind(path).map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!("--admin {}: in use; stop what listens there or choose another path", path.display())
-        }
-        _ => format!("--admin {}: {error}", path.display()),
-    })
 }
 
 fn config(options: &ServeOptions) -> Config {
