@@ -2,6 +2,8 @@
 //! of its own and counters of its own. Whoever does without belongs to the default tenant, which is not limited and costs nothing.
 
 use crate::ConnectionId;
+#[cfg(feature = "checkpoint")]
+use crate::checkpoint::record::TenantRecord;
 use crate::keys::ClientId;
 use crate::registry::Shared;
 use crate::runtime::{Error, Runtime};
@@ -170,6 +172,12 @@ impl Tenant {
         }
     }
 
+    /// A callback comes from another process, whatever the limit.
+    #[cfg(feature = "checkpoint")]
+    pub fn has_callback(&self) {
+        self.callbacks.fetch_add(1, Relaxed);
+    }
+
     /// It is gone.
     pub fn give_callback(&self) {
         self.callbacks.fetch_sub(1, Relaxed);
@@ -245,6 +253,44 @@ impl Tenants {
         self.all.get(at)?.get()
     }
 
+    /// What was counted for them.
+    pub fn reports(&self) -> Vec<TenantReport> {
+        let report = |(at, tenant): (usize, &Tenant)| tenant.report(TenantId(at as u16 + 1));
+        self.all.iter().map_while(OnceLock::get).enumerate().map(report).collect()
+    }
+
+    /// As a checkpoint holds them.
+    #[cfg(feature = "checkpoint")]
+    pub fn to_records(&self) -> Vec<TenantRecord> {
+        let record = |report: TenantReport| TenantRecord {
+            label: report.label,
+            callbacks_max: report.limits.callbacks_max,
+            calls_max: report.limits.calls_max,
+            rate_max: report.limits.rate_max,
+            refused: report.refused,
+            callbacks_sent: report.callbacks_sent,
+            held_back: report.held_back,
+        };
+        self.reports().into_iter().map(record).collect()
+    }
+
+    /// Those of another process, where there are none yet.
+    #[cfg(feature = "checkpoint")]
+    pub fn restore(&self, records: &[TenantRecord]) {
+        for (place, record) in self.all.iter().zip(records) {
+            let tenant = place.get_or_init(|| Tenant::new(&record.label));
+            tenant.set(TenantLimits {
+                callbacks_max: record.callbacks_max,
+                calls_max: record.calls_max,
+                rate_max: record.rate_max,
+            });
+            tenant.refused.store(record.refused, Relaxed);
+            tenant.callbacks_sent.store(record.callbacks_sent, Relaxed);
+            tenant.held_back.store(record.held_back, Relaxed);
+        }
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = records.len() as u16;
+    }
+
     fn is_known(&self, tenant: TenantId) -> bool {
         tenant.0 == 0 || self.get(tenant).is_some()
     }
@@ -282,9 +328,7 @@ impl Runtime {
 
     /// All tenants but the default one, with what was counted for them. Cheap, from any thread.
     pub fn tenants(&self) -> Vec<TenantReport> {
-        let all = &self.shared().tenants.all;
-        let report = |(at, tenant): (usize, &Tenant)| tenant.report(TenantId(at as u16 + 1));
-        all.iter().map_while(OnceLock::get).enumerate().map(report).collect()
+        self.shared().tenants.reports()
     }
 }
 

@@ -37,13 +37,15 @@ pub(super) enum Kind {
     End = 5,
     /// A connection, whose socket comes along.
     Line = 6,
+    /// Tenants: one chunk, if there are any.
+    Tenants = 7,
 }
+
+const KINDS: [Kind; 7] = [Kind::Summary, Kind::Client, Kind::Entries, Kind::Own, Kind::End, Kind::Line, Kind::Tenants];
 
 impl Kind {
     fn of(number: u32) -> Option<Kind> {
-        [Kind::Summary, Kind::Client, Kind::Entries, Kind::Own, Kind::End, Kind::Line]
-            .into_iter()
-            .find(|k| *k as u32 == number)
+        KINDS.into_iter().find(|k| *k as u32 == number)
     }
 }
 

@@ -25,7 +25,7 @@ pub use suspend::Suspended;
 pub use take::CheckpointSize;
 
 use map::Bytes;
-use record::SummaryRecord;
+use record::{SummaryRecord, TenantsRecord};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -135,6 +135,7 @@ pub(crate) struct Opened {
     /// The first index, and the payload.
     entries: Vec<(u32, Range<usize>)>,
     own: Vec<Range<usize>>,
+    pub(crate) tenants: TenantsRecord,
     /// Payloads of connections, in the order of their sockets.
     lines: Vec<Range<usize>>,
     counts: Counts,

@@ -82,6 +82,27 @@ pub(crate) struct ClientRecord {
     pub of_session: Vec<(u32, u32, u64)>,
 }
 
+/// Tenants, if there are others than the default one.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TenantsRecord {
+    /// By their bits, from 1 on.
+    pub tenants: Vec<TenantRecord>,
+    /// Their clients: index, and the bits of the tenant.
+    pub clients: Vec<(u32, u16)>,
+}
+
+/// A tenant.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TenantRecord {
+    pub label: String,
+    pub callbacks_max: u32,
+    pub calls_max: u32,
+    pub rate_max: u32,
+    pub refused: u64,
+    pub callbacks_sent: u64,
+    pub held_back: u64,
+}
+
 /// A connection whose socket goes along.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LineRecord {

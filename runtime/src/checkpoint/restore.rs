@@ -14,6 +14,7 @@ use ringback_rpc::nfs4::callback::CallbackOp;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// What a reactor goes on with.
 #[derive(Default)]
@@ -177,6 +178,12 @@ impl Restoring<'_> {
             .map(|(index, place): (u32, _)| (place.generation, self.home(index), place.live, leaving.contains(&index)));
         self.shared.clients.restore(places);
         self.shared.skip_serials(self.opened.summary.serials);
+        self.shared.tenants.restore(&self.opened.tenants.tenants);
+        for (index, tenant) in &self.opened.tenants.clients {
+            if let Some(known) = self.shared.clients.get(*index) {
+                known.tenant.store((*tenant).into(), SeqCst);
+            }
+        }
         for client in &self.clients {
             let Some(known) = self.shared.clients.get(client.record.index) else { continue };
             for session in &client.image.sessions {
@@ -265,6 +272,9 @@ impl Restoring<'_> {
             return;
         }
         known.entries.add(was.op);
+        if let Some(tenant) = self.shared.tenant_of(known) {
+            tenant.has_callback();
+        }
         if !flags.contains(Flags::RUNNING) {
             return;
         }

@@ -2,7 +2,9 @@
 //! thread that writes. Or the reactors stand still meanwhile ([`super::suspend`]).
 
 use super::format::{ChunkWriter, Kind};
-use super::record::{ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, to_bytes};
+use super::record::{
+    ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, TenantsRecord, to_bytes,
+};
 use super::suspend::Line;
 use super::{CheckpointError, convert};
 use crate::callback::Flags;
@@ -209,6 +211,19 @@ impl Taking<'_> {
         record
     }
 
+    fn tenants(&mut self) -> Result<(), CheckpointError> {
+        let tenants = self.shared.tenants.to_records();
+        if tenants.is_empty() {
+            return Ok(());
+        }
+        let of_client = |(index, known): (u32, &ClientShared)| {
+            let tenant = known.tenant.load(SeqCst) as u16;
+            (tenant != 0).then_some((index, tenant))
+        };
+        let clients = (0..).zip(self.shared.clients.places()).filter_map(of_client).collect();
+        self.out.chunk(Kind::Tenants, 0, &to_bytes(&TenantsRecord { tenants, clients })?)
+    }
+
     fn finish(mut self) -> Result<CheckpointSize, CheckpointError> {
         let place = |known: &ClientShared| PlaceRecord {
             generation: known.generation(),
@@ -217,6 +232,7 @@ impl Taking<'_> {
             closed: known.in_flight.is_closed(),
         };
         self.summary.clients = self.shared.clients.places().into_iter().map(place).collect();
+        self.tenants()?;
         self.summary.serials = self.shared.next_serial();
         self.size.clients = self.summary.clients.iter().filter(|place| place.live).count() as u64;
         self.out.chunk(Kind::Summary, 0, &to_bytes(&self.summary)?)?;

@@ -2,10 +2,13 @@
 
 use super::format::{self, Kind};
 use super::map::Bytes;
-use super::record::{self, ClientRecord, EntryRecord, LineRecord, PlaceRecord, ReactorRecord, SummaryRecord};
+use super::record::{
+    self, ClientRecord, EntryRecord, LineRecord, PlaceRecord, ReactorRecord, SummaryRecord, TenantsRecord,
+};
 use super::{CheckpointError, Counts, Opened, convert};
 use crate::builder::REACTORS_MAX;
 use crate::callback::{Flags, GENERATION_RETIRED, GENERATION_UNUSED, OWN, SEGMENT_ENTRIES};
+use crate::tenant::TENANTS_MAX;
 use ringback_rpc::backchannel::{BackchannelImage, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::collections::HashSet;
@@ -24,8 +27,8 @@ fn hold(holds: bool, what: Wrong) -> Result<(), Wrong> {
 /// Validates all of it.
 pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
     let chunks = format::chunks(&bytes)?;
-    let (mut clients, mut entries, mut own, mut lines, mut summaries) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut clients, mut entries, mut own, mut lines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut summaries, mut tenants) = (Vec::new(), Vec::new());
     for chunk in chunks {
         match chunk.kind {
             Kind::Summary => summaries.push(chunk.payload),
@@ -33,6 +36,7 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
             Kind::Entries => entries.push((chunk.first, chunk.payload)),
             Kind::Own => own.push(chunk.payload),
             Kind::Line => lines.push(chunk.payload),
+            Kind::Tenants => tenants.push(chunk.payload),
             Kind::End => {}
         }
     }
@@ -47,6 +51,11 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
         .ok_or("a summary is malformed")
         .and_then(|summary| check_summary(&summary).map(|()| summary));
     let summary: SummaryRecord = summary.map_err(corrupt(summary_at))?;
+    let tenants = match &tenants[..] {
+        [] => TenantsRecord::default(),
+        [range] => check_tenants(&bytes[range.clone()], &summary).map_err(corrupt(range))?,
+        [_, range, ..] => return Err(corrupt(range)("there are tenants twice")),
+    };
     let mut counts = Counts::default();
     // Each reactor has one place that is used in part, and the last one may be cut short: room is made for whole ones.
     let in_part = |range: &Range<usize>| {
@@ -70,7 +79,17 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
         let checked = line(&bytes[range.clone()]).and_then(|line| check_line(&line, &summary, &mut names));
         checked.map_err(corrupt(range))?;
     }
-    Ok(Opened { bytes, summary, clients, entries, own, lines, counts })
+    Ok(Opened { bytes, summary, clients, entries, own, tenants, lines, counts })
+}
+
+fn check_tenants(payload: &[u8], summary: &SummaryRecord) -> Result<TenantsRecord, Wrong> {
+    let record: TenantsRecord = record::from_bytes(payload).ok_or("tenants are malformed")?;
+    hold(record.tenants.len() < TENANTS_MAX, "there are too many tenants")?;
+    let known = |(index, tenant): &(u32, u16)| {
+        (*index as usize) < summary.clients.len() && (1..=record.tenants.len()).contains(&usize::from(*tenant))
+    };
+    hold(record.clients.iter().all(known), "a client has no tenant, or a tenant no client")?;
+    Ok(record)
 }
 
 /// The record of a connection.

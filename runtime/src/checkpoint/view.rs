@@ -69,7 +69,7 @@ impl Checkpoint {
         Ok(Snapshot {
             reactors,
             clients,
-            tenants: Vec::new(),
+            tenants: shared.tenants.reports(),
             totals: stats(&summary.totals, &summary.stat_names, in_flight),
         })
     }

@@ -1,7 +1,7 @@
 //! What a process goes on with.
 
 use super::*;
-use ringback::{CallbackOp, Completion, Ending, Event, Remove, Restored, Run};
+use ringback::{CallbackOp, Completion, Ending, Event, Remove, Restored, Run, TenantLimits, TenantReport};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::xdr::{self, Writer};
 use std::sync::Mutex;
@@ -297,4 +297,44 @@ fn f18_a_removed_client_is_forgotten_and_its_place_is_used_again() {
     let next = runtime.add_client(None).unwrap();
     assert_ne!(next.to_bits(), client.to_bits());
     assert_eq!(next.to_bits() as u32, client.to_bits() as u32, "the same place, another generation");
+}
+
+#[test]
+fn tenants_and_whose_clients_are_whose_go_along() {
+    for backend in backends() {
+        let (bed, _stream) = Bed::new(builder(backend, 2), 2);
+        let runtime = bed.runtime.clone();
+        let limits = TenantLimits::default().callbacks_max(3).calls_max(1);
+        let tenant = runtime.add_tenant("accounting", limits).unwrap();
+        let empty = runtime.add_tenant("empty", TenantLimits::default()).unwrap();
+        let (ours, mut theirs) = pair();
+        let connection = runtime.add_connection(ours).unwrap();
+        let client = runtime.add_client_of(tenant, Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(9, 2)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        let keys = insert_all(&runtime, client, 20..23);
+        assert!(runtime.insert(client, CallbackOp::Recall, 9).is_err(), "its tenant has no room");
+        keys[..2].iter().for_each(|key| assert_eq!(runtime.try_run(*key), TryRun::Submitted));
+        read_record(&mut theirs).unwrap();
+        eventually("one is out", || runtime.tenants()[0].calls_out == 1);
+        let before = runtime.tenants();
+        drop(runtime);
+        let (checkpoint, _) = bed.leave();
+        let hooks = Arc::new(Counting::default());
+        let runtime = restored(builder(backend, 3), &checkpoint, &hooks);
+        eventually("the call is counted", || runtime.tenants()[0].calls_out == 1);
+        let (after, offline) = (runtime.tenants(), checkpoint.snapshot(0).unwrap().tenants);
+        for (n, tenant) in before.iter().enumerate() {
+            let known =
+                |t: &TenantReport| (t.tenant, t.label.clone(), t.limits, t.callbacks, t.refused, t.callbacks_sent);
+            assert_eq!((known(&after[n]), known(&offline[n])), (known(tenant), known(tenant)));
+        }
+        assert_eq!((after.len(), runtime.add_tenant("empty", TenantLimits::default())), (2, Ok(empty)));
+        assert!(runtime.insert(client, CallbackOp::Recall, 9).is_err(), "still");
+        assert_eq!(runtime.remove(keys[2]), Remove::Removed);
+        runtime.insert(client, CallbackOp::Recall, 9).unwrap();
+        answer_all(reconnect(&runtime, session));
+        eventually("all have ended", || runtime.stats().in_flight == 0);
+        assert_eq!(runtime.tenants()[0].calls_out, 0);
+    }
 }
