@@ -1,5 +1,7 @@
 //! A client over TCP that takes delegations, answers recalls, and gives back what was recalled.
 
+#![allow(dead_code)] // each test file uses a part
+
 use ringback_rpc::message::{CallHeader, MessageType, OpaqueAuth, ReplyHeader, peek};
 use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRes, CbSequenceRes};
 use ringback_rpc::nfs4::fore::*;

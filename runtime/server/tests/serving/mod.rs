@@ -30,7 +30,7 @@ impl Drop for Folder {
 }
 
 /// A server; killed at the end if it has not ended by itself.
-pub struct Serving(pub Child, BufReader<ChildStdout>);
+pub struct Serving(pub Child, pub BufReader<ChildStdout>);
 
 impl Serving {
     pub fn start(options: &[&str]) -> Self {
