@@ -134,6 +134,8 @@ impl Ending {
             Ending::Fault(PathFaultKind::Malformed) => "fault_malformed",
             Ending::Fault(PathFaultKind::NoSlots) => "fault_no_slots",
             Ending::Fault(PathFaultKind::NoAnswer) => "fault_no_answer",
+            // All of them are above, as a test sees.
+            Ending::Fault(_) => "fault",
         }
     }
 
@@ -496,6 +498,10 @@ mod tests {
         for ending in replied.chain(OTHERS) {
             assert_eq!(Ending::from_code(ending.to_code()), ending);
             assert!(names.insert(ending.name()), "{ending:?}");
+        }
+        for kind in PathFaultKind::ALL {
+            assert!(OTHERS.contains(&Ending::Fault(*kind)));
+            assert_eq!(Ending::Fault(*kind).name(), format!("fault_{}", kind.name()));
         }
         let unknown = Ending::Replied(Status(4_000_000));
         assert_eq!(Ending::from_code(unknown.to_code()), Ending::Replied(Status::NFS4ERR_SERVERFAULT));

@@ -63,6 +63,9 @@ impl Shared {
         if matches!(op, CallbackOp::Sequence | CallbackOp::Illegal) {
             return Err(InsertError::NotACallback);
         }
+        if self.is_closed() {
+            return Err(InsertError::Closed);
+        }
         self.insert_entry(client, op as u8, cookie)
     }
 

@@ -41,12 +41,23 @@ impl Runtime {
     }
 
     pub(crate) fn post_home(&self, client: ClientId, command: Command) -> Result<(), Error> {
-        #[cfg(feature = "checkpoint")]
-        if self.shared().standstill.has_left() {
-            return Err(Error::HandedOver);
-        }
-        self.shared().post_home(self.client(client)?, command);
+        let known = self.client(client)?;
+        self.has_reactor(known.home())?;
+        self.shared().post_home(known, command);
         Ok(())
+    }
+
+    /// Whether there is somebody to hand a command to. A drain is no end yet; it may come right after this, and then the
+    /// command is lost as if the end had come right after the command.
+    pub(crate) fn has_reactor(&self, reactor: usize) -> Result<(), Error> {
+        match self.shared() {
+            shared if shared.is_forked() => Err(Error::Forked),
+            #[cfg(feature = "checkpoint")]
+            shared if shared.standstill.has_left() => Err(Error::HandedOver),
+            shared if !shared.reactors[reactor].has_ended() => Ok(()),
+            shared if shared.is_closed() => Err(Error::Closed),
+            _ => Err(Error::ReactorEnded { reactor }),
+        }
     }
 }
 

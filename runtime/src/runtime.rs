@@ -61,6 +61,10 @@ pub enum Error {
     /// A hook (or another call from a reactor into the embedder's code) asked for something that waits for reactors.
     #[error("called from a hook, where nothing may be waited for")]
     InHook,
+    /// The runtime is [suspended](Runtime::suspend): who would wait for a reactor would wait until it goes on.
+    #[cfg(feature = "checkpoint")]
+    #[error("the runtime is suspended, and its reactors answer nobody until it goes on")]
+    Suspended,
     /// The reactor has ended, because its back end failed or by a mistake of ours; why is on stderr. Its clients' runs are
     /// lost, its connections are closed.
     #[error("reactor {reactor} has ended: its back end failed, or by a mistake of ours; stderr says why")]
@@ -347,7 +351,7 @@ impl Runtime {
         result
     }
 
-    /// Forgets a client, its sessions included: its runs end as [`Outcome::Cancelled`](crate::Outcome::Cancelled), and
+    /// Forgets a client, also when all is over: its sessions are forgotten with it, its runs end as [`Outcome::Cancelled`](crate::Outcome::Cancelled), and
     /// `try_run` on its callbacks answers [`TryRun::Closed`]. The callbacks themselves are still to be removed.
     pub fn remove_client(&self, client: ClientId) -> Result<(), Error> {
         self.with_client(client, |known| {
@@ -409,7 +413,8 @@ impl Runtime {
         Ok(session)
     }
 
-    /// The client has destroyed the session. Its calls move to another session of the client, or wait for one.
+    /// The client has destroyed the session, which is forgotten, also when all is over. Its calls move to another session of
+    /// the client, or wait for one.
     pub fn remove_session(&self, session: SessionKey) -> Result<(), Error> {
         let known = self.client(session.client)?;
         known.hide_session(session.serial);
@@ -421,6 +426,7 @@ impl Runtime {
     /// BIND_CONN_TO_SESSION; RFC 8881 sections 18.36 and 18.34). Waiting callbacks are sent at once.
     pub fn bind(&self, connection: ConnectionId, session: SessionKey) -> Result<(), Error> {
         self.client(session.client)?;
+        self.has_reactor(self.shared().reactor_of(connection))?;
         self.shared().port_of(connection).post(Command::Bind { connection, session });
         Ok(())
     }
@@ -434,7 +440,8 @@ impl Runtime {
     }
 
     /// Makes a callback for `client`, idle until [`Runtime::try_run`]. `cookie` is the embedder's own and is handed to
-    /// every hook. May allocate; everything after this does not.
+    /// every hook. May allocate; everything after this does not. Of a runtime that is draining or has been shut down it is an
+    /// error: what could not be recalled any more is not to be granted.
     pub fn insert(&self, client: ClientId, op: CallbackOp, cookie: u64) -> Result<CallbackKey, InsertError> {
         self.shared().insert(client, op, cookie)
     }
@@ -500,6 +507,8 @@ impl Runtime {
             #[cfg(feature = "checkpoint")]
             shared if shared.standstill.has_left() => Err(Error::HandedOver),
             shared if shared.is_in_hook() => Err(Error::InHook),
+            #[cfg(feature = "checkpoint")]
+            shared if shared.standstill.is_still() => Err(Error::Suspended),
             _ => Ok(()),
         }
     }

@@ -105,6 +105,31 @@ fn nothing_waits_for_reactors_that_have_ended() {
     });
 }
 
+/// What would do something says that it is too late; what takes something away does so.
+#[test]
+fn after_the_shutdown_nothing_is_taken_that_nobody_would_do() {
+    use ringback::{CallbackOp, ClientLimits, ClientState, Error, InsertError, Remove, Security};
+    let hooks = Arc::new(Counting::default());
+    let runtime = Builder::new().reactors(1).backend(Backend::Epoll).build(hooks, Arc::new(Deaf)).unwrap();
+    let (ours, _theirs) = pair();
+    let connection = runtime.add_connection(ours).unwrap();
+    let client = runtime.add_client(Some(connection)).unwrap();
+    let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+    let key = runtime.insert(client, CallbackOp::Recall, 0).unwrap();
+    assert!(runtime.drain(Duration::ZERO).unwrap().abandoned.is_empty());
+    assert_eq!(runtime.insert(client, CallbackOp::Recall, 1), Err(InsertError::Closed), "it could not be recalled");
+    assert_eq!(runtime.bind(connection, session), Ok(()), "what is out may move to another connection");
+    runtime.shutdown(Duration::ZERO).unwrap();
+    assert_eq!(runtime.bind(connection, session), Err(Error::Closed));
+    assert_eq!(runtime.set_client_state(client, ClientState::Courtesy), Err(Error::Closed));
+    assert_eq!(runtime.set_client_limits(client, ClientLimits::default()), Err(Error::Closed));
+    assert_eq!(runtime.backchannel_ctl(session, 1, Security::None), Err(Error::Closed));
+    assert_eq!(runtime.try_run(key), TryRun::Closed);
+    assert_eq!((runtime.remove(key), runtime.try_run(key)), (Remove::Removed, TryRun::Stale));
+    assert_eq!((runtime.remove_session(session), runtime.remove_client(client)), (Ok(()), Ok(())));
+    assert_eq!(runtime.set_client_state(client, ClientState::Active), Err(Error::NoSuchClient));
+}
+
 #[test]
 fn a_drain_may_be_as_patient_as_it_likes() {
     let hooks = Arc::new(Counting::default());

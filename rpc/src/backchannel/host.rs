@@ -325,6 +325,7 @@ named! {
     /// }
     /// ```
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
     pub enum PathFaultKind {
         /// [`PathFault::Denied`].
         Denied = "denied",
@@ -448,6 +449,7 @@ named! {
     ///     path == PathState::Up
     /// }
     /// ```
+    // Exhaustive: by it a server decides whether to grant, and would have to decide about a new one.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum PathState {
         /// No session was ever bound to a connection.

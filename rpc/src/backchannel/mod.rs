@@ -106,6 +106,7 @@ pub struct ConnToken(pub u64);
 ///     }
 /// }
 /// ```
+// Exhaustive: it is for the embedder to say, who need not match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
     /// It renews its lease.

@@ -256,7 +256,7 @@ int main(int argc, char **argv)
     }
     options.backend = argc > 3 ? RB_BACKEND_EPOLL : RB_BACKEND_AUTO;
     sigemptyset(&signals), sigaddset(&signals, SIGINT), sigaddset(&signals, SIGTERM);
-    sigprocmask(SIG_BLOCK, &signals, NULL); /* before the reactors begin: their threads inherit it */
+    sigprocmask(SIG_BLOCK, &signals, NULL); /* for signalfd; the library's threads block all by themselves */
     check(rb_runtime_new(&options, &hooks, &runtime), "runtime");
     check(rb_queue_open(runtime, 0, &queue), "queue");
     int listener = listen_on(argc > 2 ? argv[2] : "127.0.0.1", argv[1]), quit = signalfd(-1, &signals, SFD_CLOEXEC);

@@ -71,6 +71,10 @@ typedef enum rb_error {
     RB_ERR_NO_SPACE = -20,
     // There is no such session, or not any more.
     RB_ERR_NO_SUCH_SESSION = -21,
+    // Bytes are no checkpoint that this version reads: something else, truncated, corrupt, or of another version.
+    RB_ERR_CHECKPOINT = -22,
+    // The runtime is suspended already, is draining, or a hook has asked.
+    RB_ERR_BUSY = -23,
 } rb_error;
 
 // What drives the sockets.
@@ -286,6 +290,10 @@ typedef enum rb_event_kind {
     RB_EVENT_MOVED = 13,
     // A connection is wanted for `session`, a path of minor version 0 without an address: make one, and rb_bind() it.
     RB_EVENT_CONNECTION_WANTED = 14,
+    // The checkpoint of rb_options.checkpoint_file could not be written; the one before it is still there. rb_options.log says why.
+    RB_EVENT_CHECKPOINT_FAILED = 15,
+    // Something was asked for while the runtime was suspended, and was not done before it left: to be asked for in the next process.
+    RB_EVENT_LEFT_UNDONE = 16,
 } rb_event_kind;
 
 // What an item of a queue is about.
@@ -350,11 +358,50 @@ typedef enum rb_notify_kind {
     RB_NOTIFY_VERIFIER = 5,
 } rb_notify_kind;
 
+// Where a callback in flight is.
+typedef enum rb_stage {
+    // It waits for its turn, for a session slot or for a callback path.
+    RB_STAGE_QUEUED = 0,
+    // It was put back and waits for a delay to pass.
+    RB_STAGE_DELAYED = 1,
+    // It is on the wire.
+    RB_STAGE_SENT = 2,
+    // It is on the wire of a connection that is up, for longer than the RPC timeout.
+    RB_STAGE_UNANSWERED = 3,
+    // It keeps its session slot and is to be sent again.
+    RB_STAGE_RESENDING = 4,
+} rb_stage;
+
+// Which part of a callback's life was measured.
+typedef enum rb_latency_stage {
+    // From the accepted rb_try_run() until the home reactor has handed the run to its client.
+    RB_LATENCY_QUEUED = 0,
+    // From the accepted rb_try_run() until it was prepared to be sent.
+    RB_LATENCY_UNSENT = 1,
+    // From the last transmission of a call until its reply.
+    RB_LATENCY_WIRE = 2,
+    // From the accepted rb_try_run() until the end.
+    RB_LATENCY_DONE = 3,
+} rb_latency_stage;
+
+// Which callbacks were measured.
+typedef enum rb_class {
+    // Somebody waits for the answer: CB_GETATTR.
+    RB_CLASS_WAITED = 0,
+    // Recalls: CB_RECALL, CB_LAYOUTRECALL, CB_NOTIFY_LOCK.
+    RB_CLASS_RECALL = 1,
+    // Everything else.
+    RB_CLASS_BACKGROUND = 2,
+} rb_class;
+
 // Where the arguments of an operation go: of use within the encode hook that was given it.
 typedef struct rb_args rb_args;
 
 // A fore-channel call that waits for its answer.
 typedef struct rb_call rb_call;
+
+// A checkpoint that was read and found valid: given up by rb_checkpoint_free().
+typedef struct rb_checkpoint rb_checkpoint;
 
 // A drain under way, of a thread that must not be blocked by it: given up by rb_drain_free().
 typedef struct rb_drain rb_drain;
@@ -364,6 +411,9 @@ typedef struct rb_group rb_group;
 
 // Records on their way out through an embedder's transport.
 typedef struct rb_outbound rb_outbound;
+
+// Where the embedder's own part of a checkpoint goes: of use within the checkpoint hook that was given it.
+typedef struct rb_own rb_own;
 
 // A queue: opened by rb_queue_open(), given up by rb_queue_free(). It may outlive its runtime. Any thread may poll it, and
 // each item is told to one of them; but a poll releases what the last one gave to whomever.
@@ -377,6 +427,13 @@ typedef struct rb_referring rb_referring;
 
 // A runtime: made by rb_runtime_new(), and given up by rb_runtime_free(). All functions may be called from any thread.
 typedef struct rb_runtime rb_runtime;
+
+// A look at everything at one moment: given up by rb_snapshot_free(). What it tells is numbered from 0; functions that are given
+// a number answer 1 if there is such a one, and 0 behind the last one.
+typedef struct rb_snapshot rb_snapshot;
+
+// A runtime that stands still: given up by rb_suspended_leave() or rb_suspended_free().
+typedef struct rb_suspended rb_suspended;
 
 // The end of a run, to be waited for: given up by rb_wait_free() or rb_wait_block().
 typedef struct rb_wait rb_wait;
@@ -591,6 +648,44 @@ typedef struct rb_session {
 // A callback: one for each delegation, or whatever else can be recalled or told. 0 names none, and a key whose callback
 // is gone is answered as stale for ever.
 typedef uint64_t rb_key;
+
+// How much a checkpoint holds. Set `size`.
+typedef struct rb_checkpoint_size {
+    // sizeof(rb_checkpoint_size).
+    size_t size;
+    // Bytes of the file.
+    uint64_t bytes;
+    // Registered clients.
+    uint64_t clients;
+    // Callbacks.
+    uint64_t callbacks;
+    // Callbacks in flight.
+    uint64_t in_flight;
+} rb_checkpoint_size;
+
+// Takes a piece of a checkpoint: 0, or anything else if it cannot be written.
+typedef int (*rb_write)(void *user, const uint8_t *bytes, size_t count);
+
+// What a checkpoint says of itself. Set `size`.
+typedef struct rb_checkpoint_info {
+    // sizeof(rb_checkpoint_info).
+    size_t size;
+    // 1: nothing has happened since it was written, as the runtime was suspended. 0: session slots are resynchronised with
+    // their clients before they are used, and what has ended since runs once more.
+    int32_t complete;
+    // 1: it is mapped (a sealed memfd); 0: it was read.
+    int32_t mapped;
+    // When it was written, in seconds since 1970.
+    uint64_t taken_s;
+    // Clients that were registered.
+    uint64_t clients;
+    // Callbacks that were there.
+    uint64_t callbacks;
+    // Those of them that were in flight.
+    uint64_t in_flight;
+    // Bytes that the checkpoint hook has added: see rb_checkpoint_own().
+    size_t own_bytes;
+} rb_checkpoint_info;
 
 // A connection, or an embedder's own transport. 0 names none.
 typedef uint64_t rb_connection;
@@ -819,6 +914,10 @@ typedef struct rb_client_stats {
     uint64_t probes;
     // Connections of such a path that could not be made, or on which nothing was answered.
     uint64_t connects_failed;
+    // Its tenant; 0: none.
+    uint32_t tenant;
+    // 0.
+    uint32_t reserved;
 } rb_client_stats;
 
 // What a runtime has counted since it was made, all reactors together. Set `size`.
@@ -892,6 +991,16 @@ typedef struct rb_stats {
     // Clients that came from another reactor.
     uint64_t clients_moved;
 } rb_stats;
+
+// Where a reactor runs. Set `size`.
+typedef struct rb_placement {
+    // sizeof(rb_placement).
+    size_t size;
+    // The CPU that it is pinned to, as rb_options.cpus has asked for; -1: none.
+    int32_t cpu;
+    // The node of that CPU, where there is more than one; -1 else.
+    int32_t node;
+} rb_placement;
 
 // One message, which is gone when the function that was given it returns.
 typedef struct rb_log_message {
@@ -971,6 +1080,13 @@ typedef struct rb_options {
     void (*log)(void *user, const struct rb_log_message *message);
     // Handed to `log`; null, if that is null.
     void *log_user;
+    // Go on where this checkpoint was written, which stays the caller's: clients, sessions and callbacks are what they were,
+    // under the names that they had. The restored hook is asked about each callback. Null: from nothing.
+    const struct rb_checkpoint *restore;
+    // Write a checkpoint to this file every `checkpoint_interval_ms`; null: do not. Is copied.
+    const char *checkpoint_file;
+    // At least a second. Only together with `checkpoint_file`.
+    uint64_t checkpoint_interval_ms;
 } rb_options;
 
 // One run of a callback.
@@ -1027,6 +1143,20 @@ typedef struct rb_event {
     uint64_t recalled;
 } rb_event;
 
+// A callback that comes back from a checkpoint, as the restored hook is asked about it.
+typedef struct rb_restored {
+    // The callback; its key is what it was.
+    rb_key key;
+    // The cookie that it had.
+    uint64_t cookie;
+    // The client.
+    rb_client client;
+    // An rb_op.
+    int32_t op;
+    // 1: it is in flight.
+    int32_t running;
+} rb_restored;
+
 // What the runtime asks of the embedder. Set `size`, `encode`, and what else is wanted; null: nothing to say. All are
 // called with `user`, on a reactor's thread (but `acquire`), must not block, and must not unwind: a C++ exception that
 // leaves one ends the process. They may call rb_try_run() and rb_remove(), and nothing that waits.
@@ -1074,6 +1204,13 @@ typedef struct rb_hooks {
     // up to `count` that are not on recall yet, the least recently used first, and says how many those were. Called on the
     // reaper's own thread, where it may take locks, but not wait for the runtime. If null, none are recalled.
     size_t (*recall_least_recently_used)(void *user, rb_client client, size_t count);
+    // A callback comes back from rb_options.restore. 1: it is known by `*cookie` from now on, which is the one that it had
+    // unless it is changed; of one that is in flight, the embedder holds the reference that acquire took. 0: what it is about
+    // is there no more; then it is gone, and no hook is called for a run of it. Called by rb_runtime_new(), before
+    // anything else. If null, all come back as they were.
+    int (*restored)(void *user, const struct rb_restored *callback, uint64_t *cookie);
+    // Adds what the embedder wants to have in a checkpoint, with rb_checkpoint_add(). Called in the thread that writes it.
+    void (*checkpoint)(void *user, struct rb_own *own);
 } rb_hooks;
 
 // What SETCLIENTID (RFC 7530 section 16.33) says of its client's callbacks. Set `size`.
@@ -1201,6 +1338,68 @@ typedef struct rb_attributes {
     // time_deleg_modify.
     struct rb_time time_deleg_modify;
 } rb_attributes;
+
+// A session's backchannel. Set `size`.
+typedef struct rb_session_report {
+    // sizeof(rb_session_report).
+    size_t size;
+    // The session.
+    struct rb_session session;
+    // Connections that carry it.
+    uint32_t connections;
+    // Its session slots.
+    uint32_t slots;
+    // Those with a call that is not settled.
+    uint32_t slots_in_use;
+    // Those of them whose callbacks were given up and whose sequence id is not known yet.
+    uint32_t slots_quarantined;
+    // Those that cannot be used any more.
+    uint32_t slots_retired;
+    // What is wrong with it, an rb_fault; 0: nothing.
+    int32_t fault;
+} rb_session_report;
+
+// A callback in flight. Set `size`.
+typedef struct rb_callback_report {
+    // sizeof(rb_callback_report).
+    size_t size;
+    // The callback.
+    rb_key key;
+    // Its cookie.
+    uint64_t cookie;
+    // Nanoseconds since it was accepted.
+    uint64_t age_ns;
+    // The session that it is sent on; `serial` is 0 if it occupies no session slot.
+    struct rb_session session;
+    // The session slot that it occupies there.
+    uint32_t slot;
+    // An rb_op.
+    int32_t op;
+    // An rb_stage.
+    int32_t stage;
+    // 1: it was sent at least once.
+    int32_t sent;
+    // 1: the runtime sends it on its own account, and the cookie is not the embedder's.
+    int32_t by_runtime;
+    // 0.
+    int32_t reserved;
+} rb_callback_report;
+
+// How long the callbacks of one class took, in one stage. Set `size`.
+typedef struct rb_latency {
+    // sizeof(rb_latency).
+    size_t size;
+    // An rb_class.
+    int32_t class_;
+    // An rb_latency_stage.
+    int32_t stage;
+    // How many callbacks.
+    uint64_t count;
+    // All of them together.
+    uint64_t sum_ns;
+    // The longest.
+    uint64_t max_ns;
+} rb_latency;
 
 // Where the runs and the session slots of all backchannels are. Set `size`.
 typedef struct rb_census {
@@ -1398,6 +1597,9 @@ int rb_encode_offload(struct rb_args *args, const struct rb_offload_args *offloa
 int rb_set_budget(const struct rb_runtime *runtime,
                   uint64_t delegations);
 
+// How many delegations a client holds.
+int rb_delegations_of(const struct rb_runtime *runtime, rb_client client, uint32_t *delegations);
+
 // Says that a delegation was refused because there are as many as there may be: clients are asked to make room, within a
 // second, if more than seven eighths of the budget are in use. Never blocks.
 int rb_want_room(const struct rb_runtime *runtime);
@@ -1444,6 +1646,70 @@ int rb_remove(const struct rb_runtime *runtime, rb_key key);
 
 // Says that what was recalled has come back, though the callback stays: an rb_returned_answer.
 int rb_returned(const struct rb_runtime *runtime, rb_key key);
+
+// Writes a checkpoint of a runtime that goes on into a file, which only its owner may read: it holds credentials. The file is
+// replaced when all of it is on the disk, and else stays what it was. Each client is as it is between two pieces of
+// work; no reactor is kept from its work for longer than one turn. Waits for the reactors: not from a hook (RB_ERR_BUSY).
+// `size` may be null.
+int rb_checkpoint_to(const struct rb_runtime *runtime,
+                     const char *file,
+                     struct rb_checkpoint_size *size);
+
+// rb_checkpoint_to() to wherever `write` puts it, piece by piece, on the caller's thread.
+int rb_checkpoint_write(const struct rb_runtime *runtime, rb_write write, void *user, struct rb_checkpoint_size *size);
+
+// Makes the reactors stand still, for a checkpoint after which nothing happens any more: nothing is sent, received or
+// completed, and no hook is called. The embedder calls nothing else of the runtime meanwhile, so that its own state and the
+// checkpoint belong together. RB_ERR_BUSY: it stands still already, is draining, or was called from a hook.
+int rb_suspend(const struct rb_runtime *runtime,
+               struct rb_suspended **suspended);
+
+// As rb_checkpoint_to(), of a runtime that stands still: nothing will have happened after it, as long as rb_suspended_leave()
+// follows.
+int rb_suspended_checkpoint_to(const struct rb_suspended *suspended,
+                               const char *file,
+                               struct rb_checkpoint_size *size);
+
+// As rb_checkpoint_write(), of a runtime that stands still.
+int rb_suspended_checkpoint_write(const struct rb_suspended *suspended,
+                                  rb_write write,
+                                  void *user,
+                                  struct rb_checkpoint_size *size);
+
+// Ends the reactors where they stand, and their connections with them. No run ends and no hook is called: all that goes on
+// in the process that restores the checkpoint. What is left to do is rb_runtime_free().
+int rb_suspended_leave(struct rb_suspended **suspended);
+
+// The runtime goes on, as if nothing had happened but for the time that has passed.
+int rb_suspended_free(struct rb_suspended **suspended);
+
+// Reads a checkpoint from a file and validates all of it. RB_ERR_CHECKPOINT: it is none, truncated, corrupt, or of a version
+// that is not read; rb_last_error() says which.
+int rb_checkpoint_open(const char *file,
+                       struct rb_checkpoint **checkpoint);
+
+// rb_checkpoint_open() of an open file, which stays the caller's. A file in memory (memfd) that is sealed against writing and
+// shrinking is not read but mapped.
+int rb_checkpoint_open_fd(int fd,
+                          struct rb_checkpoint **checkpoint);
+
+// rb_checkpoint_open() of what is in memory, which is copied.
+int rb_checkpoint_open_bytes(const uint8_t *bytes, size_t count, struct rb_checkpoint **checkpoint);
+
+// What it says of itself.
+int rb_get_checkpoint_info(const struct rb_checkpoint *checkpoint, struct rb_checkpoint_info *info);
+
+// Copies what the checkpoint hook has added. With less than rb_checkpoint_info.own_bytes at `bytes` the answer is
+// RB_ERR_NO_SPACE, and nothing is written.
+int rb_checkpoint_own(const struct rb_checkpoint *checkpoint, uint8_t *bytes, size_t bytes_max);
+
+// Adds to the checkpoint that is being written, within the checkpoint hook: rb_checkpoint_own() gives all that was added.
+int rb_checkpoint_add(struct rb_own *own,
+                      const uint8_t *bytes,
+                      size_t count);
+
+// Gives a checkpoint up. A runtime that was restored from it does not need it any more.
+int rb_checkpoint_free(struct rb_checkpoint **checkpoint);
 
 // Registers a client near a connection, the one on which it made itself known; 0: anywhere.
 int rb_add_client(const struct rb_runtime *runtime, rb_connection near_connection, rb_client *client);
@@ -1635,6 +1901,9 @@ int rb_get_client_stats(const struct rb_runtime *runtime,
 // What one reactor has counted. Cheap, from any thread.
 int rb_get_reactor_stats(const struct rb_runtime *runtime, uint32_t reactor, struct rb_stats *stats);
 
+// Where a reactor runs.
+int rb_get_placement(const struct rb_runtime *runtime, uint32_t reactor, struct rb_placement *placement);
+
 // All numbers of all reactors, and of the `clients_max` clients that are most in trouble, in Prometheus' text format (version
 // 0.0.4, text/plain; version=0.0.4), with a zero at the end. `needed`, which may be null, is told how many bytes that takes;
 // with fewer at `text` (none: null and 0) the answer is RB_ERR_NO_SPACE, and nothing is written. It may be longer the next
@@ -1705,6 +1974,78 @@ int rb_queue_free(struct rb_queue **queue);
 int rb_decode_getattr(const uint8_t *results,
                       size_t results_bytes,
                       struct rb_attributes *attributes);
+
+// Looks at all reactors and clients, and at the `callbacks_max` oldest callbacks in flight of each client. Asks the reactors
+// and waits for the answers: not to be done often, and not from a hook.
+int rb_snapshot_new(const struct rb_runtime *runtime,
+                    uint32_t callbacks_max,
+                    struct rb_snapshot **snapshot);
+
+// What rb_snapshot_new() would have told when the checkpoint was written. Takes as much memory as the callbacks take.
+int rb_checkpoint_snapshot(const struct rb_checkpoint *checkpoint,
+                           uint32_t callbacks_max,
+                           struct rb_snapshot **snapshot);
+
+// What all reactors have counted, and what belongs to none of them.
+int rb_snapshot_totals(const struct rb_snapshot *snapshot, struct rb_stats *stats);
+
+// A reactor that has not ended: what it has counted, and in `clients`, which may be null, what the backchannels of its clients
+// have, those of clients that are gone included, and where their runs and session slots are.
+int rb_snapshot_reactor(const struct rb_snapshot *snapshot,
+                        uint32_t number,
+                        struct rb_stats *stats,
+                        struct rb_client_stats *clients);
+
+// How runs of a reactor have ended, and how often they have ended like that.
+int rb_snapshot_ending(const struct rb_snapshot *snapshot,
+                       uint32_t reactor_number,
+                       uint32_t number,
+                       struct rb_outcome *ending,
+                       uint64_t *count);
+
+// A client, the one that is most in trouble first: whose oldest callback is the oldest, who has more parked, more in flight.
+// `stats` may be null.
+int rb_snapshot_client(const struct rb_snapshot *snapshot,
+                       uint32_t number,
+                       rb_client *client,
+                       struct rb_client_stats *stats);
+
+// A session of a client that has a backchannel.
+int rb_snapshot_session(const struct rb_snapshot *snapshot,
+                        uint32_t client_number,
+                        uint32_t number,
+                        struct rb_session_report *report);
+
+// A callback of a client that is in flight, the oldest first: what a client is stuck with.
+int rb_snapshot_callback(const struct rb_snapshot *snapshot,
+                         uint32_t client_number,
+                         uint32_t number,
+                         struct rb_callback_report *report);
+
+// How long callbacks of a class took in a stage, all reactors together. There are none, unless rb_options.latency was set.
+int rb_snapshot_latency(const struct rb_snapshot *snapshot,
+                        uint32_t number,
+                        struct rb_latency *latency);
+
+// Of the callbacks that rb_snapshot_latency() tells of by this number: the time that this part of them, from 0 to 1, did not
+// exceed.
+int rb_snapshot_quantile(const struct rb_snapshot *snapshot,
+                         uint32_t number,
+                         double part,
+                         uint64_t *time_ns);
+
+// Of the same callbacks: how many took no longer than this.
+int rb_snapshot_within(const struct rb_snapshot *snapshot, uint32_t number, uint64_t limit_ns, uint64_t *count);
+
+// All of it in Prometheus' text format, as rb_metrics_text() has it.
+int rb_snapshot_text(const struct rb_snapshot *snapshot,
+                     uint32_t clients_max,
+                     char *text,
+                     size_t text_bytes,
+                     size_t *needed);
+
+// Gives a snapshot up.
+int rb_snapshot_free(struct rb_snapshot **snapshot);
 
 // What has been counted so far. Cheap, from any thread.
 int rb_get_stats(const struct rb_runtime *runtime, struct rb_stats *stats);

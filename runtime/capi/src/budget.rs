@@ -1,10 +1,12 @@
 //! How many delegations there may be, and what to do when memory is short.
 
+use crate::client;
 use crate::error::guard;
 use crate::pointer::not_null;
-use crate::{rb_runtime, rb_session};
-use runtime::Budget;
+use crate::{rb_client, rb_runtime, rb_session};
+use runtime::{Budget, ClientId};
 use std::ffi::c_int;
+use std::mem::MaybeUninit;
 
 /// Sets how many delegations (callbacks of RB_CB_RECALL) there may be before clients are asked to keep fewer, by CB_RECALL_ANY
 /// (RFC 8881 section 20.6), at most once in five seconds each; UINT64_MAX: any number. What a client does not heed is
@@ -14,6 +16,22 @@ pub extern "C" fn rb_set_budget(runtime: Option<&rb_runtime>, delegations: u64) 
     let about = || format!("{delegations} delegations");
     guard("rb_set_budget", about, || {
         not_null(runtime, "runtime")?.runtime.set_budget(Budget::delegations(delegations));
+        Ok(0)
+    })
+}
+
+/// How many delegations a client holds.
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_delegations_of(
+    runtime: Option<&rb_runtime>,
+    client: rb_client,
+    delegations: Option<&mut MaybeUninit<u32>>,
+) -> c_int {
+    guard("rb_delegations_of", client::about(client), || {
+        let delegations = not_null(delegations, "delegations")?;
+        delegations.write(0);
+        let runtime = not_null(runtime, "runtime")?;
+        delegations.write(runtime.runtime.delegations_of(ClientId::from_bits(client))?);
         Ok(0)
     })
 }

@@ -82,6 +82,11 @@ unsafe impl Versioned for rb_session_options {
     const NAME: &'static str = "rb_session_options";
 }
 
+/// As it is called in metrics.
+pub fn name(client: ClientId) -> String {
+    format!("{:#x}", client.to_bits())
+}
+
 pub fn about(client: rb_client) -> impl FnOnce() -> String {
     move || format!("client {client:#x}")
 }

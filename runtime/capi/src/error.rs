@@ -53,10 +53,14 @@ pub enum rb_error {
     RB_ERR_NO_SPACE = -20,
     /// There is no such session, or not any more.
     RB_ERR_NO_SUCH_SESSION = -21,
+    /// Bytes are no checkpoint that this version reads: something else, truncated, corrupt, or of another version.
+    RB_ERR_CHECKPOINT = -22,
+    /// The runtime is suspended already, is draining, or a hook has asked.
+    RB_ERR_BUSY = -23,
 }
 
 /// The last of [`rb_error`].
-const LAST_ERROR: c_int = rb_error::RB_ERR_NO_SUCH_SESSION as c_int;
+const LAST_ERROR: c_int = rb_error::RB_ERR_BUSY as c_int;
 
 /// An error and its text.
 #[derive(Debug)]
@@ -76,6 +80,7 @@ impl From<Error> for Failure {
         let code = match error {
             Error::Closed | Error::Forked | Error::HandedOver => rb_error::RB_ERR_CLOSED,
             Error::InHook => rb_error::RB_ERR_IN_HOOK,
+            Error::Suspended => rb_error::RB_ERR_BUSY,
             Error::ReactorEnded { .. } => rb_error::RB_ERR_REACTOR_ENDED,
             Error::ClientsFull { .. } | Error::SessionsFull { .. } | Error::TenantsFull { .. } => rb_error::RB_ERR_FULL,
             Error::NoSuchClient => rb_error::RB_ERR_NO_SUCH_CLIENT,
@@ -90,6 +95,7 @@ impl From<InsertError> for Failure {
     fn from(error: InsertError) -> Self {
         let code = match error {
             InsertError::Full { .. } | InsertError::TenantFull { .. } => rb_error::RB_ERR_FULL,
+            InsertError::Closed => rb_error::RB_ERR_CLOSED,
             InsertError::NoSuchClient => rb_error::RB_ERR_NO_SUCH_CLIENT,
             InsertError::NoSuchSession => rb_error::RB_ERR_NO_SUCH_SESSION,
             InsertError::OutOfMemory => rb_error::RB_ERR_NO_MEMORY,
@@ -126,6 +132,7 @@ impl From<WaitError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let code = match error {
+            BuildError::Checkpoint(error) => return error.into(),
             BuildError::Setting { .. } | BuildError::Cpu { .. } => rb_error::RB_ERR_INVALID,
             BuildError::Backend(_) => rb_error::RB_ERR_BACKEND,
             _ => rb_error::RB_ERR_SYSTEM,
@@ -197,6 +204,8 @@ fn text_of(error: c_int) -> &'static CStr {
         c"malformed, or not to be encoded",
         c"the buffer is too small",
         c"no such session",
+        c"not a checkpoint, or not one that can be read",
+        c"suspended, draining, or called from a hook",
     ];
     let known = error.checked_neg().and_then(|at| usize::try_from(at).ok()).and_then(|at| TEXTS.get(at));
     known.copied().unwrap_or(if error > 0 { c"success" } else { c"unknown error" })

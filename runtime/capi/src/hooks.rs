@@ -1,6 +1,7 @@
 //! The embedder's hooks, as the runtime calls them.
 
 use crate::args::{rb_args, rb_referring};
+use crate::checkpoint::{rb_own, rb_restored};
 use crate::connection::rb_call;
 use crate::numbers::{self, rb_outcome};
 use crate::pointer::Versioned;
@@ -9,7 +10,7 @@ use crate::{rb_client, rb_connection, rb_key};
 use ringback_rpc::xdr::{self, XdrError, XdrErrorKind};
 use runtime::{
     Call, ClientId, Completion, ConnectionId, Done, Ending, Event, ForeChannel, Hooks, Outcome, Prepare,
-    ReferringCalls, Run,
+    ReferringCalls, Restored, Run,
 };
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, OnceLock};
@@ -125,6 +126,13 @@ pub struct rb_hooks {
     /// up to `count` that are not on recall yet, the least recently used first, and says how many those were. Called on the
     /// reaper's own thread, where it may take locks, but not wait for the runtime. If null, none are recalled.
     pub recall_least_recently_used: Option<extern "C" fn(user: *mut c_void, client: rb_client, count: usize) -> usize>,
+    /// A callback comes back from rb_options.restore. 1: it is known by `*cookie` from now on, which is the one that it had
+    /// unless it is changed; of one that is in flight, the embedder holds the reference that acquire took. 0: what it is about
+    /// is there no more; then it is gone, and no hook is called for a run of it. Called by rb_runtime_new(), before
+    /// anything else. If null, all come back as they were.
+    pub restored: Option<extern "C" fn(user: *mut c_void, callback: *const rb_restored, cookie: *mut u64) -> c_int>,
+    /// Adds what the embedder wants to have in a checkpoint, with rb_checkpoint_add(). Called in the thread that writes it.
+    pub checkpoint: Option<extern "C" fn(user: *mut c_void, own: *mut rb_own)>,
 }
 
 // SAFETY: as the trait asks for.
@@ -236,6 +244,19 @@ impl Hooks for Embedder {
         recall.map_or(0, |recall| recall(self.hooks().user, client.to_bits(), count))
     }
 
+    fn restored(&self, callback: &Restored) -> Option<u64> {
+        let mut cookie = callback.cookie;
+        let Some(restored) = self.hooks().restored else { return Some(cookie) };
+        let kept = restored(self.hooks().user, &callback.into(), &mut cookie) != 0;
+        kept.then_some(cookie)
+    }
+
+    fn checkpoint(&self, out: &mut Vec<u8>) {
+        if let Some(checkpoint) = self.hooks().checkpoint {
+            checkpoint(self.hooks().user, &mut rb_own(out));
+        }
+    }
+
     fn event(&self, event: &Event) {
         let Some(told) = rb_event::new(event) else { return };
         match self.hooks().event {
@@ -324,6 +345,8 @@ impl rb_event {
                 told.session = (*path).into();
                 RB_EVENT_CONNECTION_WANTED
             }
+            Event::CheckpointFailed { .. } => RB_EVENT_CHECKPOINT_FAILED,
+            Event::LeftUndone { .. } => RB_EVENT_LEFT_UNDONE,
             _ => return None,
         };
         told.kind = kind as i32;

@@ -23,6 +23,7 @@ extern crate runtime as ringback; // as the test bed of the runtime calls it
 mod args;
 mod budget;
 mod callback;
+mod checkpoint;
 mod client;
 mod connection;
 mod drain;
@@ -37,6 +38,7 @@ mod path;
 mod pointer;
 mod queue;
 mod results;
+mod snapshot;
 mod stats;
 mod tenant;
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub use numbers::{
     rb_path_state, rb_refusal, rb_remove_answer, rb_returned_answer, rb_try_run_answer,
 };
 pub use queue::{rb_event_kind, rb_item_kind};
+pub use snapshot::{rb_class, rb_latency_stage, rb_stage};
 
 use error::{Failure, guard};
 use queue::Mailbox;
@@ -153,6 +156,7 @@ pub extern "C" fn rb_runtime_backend(runtime: Option<&rb_runtime>) -> c_int {
         Ok(match pointer::not_null(runtime, "runtime")?.runtime.backend().kind {
             runtime::BackendKind::Uring => numbers::rb_backend::RB_BACKEND_URING as c_int,
             runtime::BackendKind::Epoll => numbers::rb_backend::RB_BACKEND_EPOLL as c_int,
+            _ => numbers::rb_backend::RB_BACKEND_AUTO as c_int,
         })
     })
 }

@@ -221,6 +221,8 @@ pub fn fault(kind: PathFaultKind) -> i32 {
         PathFaultKind::Malformed => RB_FAULT_MALFORMED,
         PathFaultKind::NoSlots => RB_FAULT_NO_SLOTS,
         PathFaultKind::NoAnswer => RB_FAULT_NO_ANSWER,
+        // One that this interface has no number for yet: there is a fault all the same.
+        _ => RB_FAULT_MALFORMED,
     }) as i32
 }
 

@@ -6,7 +6,7 @@ use crate::numbers::path_state;
 use crate::pointer::{self, Versioned, not_null};
 use crate::stats::{rb_stats, stats_of};
 use crate::{rb_client, rb_runtime};
-use runtime::{ClientId, ClientReport, OutcomeKind, Requeue};
+use runtime::{Census, ClientId, ClientReport, Counters, OutcomeKind, PathState, ReactorReport, Requeue};
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
@@ -135,6 +135,10 @@ pub struct rb_client_stats {
     pub probes: u64,
     /// Connections of such a path that could not be made, or on which nothing was answered.
     pub connects_failed: u64,
+    /// Its tenant; 0: none.
+    pub tenant: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 // SAFETY: as the trait asks for.
@@ -143,8 +147,27 @@ unsafe impl Versioned for rb_client_stats {
 }
 
 impl rb_client_stats {
-    fn of(size: usize, report: &ClientReport) -> Self {
-        let ClientReport { counters, census, .. } = report;
+    pub fn of(size: usize, report: &ClientReport) -> Self {
+        rb_client_stats {
+            in_flight: report.in_flight,
+            oldest_ns: report.oldest_ns(),
+            path: path_state(report.path),
+            reactor: report.home as u32,
+            tenant: report.tenant.to_bits().into(),
+            ..rb_client_stats::counted(size, &report.counters, &report.census)
+        }
+    }
+
+    /// All clients of a reactor.
+    pub fn of_reactor(size: usize, report: &ReactorReport) -> Self {
+        rb_client_stats {
+            in_flight: report.stats.in_flight,
+            reactor: report.reactor as u32,
+            ..rb_client_stats::counted(size, &report.counters, &report.census)
+        }
+    }
+
+    fn counted(size: usize, counters: &Counters, census: &Census) -> Self {
         let (ended, requeued) = (|kind| counters.ended(kind), |why| counters.requeued_for(why));
         rb_client_stats {
             size,
@@ -194,19 +217,21 @@ impl rb_client_stats {
             requeued_not_reached: requeued(Requeue::NotReached),
             requeued_batch_split: requeued(Requeue::BatchSplit),
             requeued_batch_torn: requeued(Requeue::BatchTorn),
-            in_flight: report.in_flight,
+            in_flight: 0,
             queued: census.queued,
             delayed: census.delayed,
             sent: census.sent,
             parked: census.parked,
-            oldest_ns: report.oldest_ns(),
+            oldest_ns: 0,
             slots: census.slots,
             slots_free: census.free,
             slots_with_run: census.with_run,
             slots_quarantined: census.quarantined,
             slots_retired: census.retired,
-            path: path_state(report.path),
-            reactor: report.home as u32,
+            path: path_state(PathState::Unknown),
+            reactor: 0,
+            tenant: 0,
+            reserved: 0,
         }
     }
 }
@@ -255,6 +280,45 @@ pub unsafe extern "C" fn rb_get_reactor_stats(
     )
 }
 
+/// Where a reactor runs. Set `size`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rb_placement {
+    /// sizeof(rb_placement).
+    pub size: usize,
+    /// The CPU that it is pinned to, as rb_options.cpus has asked for; -1: none.
+    pub cpu: i32,
+    /// The node of that CPU, where there is more than one; -1 else.
+    pub node: i32,
+}
+
+// SAFETY: as the trait asks for.
+unsafe impl Versioned for rb_placement {
+    const NAME: &'static str = "rb_placement";
+}
+
+/// Where a reactor runs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rb_get_placement(
+    runtime: Option<&rb_runtime>,
+    reactor: u32,
+    placement: *mut rb_placement,
+) -> c_int {
+    guard(
+        "rb_get_placement",
+        || format!("reactor {reactor}"),
+        || {
+            let found = not_null(runtime, "runtime")?.runtime.placement().get(reactor as usize);
+            let found = found.ok_or_else(|| Failure::new(rb_error::RB_ERR_INVALID, "no such reactor"))?;
+            let number = |place: Option<usize>| place.map_or(-1, |place| place as i32);
+            let fill = |old: rb_placement| Ok(rb_placement { cpu: number(found.cpu), node: number(found.node), ..old });
+            // SAFETY: P3
+            unsafe { pointer::fill(placement, "placement", fill) }?;
+            Ok(0)
+        },
+    )
+}
+
 /// All numbers of all reactors, and of the `clients_max` clients that are most in trouble, in Prometheus' text format (version
 /// 0.0.4, text/plain; version=0.0.4), with a zero at the end. `needed`, which may be null, is told how many bytes that takes;
 /// with fewer at `text` (none: null and 0) the answer is RB_ERR_NO_SPACE, and nothing is written. It may be longer the next
@@ -270,7 +334,7 @@ pub unsafe extern "C" fn rb_metrics_text(
     guard("rb_metrics_text", String::new, || {
         let runtime = not_null(runtime, "runtime")?;
         let snapshot = runtime.runtime.snapshot(1)?;
-        let metrics = snapshot.to_prometheus(clients_max as usize, |client| format!("{:#x}", client.to_bits()));
+        let metrics = snapshot.to_prometheus(clients_max as usize, client::name);
         // SAFETY: P2
         unsafe { put(&metrics, text, text_bytes, needed) }
     })
@@ -298,7 +362,7 @@ pub unsafe extern "C" fn rb_flight_text(
 /// # Safety
 ///
 /// P2.
-unsafe fn put(
+pub unsafe fn put(
     from: &str,
     text: *mut c_char,
     text_bytes: usize,

@@ -1,5 +1,6 @@
 //! Building a runtime.
 
+use crate::checkpoint::rb_checkpoint;
 use crate::error::{Failure, guard, rb_error};
 use crate::hooks::{Embedder, rb_hooks};
 use crate::log::{CLog, rb_log_message};
@@ -79,6 +80,13 @@ pub struct rb_options {
     pub log: Option<extern "C" fn(user: *mut c_void, message: *const rb_log_message)>,
     /// Handed to `log`; null, if that is null.
     pub log_user: *mut c_void,
+    /// Go on where this checkpoint was written, which stays the caller's: clients, sessions and callbacks are what they were,
+    /// under the names that they had. The restored hook is asked about each callback. Null: from nothing.
+    pub restore: *const rb_checkpoint,
+    /// Write a checkpoint to this file every `checkpoint_interval_ms`; null: do not. Is copied.
+    pub checkpoint_file: *const c_char,
+    /// At least a second. Only together with `checkpoint_file`.
+    pub checkpoint_interval_ms: u64,
 }
 
 // SAFETY: as the trait asks for.
@@ -129,7 +137,25 @@ impl rb_options {
         if self.batch_max > 0 {
             builder = builder.batch_max(self.batch_max);
         }
-        self.buffers(self.times(self.logging(builder)?))
+        self.buffers(self.times(self.logging(self.checkpoints(builder)?)?))
+    }
+
+    fn checkpoints(&self, mut builder: Builder) -> Result<Builder, Failure> {
+        // SAFETY: P1
+        if let Some(checkpoint) = unsafe { self.restore.as_ref() } {
+            builder = builder.restore(&checkpoint.0);
+        }
+        if self.checkpoint_file.is_null() != (self.checkpoint_interval_ms == 0) {
+            let text = "checkpoint_file and checkpoint_interval_ms are set together, or neither";
+            return Err(Failure::new(rb_error::RB_ERR_INVALID, text));
+        }
+        if !self.checkpoint_file.is_null() {
+            // SAFETY: P2, for a string that ends with a zero.
+            let file = unsafe { CStr::from_ptr(self.checkpoint_file) };
+            let interval = Duration::from_millis(self.checkpoint_interval_ms);
+            builder = builder.checkpoint_every(interval, OsStr::from_bytes(file.to_bytes()));
+        }
+        Ok(builder)
     }
 
     fn logging(&self, builder: Builder) -> Result<Builder, Failure> {

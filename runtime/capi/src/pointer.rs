@@ -1,6 +1,7 @@
 //! What comes over the edge as a pointer. Everything that is unsafe about the arguments of functions is here.
 
 use crate::error::{Failure, rb_error};
+use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
 fn null(what: &str) -> Failure {
@@ -52,6 +53,19 @@ pub unsafe fn slice<'a, T>(pointer: *const T, count: usize, what: &str) -> Resul
     }
     // SAFETY: not null, aligned and not too long; the rest is P2.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+}
+
+/// A string of the caller.
+///
+/// # Safety
+///
+/// P2, for a string that ends with a zero.
+pub unsafe fn text<'a>(pointer: *const c_char, what: &str) -> Result<&'a CStr, Failure> {
+    if pointer.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not null; the rest is P2.
+    Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
 /// Place for elements of the caller.

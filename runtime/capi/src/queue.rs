@@ -50,6 +50,10 @@ pub enum rb_event_kind {
     RB_EVENT_MOVED = 13,
     /// A connection is wanted for `session`, a path of minor version 0 without an address: make one, and rb_bind() it.
     RB_EVENT_CONNECTION_WANTED = 14,
+    /// The checkpoint of rb_options.checkpoint_file could not be written; the one before it is still there. rb_options.log says why.
+    RB_EVENT_CHECKPOINT_FAILED = 15,
+    /// Something was asked for while the runtime was suspended, and was not done before it left: to be asked for in the next process.
+    RB_EVENT_LEFT_UNDONE = 16,
 }
 
 /// Something happened to a client's callback path, or did not happen in time. What a kind does not name is 0.

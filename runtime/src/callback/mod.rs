@@ -284,6 +284,9 @@ pub enum InsertError {
         /// Its limit.
         limit: u32,
     },
+    /// The runtime is draining or has been shut down.
+    #[error("the runtime is closed: it is draining or has been shut down")]
+    Closed,
     /// The client is not registered, or has been removed.
     #[error("no such client: it was never registered here or has been removed")]
     NoSuchClient,

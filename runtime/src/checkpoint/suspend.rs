@@ -54,6 +54,11 @@ const LEFT: u8 = 2;
 pub(crate) struct Standstill(AtomicU8);
 
 impl Standstill {
+    /// The reactors stand still, and answer nobody but who has suspended them.
+    pub fn is_still(&self) -> bool {
+        self.0.load(SeqCst) == STILL
+    }
+
     /// Everything was left to another process: nothing ends here any more.
     pub fn has_left(&self) -> bool {
         self.0.load(SeqCst) == LEFT
@@ -67,7 +72,8 @@ impl Standstill {
 impl Runtime {
     /// Makes the reactors stand still: nothing is sent, received or completed, and no hook is called, until the answer is
     /// dropped. For a checkpoint after which nothing happens any more, from which the next process goes on. What other
-    /// threads ask for meanwhile waits; the embedder takes care that its own state and the checkpoint belong together.
+    /// threads ask for meanwhile waits, and what would wait for a reactor is [`Error::Suspended`](crate::Error::Suspended);
+    /// the embedder takes care that its own state and the checkpoint belong together.
     pub fn suspend(&self) -> Result<Suspended, CheckpointError> {
         Suspended::begin(self, Instant::now() + STANDSTILL_PATIENCE)
     }

@@ -42,6 +42,7 @@ pub enum Backend {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BackendKind {
     /// io_uring.
     Uring,

@@ -4,6 +4,7 @@ use super::*;
 use crate::args::*;
 use crate::budget::*;
 use crate::callback::*;
+use crate::checkpoint::{rb_checkpoint_free, rb_checkpoint_to, rb_suspend, rb_suspended_free};
 use crate::client::*;
 use crate::connection::*;
 use crate::drain::*;
@@ -14,6 +15,7 @@ use crate::observe::*;
 use crate::path::*;
 use crate::queue::*;
 use crate::results::*;
+use crate::snapshot::rb_snapshot_free;
 use crate::stats::*;
 use crate::tenant::*;
 use crate::tuning::*;
@@ -57,6 +59,9 @@ macro_rules! answers {
         called
     }};
 }
+
+mod checkpoint;
+mod snapshot;
 
 const NO_SESSION: rb_session = rb_session { client: 0, serial: 0 };
 const NO_BYTES: rb_bytes = rb_bytes { data: std::ptr::null(), count: 0 };
@@ -164,6 +169,9 @@ fn null_is_an_error_of_every_function() {
         rb_recall_any(None, 1) => NULL;
         rb_recall_slots(None, NO_SESSION, 0) => NULL;
         rb_get_stats(None, none()) => NULL;
+        rb_get_placement(None, 0, none()) => NULL;
+        rb_delegations_of(None, 1, None) => NULL;
+        rb_delegations_of(None, 1, Some(&mut MaybeUninit::uninit())) => NULL;
         rb_get_census(None, none()) => NULL;
         rb_get_memory(None, none()) => NULL;
         rb_get_client_stats(None, 1, none()) => NULL;
@@ -171,6 +179,8 @@ fn null_is_an_error_of_every_function() {
         rb_metrics_text(None, 1, none(), 0, None) => NULL;
         rb_flight_text(None, none(), 0, None) => NULL;
     };
+    called.extend(checkpoint::nulls());
+    called.extend(snapshot::nulls());
     called.extend(answers! {
         rb_encode_raw(None, NO_BYTES) => NULL;
         rb_encode_raw(None, rb_bytes { data: std::ptr::null(), count: 1 }) => NULL;
@@ -262,6 +272,10 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_get_client_stats(rt, junk, none()) => NULL;
         rb_get_reactor_stats(rt, 1_000_000, &mut sized()) => INVALID;
         rb_get_reactor_stats(rt, 0, none()) => NULL;
+        rb_get_placement(rt, 1_000_000, &mut sized()) => INVALID;
+        rb_get_placement(rt, 0, none()) => NULL;
+        rb_get_placement(rt, 0, &mut sized()) => 0;
+        rb_delegations_of(rt, junk, Some(&mut MaybeUninit::uninit())) => nobody;
         rb_metrics_text(rt, 1, none(), 1, None) => NULL;
         rb_metrics_text(rt, 1, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
         rb_add_tenant(rt, none(), &sized(), Some(&mut MaybeUninit::uninit())) => NULL;
@@ -396,7 +410,12 @@ fn handles_given_up_twice_are_errors() {
     twice!(queue, rb_queue_open(rt, 0, queue), rb_queue_free);
     twice!(wait, rb_wait_start(rt, 1, wait), rb_wait_free);
     twice!(group, rb_run_many(rt, none(), 0, None, none(), none(), group), rb_group_free);
+    twice!(still, rb_suspend(rt, still), rb_suspended_free);
     twice!(drain, rb_drain_start(rt, 0, None, none(), drain), rb_drain_free);
+    twice!(snapshot, crate::snapshot::rb_snapshot_new(rt, 1, snapshot), rb_snapshot_free);
+    let bytes = checkpoint::written(rt);
+    let (at, count) = (bytes.as_ptr(), bytes.len());
+    twice!(there, crate::checkpoint::rb_checkpoint_open_bytes(at, count, there), rb_checkpoint_free);
     twice!(runtime, rb_runtime_new(&sized(), &hooks(), runtime), rb_runtime_free);
     answers! { rb_runtime_free(Some(&mut made)) => 0; };
     // With a client at the other end: scenario.rs.
@@ -423,7 +442,6 @@ fn after_the_shutdown_every_function_has_an_answer() {
     // SAFETY: as above.
     let key = unsafe { key.assume_init() };
     let closed = rb_error::RB_ERR_CLOSED as c_int;
-    let nobody = rb_error::RB_ERR_NO_SUCH_CLIENT as c_int;
     let nothing = rb_error::RB_ERR_NO_SUCH_SESSION as c_int;
     let session = rb_session { client, serial: 1 };
     let mut group = MaybeUninit::uninit();
@@ -437,18 +455,18 @@ fn after_the_shutdown_every_function_has_an_answer() {
         rb_receive(rt, 1, none(), 0) => 0;
         rb_close_connection(rt, 1) => 0;
         rb_add_client(rt, 0, Some(&mut MaybeUninit::uninit())) => closed;
-        rb_set_client_state(rt, client, 0) => 0;
-        rb_set_client_limits(rt, client, 1, 0) => 0;
+        rb_set_client_state(rt, client, 0) => closed;
+        rb_set_client_limits(rt, client, 1, 0) => closed;
         rb_seq4_status(rt, client, None, Some(&mut MaybeUninit::uninit())) => 0;
         rb_is_unsupported(rt, client, 4) => 0;
         rb_add_session(rt, client, &rb_session_options { slots: 1, ..sized() }, Some(&mut MaybeUninit::uninit())) => closed;
-        rb_remove_session(rt, session) => 0;
+        rb_remove_session(rt, session) => 0; // as it is gone
         rb_set_client_id(rt, client, &rb_path_options { window: 1, ..sized() }, Some(&mut MaybeUninit::uninit())) => closed;
         rb_confirm(rt, session) => rb_error::RB_ERR_STALE as c_int;
         rb_is_path_down(rt, client) => 1;
-        rb_bind(rt, 1, session) => 0;
-        rb_backchannel_ctl(rt, session, 0, Some(&sized::<rb_session_options>().security)) => 0;
-        rb_insert(rt, client, 4, 0, Some(&mut MaybeUninit::uninit())) => 0;
+        rb_bind(rt, 1, session) => closed;
+        rb_backchannel_ctl(rt, session, 0, Some(&sized::<rb_session_options>().security)) => closed;
+        rb_insert(rt, client, 4, 0, Some(&mut MaybeUninit::uninit())) => closed;
         rb_insert_recall_slot(rt, session, 0, Some(&mut MaybeUninit::uninit())) => nothing;
         rb_try_run(rt, key) => rb_try_run_answer::RB_RUN_CLOSED as c_int;
         rb_cancel(rt, key) => rb_cancel_answer::RB_CANCEL_IDLE as c_int;
@@ -468,13 +486,17 @@ fn after_the_shutdown_every_function_has_an_answer() {
         rb_memory_pressure(rt) => 0;
         rb_recall_any(rt, 1) => 0;
         rb_recall_slots(rt, session, 0) => nothing;
+        rb_delegations_of(rt, client, Some(&mut MaybeUninit::uninit())) => 0;
+        rb_get_placement(rt, 0, &mut sized()) => 0;
         rb_get_stats(rt, &mut sized()) => 0;
         rb_get_census(rt, &mut sized()) => 0;
         rb_get_memory(rt, &mut sized()) => 0;
-        rb_get_client_stats(rt, client, &mut sized()) => nobody;
+        rb_get_client_stats(rt, client, &mut sized()) => closed;
         rb_get_reactor_stats(rt, 0, &mut sized()) => 0;
         rb_metrics_text(rt, 1, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
         rb_flight_text(rt, none(), 0, None) => rb_error::RB_ERR_NO_SPACE as c_int;
+        rb_suspend(rt, Some(&mut MaybeUninit::uninit())) => rb_error::RB_ERR_BUSY as c_int;
+        rb_checkpoint_to(rt, c"/dev/null/none".as_ptr(), none()) => rb_error::RB_ERR_SYSTEM as c_int;
         rb_remove(rt, key) => rb_remove_answer::RB_REMOVE_REMOVED as c_int;
         rb_remove_client(rt, client) => 0;
     };
@@ -531,9 +553,9 @@ fn every_error_has_a_text() {
         // SAFETY: a string that lives for ever.
         unsafe { CStr::from_ptr(rb_strerror(error)) }.to_str().unwrap()
     };
-    let all: BTreeSet<_> = (rb_error::RB_ERR_NO_SUCH_SESSION as c_int..=0).map(text).collect();
-    assert_eq!(all.len(), 22, "{all:?}");
-    assert_eq!((text(-22), text(c_int::MIN), text(5)), ("unknown error", "unknown error", "success"));
+    let all: BTreeSet<_> = (rb_error::RB_ERR_BUSY as c_int..=0).map(text).collect();
+    assert_eq!(all.len(), 24, "{all:?}");
+    assert_eq!((text(-24), text(c_int::MIN), text(5)), ("unknown error", "unknown error", "success"));
     // SAFETY: as above.
     assert_eq!(unsafe { CStr::from_ptr(rb_op_name(4)) }, c"CB_RECALL");
     assert_eq!(rb_abi_version(), RB_ABI_VERSION);

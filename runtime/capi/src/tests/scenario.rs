@@ -39,7 +39,9 @@ macro_rules! made {
     }};
 }
 
+mod checkpoint;
 mod groups;
+mod snapshot;
 
 struct Bed {
     runtime: *mut rb_runtime,
