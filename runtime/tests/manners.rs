@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::{Counting, Deaf, backends};
-use ringback::{BuildError, Builder};
+use common::{Counting, Deaf, backends, eventually, insert_all, session_config};
+use ringback::{BuildError, Builder, Event, PathState, TryRun};
 use std::collections::HashSet;
 use std::fs;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,7 +90,7 @@ fn no_descriptor_survives_an_exec() {
         let builder = Builder::new().reactors(2).backend(backend).completion_queues(2);
         let runtime = builder.build(Arc::new(Counting::default()), Arc::new(Deaf)).unwrap();
         // An embedder may have accepted it without.
-        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (near, _far) = UnixStream::pair().unwrap();
         rustix::io::fcntl_setfd(&near, rustix::io::FdFlags::empty()).unwrap();
         let number = near.as_raw_fd() as u32;
         runtime.add_connection(near).unwrap();
@@ -100,6 +102,37 @@ fn no_descriptor_survives_an_exec() {
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
             let cloexec = u32::from_str_radix(flags, 8).unwrap() & 0o2_000_000 != 0;
             assert!(cloexec, "descriptor {fd}: {info}");
+        }
+        runtime.shutdown(Duration::ZERO).unwrap();
+    }
+}
+
+/// A peer that has closed is an error and no signal, whatever the process does about SIGPIPE: the threads that send have it
+/// blocked, and what is blocked neither ends a process nor is ignored (signal(7)); it waits, and would be seen.
+#[test]
+fn a_peer_that_has_closed_raises_no_signal() {
+    if !is_part("signals") {
+        return alone("signals", "a_peer_that_has_closed_raises_no_signal");
+    }
+    const SIGPIPE: u64 = 1 << (13 - 1);
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = Builder::new().reactors(1).backend(backend).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
+        // Sending fails with EPIPE, and receiving waits: the reactor learns of it by its send alone.
+        let (near, far) = UnixStream::pair().unwrap();
+        far.shutdown(Shutdown::Read).unwrap();
+        let connection = runtime.add_connection(near).unwrap();
+        let client = runtime.add_client(Some(connection)).unwrap();
+        let session = runtime.add_session(client, session_config(1, 4)).unwrap();
+        runtime.bind(connection, session).unwrap();
+        assert_eq!(runtime.try_run(insert_all(&runtime, client, 0..1)[0]), TryRun::Submitted);
+        let is_down = |event: &Event| matches!(event, Event::PathState { state: PathState::Down, .. });
+        eventually("the send has failed", || hooks.events.lock().unwrap().iter().any(is_down));
+        for task in tasks() {
+            for field in ["SigPnd", "ShdPnd"] {
+                let pending = status(&task, field).map_or(0, |hex| u64::from_str_radix(&hex, 16).unwrap());
+                assert_eq!(pending & SIGPIPE, 0, "{backend:?}: {field} of {:?}", status(&task, "Name"));
+            }
         }
         runtime.shutdown(Duration::ZERO).unwrap();
     }
