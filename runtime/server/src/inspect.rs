@@ -113,6 +113,9 @@ pub struct InspectedClient {
     pub path: String,
     /// The reactor that sends its callbacks.
     pub reactor: usize,
+    /// The label of its tenant; `None`: the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Delegations that it holds.
     pub delegations: u32,
     /// Its sessions that have a backchannel.
@@ -305,9 +308,10 @@ impl fmt::Display for Inspection {
         }
         for client in clients {
             let courtesy = if client.courtesy { ", in courtesy" } else { "" };
+            let tenant = client.tenant.as_ref().map_or(String::new(), |label| format!(" of tenant \"{label}\""));
             writeln!(
                 f,
-                "client {} \"{}\": path {}, {} delegations, {} callbacks in flight, heard {:.1} s ago{courtesy}",
+                "client {} \"{}\"{tenant}: path {}, {} delegations, {} callbacks in flight, heard {:.1} s ago{courtesy}",
                 client.id,
                 client.name,
                 client.path,

@@ -86,10 +86,12 @@ impl Roster {
     pub(crate) fn inspection(&self, snapshot: Snapshot, file_of: impl Fn(u64) -> Option<u64>) -> Inspection {
         let latencies = snapshot.latencies().iter().filter(|l| l.count() > 0).map(InspectedLatency::from).collect();
         let sessions: Sessions<'_> = self.sessions.iter().map(|session| (session.key, session)).collect();
+        let labels: HashMap<_, _> = snapshot.tenants.iter().map(|t| (t.tenant, t.label.clone())).collect();
         let mut reports: HashMap<_, _> = snapshot.clients.into_iter().map(|r| (r.client.to_bits(), r)).collect();
         let describe = |client: &ListedClient| {
             let report = reports.remove(&client.callbacks)?;
-            Some(self.describe(client, &report, &sessions, &file_of))
+            let tenant = labels.get(&report.tenant).cloned();
+            Some(InspectedClient { tenant, ..self.describe(client, &report, &sessions, &file_of) })
         };
         let mut clients: Vec<InspectedClient> = self.clients.iter().filter_map(describe).collect();
         clients.sort_by_key(|client| Reverse(client.callbacks.first().map(|callback| callback.age_ms)));
@@ -148,6 +150,7 @@ impl Roster {
             courtesy: client.courtesy,
             path: format!("{:?}", report.path).to_lowercase(),
             reactor: report.home,
+            tenant: None,
             delegations: client.delegations,
             sessions: report.sessions.iter().map(session).collect(),
             counters: counters(report.counters.each(), &report.counters),
@@ -166,5 +169,34 @@ impl Inspection {
             .map_err(|_| "the checkpoint was not written by this file server".to_owned())?;
         let snapshot = checkpoint.snapshot(callbacks_max).map_err(|error| error.to_string())?;
         Ok(roster.inspection(snapshot, |_| None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Server};
+    use ringback::{Builder, TenantLimits};
+
+    #[test]
+    fn a_client_is_shown_with_its_tenant() {
+        let server = Server::new(Config::default(), Builder::new().reactors(1), std::sync::Arc::new(())).unwrap();
+        let runtime = server.runtime();
+        let acme = runtime.add_tenant("acme", TenantLimits::default()).unwrap();
+        let clients = [runtime.add_client_of(acme, None).unwrap(), runtime.add_client(None).unwrap()];
+        let listed = |client: &ringback::ClientId| ListedClient {
+            callbacks: client.to_bits(),
+            name: "c".to_owned(),
+            id: "1".to_owned(),
+            silent_ms: 0,
+            courtesy: false,
+            delegations: 0,
+        };
+        let roster = Roster { clients: clients.iter().map(listed).collect(), ..Roster::default() };
+        let seen = roster.inspection(runtime.snapshot(0).unwrap(), |_| None);
+        let tenants: Vec<_> = seen.clients.iter().map(|client| client.tenant.as_deref()).collect();
+        assert_eq!(tenants, [Some("acme"), None]);
+        let text = seen.to_string();
+        assert!(text.contains("client 1 \"c\" of tenant \"acme\": path") && text.contains("\"c\": path"), "{text}");
     }
 }
