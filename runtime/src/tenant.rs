@@ -58,8 +58,8 @@ impl TenantId {
 pub struct TenantLimits {
     /// Callbacks that exist; beyond, [`Runtime::insert`] answers [`TenantFull`](crate::InsertError::TenantFull). 0: any number.
     pub callbacks_max: u32,
-    /// Calls that are out at once, by as much more as each reactor sends in one turn of a client. The rest waits in its clients'
-    /// queues. 0: any number.
+    /// Calls that are out at once on sessions that have a connection, all reactors together. The rest waits in its clients'
+    /// queues; what was sent before is sent again all the same. 0: any number.
     pub calls_max: u32,
     /// Callbacks sent per second; a tenth of it may go at once. The rest waits. 0: any number.
     pub rate_max: u32,
@@ -183,32 +183,52 @@ impl Tenant {
         self.callbacks.fetch_sub(1, Relaxed);
     }
 
-    /// How many callbacks may be sent now.
-    pub fn allowance(&self, now_ns: u64) -> usize {
-        let calls = match self.calls_max.load(Relaxed) {
-            0 => usize::MAX,
-            max => max.saturating_sub(self.calls_out.load(Relaxed)) as usize,
-        };
-        let allowance = match S.checked_div(self.rate_max.load(Relaxed).into()) {
-            None => calls,
-            Some(each_ns) => {
-                let ahead_ns = self.paid_ns.load(Relaxed).saturating_sub(now_ns);
-                let room_ns = (S / BURSTS_PER_SECOND).max(each_ns).saturating_sub(ahead_ns);
-                calls.min(room_ns.checked_div(each_ns).map_or(usize::MAX, |count| count as usize))
+    /// Sets aside what may be sent now, up to `wanted` callbacks, each in a call of its own at most: what one reactor has set
+    /// aside no other one sends. To be [settled](Tenant::settle).
+    pub fn set_aside(&self, now_ns: u64, wanted: usize) -> Share {
+        let (calls, calls_counted) = match self.calls_max.load(Relaxed) {
+            0 => (wanted as u32, 0),
+            max => {
+                let room = |out: u32| (wanted as u32).min(max.saturating_sub(out));
+                let take = |out: u32| (room(out) > 0).then(|| out + room(out));
+                let calls = self.calls_out.fetch_update(Relaxed, Relaxed, take).map_or(0, room);
+                (calls, calls)
             }
         };
-        if allowance == 0 {
+        let mut share = Share { callbacks: calls as usize, calls_counted, each_ns: 0 };
+        if let Some(each_ns @ 1..) = S.checked_div(self.rate_max.load(Relaxed).into()) {
+            let burst_ns = (S / BURSTS_PER_SECOND).max(each_ns);
+            let room = |paid_ns: u64| {
+                let ahead_ns = paid_ns.saturating_sub(now_ns);
+                u64::from(calls).min(burst_ns.saturating_sub(ahead_ns) / each_ns)
+            };
+            let pay = |paid_ns: u64| {
+                let callbacks = room(paid_ns);
+                (callbacks > 0).then(|| paid_ns.max(now_ns).saturating_add(callbacks * each_ns))
+            };
+            share.callbacks = self.paid_ns.fetch_update(Relaxed, Relaxed, pay).map_or(0, room) as usize;
+            share.each_ns = each_ns;
+        }
+        if share.callbacks == 0 && wanted > 0 {
             self.held_back.fetch_add(1, Relaxed);
         }
-        allowance
+        share
     }
 
-    /// So many callbacks were sent.
-    pub fn sent(&self, now_ns: u64, callbacks: usize) {
-        self.callbacks_sent.fetch_add(callbacks as u64, Relaxed);
-        if let Some(each_ns) = S.checked_div(self.rate_max.load(Relaxed).into()) {
-            let cost_ns = each_ns.saturating_mul(callbacks as u64);
-            let _ = self.paid_ns.fetch_update(Relaxed, Relaxed, |paid| Some(paid.max(now_ns).saturating_add(cost_ns)));
+    /// So many callbacks were sent of what was set aside, or a few more: the rest of a batch. How many calls are out is
+    /// [told](Tenant::count_out) before, so that it is never too low.
+    pub fn settle(&self, now_ns: u64, share: Share, sent: usize) {
+        self.calls_out.fetch_sub(share.calls_counted, Relaxed);
+        self.callbacks_sent.fetch_add(sent as u64, Relaxed);
+        let Share { callbacks, each_ns, .. } = share;
+        let ns = |callbacks: usize| each_ns.saturating_mul(callbacks as u64);
+        let pay = |paid_ns: u64| match sent.checked_sub(callbacks) {
+            Some(0) => None,
+            Some(more) => Some(paid_ns.max(now_ns).saturating_add(ns(more))),
+            None => Some(paid_ns.saturating_sub(ns(callbacks - sent))),
+        };
+        if each_ns > 0 {
+            let _ = self.paid_ns.fetch_update(Relaxed, Relaxed, pay);
         }
     }
 
@@ -233,6 +253,17 @@ impl Tenant {
             held_back: self.held_back.load(Relaxed),
         }
     }
+}
+
+/// What a reactor has set aside of what a tenant may send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    /// Callbacks that it may send.
+    pub callbacks: usize,
+    /// Calls that count as out meanwhile.
+    calls_counted: u32,
+    /// What a callback takes of the tenant's rate. 0: it has none.
+    each_ns: u64,
 }
 
 /// All tenants but the default one, by their number less one.
@@ -353,8 +384,12 @@ mod tests {
             for now_ns in (S..11 * S).step_by((S / 1000) as usize) {
                 // Two reactors by turns.
                 for _ in 0..2 {
-                    let count = tenant.allowance(now_ns).min(3);
-                    tenant.sent(now_ns, count);
+                    let share = tenant.set_aside(now_ns, 3);
+                    let other = tenant.set_aside(now_ns, 3);
+                    // It has less to send than it may; the other one, nothing.
+                    let count = share.callbacks.min(2);
+                    tenant.settle(now_ns, share, count);
+                    tenant.settle(now_ns, other, 0);
                     seconds[(now_ns / S) as usize - 1] += count;
                 }
             }
@@ -363,6 +398,32 @@ mod tests {
             let total: usize = seconds.iter().sum();
             assert!((10 * rate - burst..=10 * rate + burst).contains(&total), "{rate}: {seconds:?}");
         }
+    }
+
+    #[test]
+    fn what_one_reactor_has_set_aside_no_other_one_sends() {
+        let tenant = Tenant::new("a");
+        tenant.set(TenantLimits::default().calls_max(10));
+        let [one, two, three] = [6, 6, 6].map(|wanted| tenant.set_aside(0, wanted));
+        assert_eq!([one, two, three].map(|share| share.callbacks), [6, 4, 0]);
+        // The first one sends two of its six, the others none.
+        tenant.count_out(0, 2);
+        for (share, sent) in [(one, 2), (two, 0), (three, 0)] {
+            tenant.settle(0, share, sent);
+        }
+        assert_eq!((tenant.report(TenantId(1)).calls_out, tenant.report(TenantId(1)).held_back), (2, 1));
+        assert_eq!(tenant.set_aside(0, 20).callbacks, 8);
+    }
+
+    #[test]
+    fn a_batch_beyond_the_share_is_paid_for_later() {
+        let tenant = Tenant::new("a");
+        tenant.set(TenantLimits::default().rate_max(100));
+        let share = tenant.set_aside(S, 50);
+        assert_eq!(share.callbacks, 10, "a tenth of a second's");
+        tenant.settle(S, share, 15);
+        assert_eq!(tenant.set_aside(S + 50_000_000, 50).callbacks, 0);
+        assert_eq!(tenant.set_aside(S + 60_000_000, 50).callbacks, 1);
     }
 
     #[test]

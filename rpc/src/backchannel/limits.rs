@@ -50,6 +50,8 @@ pub(super) struct Pace {
     paid_ns: u64,
     /// Nothing new is sent before. 0: there is nothing to wait for.
     pub hold_ns: u64,
+    /// Nothing new is sent, for reasons of the driver's.
+    held: bool,
 }
 
 impl Pace {
@@ -69,7 +71,7 @@ impl Pace {
     }
 
     pub fn restore(&mut self, limits: ClientLimits, paid_ns: u64, hold_ns: u64) {
-        *self = Pace { limits, paid_ns, hold_ns };
+        *self = Pace { limits, paid_ns, hold_ns, held: false };
     }
 
     /// Whether nothing needs to be counted.
@@ -105,6 +107,12 @@ impl Backchannel {
         self.update_path(host);
     }
 
+    /// Holds back what is new, for as long as the driver has reasons of its own: a limit of several clients together. What
+    /// was sent before is sent again all the same, so that nothing that is out stays out for want of this.
+    pub fn hold_new(&mut self, held: bool) {
+        self.pace.held = held;
+    }
+
     /// Calls were written that carry so many runs.
     #[inline]
     pub(super) fn pace(&mut self, now_ns: u64, runs: u32) {
@@ -116,8 +124,8 @@ impl Backchannel {
     /// Whether the client's limits allow another call.
     #[inline]
     pub(super) fn has_allowance(&self) -> bool {
-        let Pace { limits, hold_ns, .. } = self.pace;
-        hold_ns == 0 && (limits.calls_max == 0 || self.calls_out() < limits.calls_max)
+        let Pace { limits, hold_ns, held, .. } = self.pace;
+        hold_ns == 0 && !held && (limits.calls_max == 0 || self.calls_out() < limits.calls_max)
     }
 
     /// Calls that are not settled, quarantined ones included: the client may still be busy with them. What was sent on a

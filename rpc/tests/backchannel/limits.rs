@@ -55,6 +55,27 @@ fn t24_the_cap_is_over_all_sessions_that_have_a_connection() {
     assert_eq!(w.sends_on(C1).len(), 2);
 }
 
+/// A driver that holds back what is new, for a limit of its own: what is out is sent again.
+#[test]
+fn t24_holding_back_what_is_new_keeps_back_nothing_that_is_out() {
+    let mut w = World::new(4);
+    w.recall();
+    let first = w.send();
+    let waiting = [w.recall(), w.recall()];
+    w.core.hold_new(true);
+    assert!(!w.core.wants_transmit(C1));
+    w.quiet();
+    w.disconnect(C1);
+    w.bind(S1, C2);
+    let again = w.sends_on(C2);
+    assert_eq!(again.iter().map(|s| &s.bytes).collect::<Vec<_>>(), [&first.bytes]);
+    w.core.hold_new(false);
+    let rest = w.sends_on(C2);
+    assert_eq!(rest.iter().map(|s| s.token()).collect::<Vec<_>>(), waiting);
+    again.iter().chain(&rest).for_each(|s| w.answer_ok(s));
+    w.assert_clean();
+}
+
 /// The client may still be busy with what was given up.
 #[test]
 fn t24_a_quarantined_slot_counts() {

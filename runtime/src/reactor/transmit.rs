@@ -9,7 +9,7 @@ use crate::io::{ConnKey, Io, SendBuf};
 use crate::keys::ConnectionId;
 use crate::registry::Shared;
 use crate::settings::{STAGING_BYTES, TRANSMITS_PER_CLIENT, TRANSMITS_PER_TURN};
-use crate::tenant::TenantId;
+use crate::tenant::{Tenant, TenantId};
 use crate::transport::Outbound;
 use ringback_rpc::backchannel::Transmit;
 use std::io;
@@ -89,19 +89,11 @@ impl<I: Io> Reactor<I> {
         let staged_bytes_max = self.home.settings.callback_staged_bytes_max();
         let lines = &mut self.lines;
         self.home.act_as(index, |client, host: &mut ClientHost<'_, WATCHED>| {
-            let now_ns = host.now_ns;
-            let tenant = shared.tenants.get(TenantId(client.tenant));
-            let allowed = tenant.map_or(usize::MAX, |tenant| tenant.allowance(now_ns));
-            let share = client.deficit.share(TRANSMITS_PER_CLIENT).min(budget).min(allowed);
-            let (turn, written) = if allowed == 0 {
-                (Turn::Held, 0)
-            } else {
-                serve(client, host, lines, &shared, (staged_bytes_max, share))
+            let share = client.deficit.share(TRANSMITS_PER_CLIENT).min(budget);
+            let (turn, written) = match shared.tenants.get(TenantId(client.tenant)) {
+                None => serve(client, host, lines, &shared, (staged_bytes_max, share)),
+                Some(tenant) => serve_of(tenant, client, host, lines, &shared, (staged_bytes_max, share)),
             };
-            if let Some(tenant) = tenant.filter(|_| written > 0) {
-                tenant.sent(now_ns, written);
-                client.publish_calls(&shared);
-            }
             client.in_ring = turn != Turn::Over;
             let has_some_left = client.deficit.spend(written);
             if turn == Turn::Over {
@@ -219,6 +211,30 @@ impl<I: Io> Reactor<I> {
         }
         self.relieve(key);
     }
+}
+
+/// The same as [`serve`] within what the client's tenant may send. Without any of that, what was sent before is sent again
+/// all the same: were it not, then the calls of a connection that was lost would keep their tenant at its limit.
+fn serve_of<const WATCHED: bool>(
+    tenant: &Tenant,
+    client: &mut Client,
+    host: &mut ClientHost<'_, WATCHED>,
+    lines: &mut Lines,
+    shared: &Shared,
+    (staged_bytes_max, wanted): (usize, usize),
+) -> (Turn, usize) {
+    // Calls of a session that has a connection again count again.
+    client.publish_calls(shared);
+    let share = tenant.set_aside(host.now_ns, wanted);
+    let held = share.callbacks == 0;
+    let callbacks = if held { wanted } else { share.callbacks };
+    client.backchannel.hold_new(held);
+    let (turn, written) = serve(client, host, lines, shared, (staged_bytes_max, callbacks));
+    client.backchannel.hold_new(false);
+    client.publish_calls(shared);
+    tenant.settle(host.now_ns, share, written);
+    let held = held && turn == Turn::Over && client.wants_transmit();
+    (if held { Turn::Held } else { turn }, written)
 }
 
 /// Encodes up to `share` callbacks for a client, and the rest of a batch, over whichever of its connections has work and
