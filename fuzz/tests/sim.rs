@@ -44,6 +44,19 @@ fn t25_groups_are_settled_once_whatever_happens() {
     kinds.into_iter().for_each(|kind| assert!(coverage.count(kind) > 20, "{kind:?}: {}", coverage.count(kind)));
 }
 
+/// Tenants come to each of their limits, have none exceeded, and are told what the model has counted.
+#[test]
+fn tenants_have_what_they_may_and_no_more() {
+    let kinds = [Kind::InsertTenantFull, Kind::TenantHeldBack, Kind::TenantLimited];
+    let mut coverage = Coverage::default();
+    for seed in 2000..2000 + SEEDS {
+        let report = sim::run(seed, &Options::default());
+        assert!(report.failures.is_empty(), "seed {seed}: {:#?}", report.failures);
+        coverage.add(&report.coverage);
+    }
+    kinds.into_iter().for_each(|kind| assert!(coverage.count(kind) > 20, "{kind:?}: {}", coverage.count(kind)));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 0..20 {
@@ -70,7 +83,7 @@ fn every_kind_of_fault_answer_and_outcome_is_reached() {
 }
 
 /// Each planted fault, and what its checker calls it.
-const PLANTED: [(Plant, Rule); 36] = [
+const PLANTED: [(Plant, Rule); 39] = [
     (Plant::SwallowRelease, Rule::OneCompletion),
     (Plant::SwallowDone, Rule::OneCompletion),
     (Plant::SkipSequenceId, Rule::SequenceIds),
@@ -107,6 +120,9 @@ const PLANTED: [(Plant, Rule); 36] = [
     (Plant::MuffleGroup, Rule::Groups),
     (Plant::TwistGroup, Rule::Groups),
     (Plant::HastenGroup, Rule::Groups),
+    (Plant::LooseCalls, Rule::Limits),
+    (Plant::LooseRate, Rule::Limits),
+    (Plant::MiscountTenant, Rule::Limits),
 ];
 
 #[test]
@@ -123,8 +139,9 @@ const PLANTED_INPUTS_MAX: u64 = 5000;
 
 #[test]
 fn each_planted_fault_is_found_from_bytes_too() {
-    // Small simulations have no completion queues, each of which is a descriptor to be opened, nor clients of NFSv4.0.
-    let small = |plant: Plant| plant != Plant::RepeatCompletion && !plant.is_minor0();
+    // Small simulations have no completion queues, each of which is a descriptor to be opened, nor clients of NFSv4.0,
+    // nor tenants.
+    let small = |plant: Plant| plant != Plant::RepeatCompletion && !plant.is_minor0() && !plant.is_of_tenants();
     for (plant, rule) in PLANTED.into_iter().filter(|(plant, _)| small(*plant)) {
         let options = Options { plant, ..Options::default() };
         let finds = |number| sim::run_input(&noise(number), &options).failures.iter().any(|f| f.rule == rule);

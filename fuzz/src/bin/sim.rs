@@ -32,8 +32,11 @@ struct Arguments {
     /// Most clients lie, whatever the seed says
     #[arg(long)]
     hostile: bool,
+    /// All clients are of minor version 0, whatever the seed says
+    #[arg(long)]
+    minor0: bool,
     /// Play an input of the fuzz target `simulator` instead of seeds
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "callbacks"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "callbacks", "minor0"])]
     input: Option<PathBuf>,
     /// Print everything that happens, on stderr; one simulation at a time
     #[arg(long)]
@@ -129,7 +132,7 @@ fn play(arguments: &Arguments) -> Totals {
 impl Arguments {
     fn options(&self) -> Options {
         let (trace, callbacks, hostile) = (self.trace, self.callbacks.unwrap_or(0), self.hostile);
-        Options { trace, callbacks, hostile, ..Options::default() }
+        Options { trace, callbacks, hostile, minor0: self.minor0, ..Options::default() }
     }
 }
 
@@ -144,7 +147,8 @@ impl Totals {
         self.failed += 1;
         let callbacks = arguments.callbacks.map_or_else(String::new, |callbacks| format!(" --callbacks {callbacks}"));
         let hostile = if arguments.hostile { " --hostile" } else { "" };
-        eprintln!("failed: cargo run --release --bin sim -- {}{callbacks}{hostile} --trace", which());
+        let minor0 = if arguments.minor0 { " --minor0" } else { "" };
+        eprintln!("failed: cargo run --release --bin sim -- {}{callbacks}{hostile}{minor0} --trace", which());
         for failure in &report.failures {
             eprintln!("    {failure}");
         }

@@ -105,6 +105,10 @@ impl Embedder {
         self.runtime.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn planted(&self) -> &Planted {
+        &self.planted
+    }
+
     fn manners(&self) -> Manners {
         *self.manners.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,24 +238,29 @@ impl Embedder {
     /// Inserts a callback of the client, who is `owner` in the model; gives its cookie.
     pub(crate) fn insert(&self, client: ClientId, owner: usize, op: CallbackOp, filling: usize) -> Option<usize> {
         let runtime = self.runtime()?;
-        let (cookie, full, gone, max) = {
+        let (cookie, full, gone, max, tenant, tenant_full) = {
             let reference = self.reference();
-            let max = reference.callbacks_max;
-            (reference.callbacks.len(), reference.existing() == max, reference.owners[owner].removed, max)
+            let (max, tenant) = (reference.callbacks_max, reference.owners[owner].tenant);
+            let (cookie, gone) = (reference.callbacks.len(), reference.owners[owner].removed);
+            (cookie, reference.existing() == max, gone, max, tenant, reference.tenants.full(tenant))
         };
         let starved = self.starved.load(Relaxed);
         let answer = runtime.insert(client, op, cookie as u64);
         let starves = self.starved.load(Relaxed) > starved;
         self.journal.note(|| format!("insert of callback {cookie} ({op}): {answer:?}"), cookie as u64);
         let expected = match answer {
-            Ok(_) => !full && !gone,
+            Ok(_) => !full && !gone && tenant_full.is_none(),
             Err(InsertError::NoSuchClient) => {
                 self.journal.reach(Kind::InsertNoClient);
                 gone
             }
             Err(InsertError::Full { limit }) => {
                 self.journal.reach(Kind::InsertFull);
-                full && limit == max
+                full && limit == max && tenant_full.is_none()
+            }
+            Err(InsertError::TenantFull { limit }) => {
+                tenant.into_iter().for_each(|tenant| self.reference().tenants.refused(tenant));
+                tenant_full == Some(limit) && !gone
             }
             Err(InsertError::OutOfMemory) => {
                 self.journal.reach(Kind::InsertOutOfMemory);
@@ -260,7 +269,9 @@ impl Embedder {
             Err(_) => false,
         };
         self.journal.check(Rule::Answer, expected, || {
-            format!("insert answers {answer:?}; full: {full}, client gone: {gone}, no memory: {starves}")
+            format!(
+                "insert answers {answer:?}; full: {full} {tenant_full:?}, client gone: {gone}, no memory: {starves}"
+            )
         });
         let key = answer.ok()?;
         self.reference().inserted(key, owner, op, filling);

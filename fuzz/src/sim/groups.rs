@@ -162,6 +162,11 @@ impl Groups {
         self.waiting.is_empty()
     }
 
+    /// What the last one said that was settled: how many were returned, overdue and failed.
+    pub(crate) fn told_last(&self) -> Option<[u32; 3]> {
+        self.told.last().map(|told| told.settled)
+    }
+
     /// The embedder drops one, if there are so many.
     pub(crate) fn give_up(&mut self, at: usize) {
         if let Some(group) = self.waiting.keys().nth(at).copied() {

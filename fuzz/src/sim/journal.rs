@@ -48,13 +48,15 @@ pub enum Rule {
     Fore,
     /// A recall that is not returned in time is told as overdue, once.
     Overdue,
+    /// Nobody gets more than a limit or a share allows, nor less than a floor; what is counted for it is right.
+    Limits,
     /// The code panicked.
     Panic,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 21] = [
+    pub const ALL: [Rule; 22] = [
         Rule::OneOwner,
         Rule::OneCompletion,
         Rule::HookOrder,
@@ -75,6 +77,7 @@ impl Rule {
         Rule::Groups,
         Rule::Fore,
         Rule::Overdue,
+        Rule::Limits,
         Rule::Panic,
     ];
 }

@@ -8,7 +8,7 @@ use super::net::{LineId, Quality};
 use super::transport::Carrier;
 use super::world::{PartDrain, World};
 use ringback::simulator::Drain;
-use ringback::{CallbackOp, ClientLimits, ClientState, ConnectionId, Security, SessionConfig};
+use ringback::{CallbackOp, ClientLimits, ClientState, ConnectionId, Runtime, Security, SessionConfig, TenantLimits};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -104,10 +104,12 @@ impl World {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.choices.next().to_be_bytes());
         id[8..12].copy_from_slice(&principal.stamp.to_be_bytes());
-        let slots = self.choices.log_between(1, self.scenario.slots_max) as u32;
+        let slots = self.choices.log_between(self.scenario.slots_min, self.scenario.slots_max) as u32;
         let request_bytes_max = self.choices.pick(&[512, 4096, 4096, 1 << 20]);
         // The Linux client takes two operations.
         let operations_max = self.choices.pick(&[2, 2, 3, 8, 100]);
+        let (request_bytes_max, operations_max) =
+            self.scenario.call_limits.unwrap_or((request_bytes_max, operations_max));
         let config = SessionConfig {
             session_id: id,
             program: principal.program,
@@ -263,11 +265,16 @@ impl World {
         let index = self.clients.len();
         let quality = self.scenario.quality(&mut self.choices);
         let (line, connection) = self.open_line(quality)?;
-        let id = runtime.add_client(Some(connection));
+        let tenant = self.some_tenant();
+        let id = match tenant {
+            None => runtime.add_client(Some(connection)),
+            Some(at) => runtime.add_client_of(self.embedder.reference().tenants.id(at), Some(connection)),
+        };
         self.journal.note(|| format!("client {index} comes: {id:?}"), 53);
         let (id, home) = (id.ok()?, connection.reactor());
         let mut client = Client::new(index, id, home, self.choices.fork(), self.journal.clone());
         client.add_line(line);
+        client.tenant = tenant;
         if self.scenario.minor0 > 0 && self.choices.per_mille(self.scenario.minor0) {
             client.paths = Some(Vec::new());
         }
@@ -276,8 +283,8 @@ impl World {
             client.set_behaviour(behaviour, &mut self.net.borrow_mut());
         }
         self.clients.push(client);
-        self.embedder.reference().owners.push(super::reference::Owner { home, ..Default::default() });
-        for _ in 0..self.choices.between(1, 2) {
+        self.embedder.reference().owners.push(super::reference::Owner { home, tenant, ..Default::default() });
+        for _ in 0..self.choices.between(1, self.scenario.sessions_max.min(2)) {
             self.create_session(index);
         }
         self.bind_some(index, Some(line));
@@ -287,6 +294,56 @@ impl World {
             self.bind_some(index, line);
         }
         Some(index)
+    }
+
+    /// The tenants of the scenario come.
+    pub(crate) fn add_tenants(&mut self) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        for at in 0..self.scenario.tenants {
+            let (label, limits) = (format!("tenant {at}"), self.some_limits());
+            let told = self.embedder.planted().loosen(limits);
+            let id = runtime.add_tenant(&label, told);
+            self.journal.note(|| format!("{label} comes: {id:?} {limits:?}"), 57);
+            self.journal.check(Rule::Answer, id.is_ok(), || format!("{label}: {id:?}"));
+            if let Ok(id) = id {
+                self.embedder.reference().tenants.add(id, label, limits);
+            }
+        }
+    }
+
+    fn some_limits(&mut self) -> TenantLimits {
+        let choices = &mut self.choices;
+        let callbacks = [0, 0, choices.log_between(1, 300) as u32];
+        let limits = TenantLimits::default().callbacks_max(choices.pick(&callbacks));
+        limits.calls_max(choices.pick(&[0, 1, 3, 8])).rate_max(choices.pick(&[0, 0, 20, 1000]))
+    }
+
+    fn some_tenant(&mut self) -> Option<usize> {
+        let count = self.embedder.reference().tenants.len();
+        if count == 0 { None } else { self.choices.index(count + 1).checked_sub(1) }
+    }
+
+    /// A tenant has other limits from now on.
+    fn limit_some_tenant(&mut self) {
+        let (Some(runtime), Some(at)) = (self.embedder.runtime(), self.some_tenant()) else { return };
+        let limits = self.some_limits();
+        self.limit(&runtime, at, limits);
+    }
+
+    fn limit(&self, runtime: &Runtime, at: usize, limits: TenantLimits) {
+        self.journal.reach(Kind::TenantLimited);
+        self.journal.note(|| format!("tenant {at}: {limits:?}"), 58);
+        let told = self.embedder.planted().loosen(limits);
+        let answer = runtime.set_tenant_limits(self.embedder.reference().tenants.id(at), told);
+        self.journal.check(Rule::Answer, answer.is_ok(), || format!("tenant {at}: {answer:?}"));
+        self.embedder.reference().tenants.set(at, limits);
+    }
+
+    /// No tenant has limits any more.
+    pub(crate) fn lift_limits(&self) {
+        let Some(runtime) = self.embedder.runtime() else { return };
+        let count = self.embedder.reference().tenants.len();
+        (0..count).for_each(|at| self.limit(&runtime, at, TenantLimits::default()));
     }
 
     /// Settings change, to what the scenario allows.
@@ -307,6 +364,7 @@ impl World {
         });
         self.journal.reach(Kind::Tuned);
         self.journal.note(|| format!("settings change: {:?}", runtime.tuning()), 56);
+        self.limit_some_tenant();
         self.journal.check(Rule::Answer, answer.is_ok(), || format!("{answer:?}"));
     }
 

@@ -44,7 +44,7 @@ impl World {
         let quality = self.scenario.quality(&mut self.choices);
         let listener = Listener { client, door: Door::Open, confirmed: false, quality };
         self.net.borrow_mut().listeners.insert(address, listener);
-        let window = self.choices.log_between(1, self.scenario.slots_max) as u32;
+        let window = self.choices.log_between(self.scenario.slots_min, self.scenario.slots_max) as u32;
         let ident = number ^ 0x1000_0000;
         let config = PathConfig {
             program: principal.program,
@@ -87,7 +87,7 @@ impl World {
         self.journal.check(Rule::Answer, answer == expected, || format!("{answer:?} instead of {expected:?}"));
     }
 
-    fn set_door(&mut self, client: usize, door: Door) {
+    pub(crate) fn set_door(&mut self, client: usize, door: Door) {
         let Some(address) = self.clients[client].path().map(|path| path.address) else { return };
         self.journal.note(|| format!("client {client}: {address} is {door:?}"), 82);
         if let Some(listener) = self.net.borrow_mut().listeners.get_mut(&address) {

@@ -6,6 +6,7 @@
 //! - `client`: the simulated clients. `lifecycle`: how they come, change and go. `fore`: what they ask. `transport`: lines
 //!   that an embedder drives itself.
 //! - `minor0`, `client/minor0`, `net/dial`: clients of NFSv4.0, whom the server connects to.
+//! - `tenants`: the checker of their limits. `world/story`: simulations in which one thing happens that is wanted.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
 //! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`, `groups`: the checkers of what is
 //!   sent, of how much is done for it, and of what waiters and groups are told. `journal`: what they found. `coverage`: what was come across.
@@ -30,6 +31,7 @@ mod net;
 mod plant;
 mod reference;
 mod scenario;
+mod tenants;
 mod transition;
 mod transport;
 mod waiters;
@@ -40,6 +42,7 @@ mod world;
 pub use coverage::{Coverage, Kind};
 pub use journal::{Failure, Rule};
 pub use plant::Plant;
+pub use world::Story;
 
 use choices::Choices;
 use journal::Journal;
@@ -59,11 +62,13 @@ pub struct Options {
     pub callbacks: u64,
     /// Most clients lie.
     pub hostile: bool,
+    /// All clients are of minor version 0. Not for inputs.
+    pub minor0: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { trace: false, plant: Plant::Nothing, callbacks: 0, hostile: false }
+        Options { trace: false, plant: Plant::Nothing, callbacks: 0, hostile: false, minor0: false }
     }
 }
 
@@ -103,10 +108,23 @@ pub fn run(seed: u64, options: &Options) -> Report {
     let mut scenario = Scenario::draw(&mut choices);
     scenario.draw_queues(&mut choices);
     scenario.draw_minor0(&choices);
+    scenario.draw_tenants(&choices);
+    if options.minor0 {
+        scenario.minor0 = 1000;
+    }
     if options.callbacks > 0 {
         scenario.prolong(options.callbacks);
     }
-    play(choices, scenario, options)
+    play(choices, scenario, options, World::play)
+}
+
+/// Plays a simulation in which what happens is the story's: over lines and with clients as the seed says, all of which are of
+/// minor version 0 if the options say so.
+pub fn tell(seed: u64, story: Story, options: &Options) -> Report {
+    let mut choices = Choices::of_seed(seed);
+    let mut scenario = Scenario::draw(&mut choices);
+    story.set(&mut scenario, options.minor0);
+    play(choices, scenario, options, |world| world.tell(story))
 }
 
 /// Plays a small simulation whose decisions are the bytes of an input, in the order in which they are made. When these are
@@ -114,10 +132,10 @@ pub fn run(seed: u64, options: &Options) -> Report {
 pub fn run_input(input: &[u8], options: &Options) -> Report {
     let mut choices = Choices::of_input(input);
     let scenario = Scenario::draw_small(&mut choices);
-    play(choices, scenario, options)
+    play(choices, scenario, options, World::play)
 }
 
-fn play(choices: Choices, mut scenario: Scenario, options: &Options) -> Report {
+fn play(choices: Choices, mut scenario: Scenario, options: &Options, tell: impl FnOnce(&mut World)) -> Report {
     if options.hostile {
         scenario.turn_hostile();
     }
@@ -127,7 +145,7 @@ fn play(choices: Choices, mut scenario: Scenario, options: &Options) -> Report {
         let mut report = Report::default();
         let world = World::new(choices, scenario, options.plant, journal.clone());
         if let Some(mut world) = world {
-            world.play();
+            tell(&mut world);
             let counts = world.embedder.reference().counts;
             report.runs = counts.accepted + counts.rearmed;
             report.records = world.wire.records;

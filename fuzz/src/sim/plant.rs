@@ -83,6 +83,12 @@ pub enum Plant {
     TwistGroup,
     /// A group is settled before its last member is.
     HastenGroup,
+    /// The runtime takes the limit of calls of a tenant for four times as much.
+    LooseCalls,
+    /// The runtime takes the rate of a tenant for twenty times as much.
+    LooseRate,
+    /// A tenant is said to have a callback more than it has.
+    MiscountTenant,
 }
 
 impl Plant {
@@ -90,6 +96,11 @@ impl Plant {
     pub fn is_minor0(self) -> bool {
         use Plant::*;
         matches!(self, WrongIdent | WrongStamp | AlterResend0 | SecondProbe | ConnectElsewhere)
+    }
+
+    /// Whether it needs a tenant, of which small simulations have none.
+    pub fn is_of_tenants(self) -> bool {
+        matches!(self, Plant::LooseCalls | Plant::LooseRate | Plant::MiscountTenant)
     }
 
     /// What a run deadline is multiplied by.

@@ -13,7 +13,14 @@ const S: u64 = 1000 * MS;
 pub(crate) struct Scenario {
     pub reactors: usize,
     pub clients: usize,
+    pub slots_min: u64,
     pub slots_max: u64,
+    /// Sessions that a client comes with, at most.
+    pub sessions_max: u64,
+    /// What a client takes in one call, if that is not drawn: bytes, and operations.
+    pub call_limits: Option<(u32, u32)>,
+    /// Calls that are out to each client at once; 0: any number.
+    pub client_calls_max: u32,
     /// Accepted runs after which nothing new happens.
     pub runs_max: u64,
     pub actions_max: u64,
@@ -38,6 +45,7 @@ pub(crate) struct Scenario {
     /// Mean time between two actions.
     pub gap_ns: u64,
     pub latency_ns_max: u64,
+    pub window_bytes_min: u64,
     pub filling_max: u64,
     /// Clients may break the protocol.
     pub may_lie: bool,
@@ -53,6 +61,8 @@ pub(crate) struct Scenario {
     pub starve: u64,
     /// Clients that are of minor version 0, of a thousand.
     pub minor0: u64,
+    /// Tenants besides the default one.
+    pub tenants: usize,
     /// At the end all is well again, and every run must end without a drain.
     pub heal: bool,
     pub drain_patience_ns: u64,
@@ -81,6 +91,13 @@ impl Scenario {
     /// The same with clients of minor version 0, perhaps. What else is drawn does not depend on it.
     pub(crate) fn draw_minor0(&mut self, choices: &Choices) {
         self.minor0 = choices.clone().pick(&[0, 0, 0, 300, 1000]);
+    }
+
+    /// The same with tenants, perhaps. What else is drawn does not depend on it.
+    pub(crate) fn draw_tenants(&mut self, choices: &Choices) {
+        let mut choices = choices.clone();
+        choices.next();
+        self.tenants = choices.pick(&[0, 0, 0, 1, 3]);
     }
 
     /// The same with clients most of which lie.
@@ -118,6 +135,10 @@ impl Scenario {
         Scenario {
             reactors: choices.pick(&[1, 2, 2, 3]),
             clients,
+            slots_min: 1,
+            sessions_max: 2,
+            call_limits: None,
+            client_calls_max: 0,
             slots_max: choices.pick(&[1, 2, 4, 16, 64]),
             runs_max: choices.log_between(50, 8000),
             actions_max: choices.log_between(50, 2000),
@@ -136,6 +157,7 @@ impl Scenario {
             turn_cost_ns: choices.pick(&[0, 1000, 200_000]),
             gap_ns,
             latency_ns_max,
+            window_bytes_min: 1,
             filling_max: choices.pick(&[0, 0, 40, 100, 100, 300, 300, 600, 5000]),
             may_lie: choices.below(3) == 0,
             liars: 0,
@@ -158,6 +180,7 @@ impl Scenario {
             },
             starve: rare(choices, 900),
             minor0: 0,
+            tenants: 0,
             heal: choices.below(2) == 0,
             drain_patience_ns: choices.pick(&[0, MS, S, lease_ns, 10 * lease_ns]),
         }
@@ -173,7 +196,7 @@ impl Scenario {
                 1..=3 => Split::Whole,
                 _ => Split::Anywhere,
             },
-            window_bytes: choices.log_between(1, 1 << 18) as usize,
+            window_bytes: choices.log_between(self.window_bytes_min, 1 << 18) as usize,
         }
     }
 

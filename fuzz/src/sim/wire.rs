@@ -1,13 +1,14 @@
 //! The checker that listens in on what reactors send: sequence ids, resends, and nothing stale.
 
-use super::call::{self, Call, Op};
-use super::client::{Client, Principal, Written};
+use super::call::{self, Call, Op, Payload};
+use super::client::{Client, Principal, Session, Written};
 use super::coverage::Kind;
 use super::fore::Named;
 use super::journal::{Journal, Rule};
 use super::net::{LineId, Net};
 use super::reference::Reference;
 use ringback_rpc::message::{self, MessageType};
+use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::record::RecordReader;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -43,6 +44,8 @@ struct Use {
     answered: BTreeSet<u32>,
     /// The operations, if any were sent.
     op: Option<Vec<u8>>,
+    /// The first of them, and the line on which it went last.
+    first: Option<(Payload, LineId)>,
     /// It went as a lone CB_SEQUENCE too.
     lone: bool,
 }
@@ -158,13 +161,13 @@ impl Wire {
     // --- what goes out -------------------------------------------------------------------------------------------
 
     /// Bytes that a reactor has sent on a line.
-    pub(crate) fn sent(&mut self, line: LineId, bytes: &[u8], clients: &[Client], reference: &Reference) {
+    pub(crate) fn sent(&mut self, line: LineId, bytes: &[u8], clients: &[Client], reference: &Reference, net: &Net) {
         let mut tap =
             self.taps.remove(&line).unwrap_or_else(|| Tap { reader: RecordReader::new(1 << 24), xids: HashSet::new() });
         let mut rest = bytes;
         loop {
             match tap.reader.next(&mut rest) {
-                Ok(Some(record)) => self.record(line, &record, &mut tap.xids, clients, reference),
+                Ok(Some(record)) => self.record(line, &record, &mut tap.xids, clients, (reference, net)),
                 Ok(None) => break,
                 Err(e) => {
                     self.journal.fail(Rule::Wire, format!("line {line} carries no sequence of records: {e}"));
@@ -181,7 +184,7 @@ impl Wire {
         record: &[u8],
         xids: &mut HashSet<u32>,
         clients: &[Client],
-        reference: &Reference,
+        (reference, net): (&Reference, &Net),
     ) {
         if !matches!(message::peek(record), Ok((_, MessageType::Call))) {
             return;
@@ -199,7 +202,28 @@ impl Wire {
         };
         let quiet = self.quiet.get(&line).copied();
         let look = Look { journal: &self.journal, line, quiet, call: &call, record };
-        look.at(session, clients, reference);
+        if look.at(session, clients, reference) {
+            let client = session.client;
+            self.check_tenant(client, clients, reference, net);
+        }
+    }
+
+    /// A new call has gone out: no more of its tenant's are out than may be. Counted are those that the server must count,
+    /// too: their clients have not answered them, and their connections are there.
+    fn check_tenant(&self, client: usize, clients: &[Client], reference: &Reference, net: &Net) {
+        let Some(tenant) = clients[client].tenant else { return };
+        let Some(most) = reference.tenants.calls_most(tenant) else { return };
+        let counts = |(id, watched): &(&[u8; 16], &Watched)| {
+            let client = &clients[watched.client];
+            let honest = !client.removed && !client.has_lied && !client.has_refused;
+            let alive = |s: &&Session| s.id == **id && !s.destroyed && !s.tainted;
+            client.tenant == Some(tenant) && honest && client.sessions.iter().any(|s| alive(&s))
+        };
+        let watched = self.sessions.iter().filter(counts).flat_map(|(_, watched)| watched.slots.values());
+        let out = watched.filter(|used| used.is_out(reference, net)).count();
+        self.journal.check(Rule::Limits, out <= most as usize, || {
+            format!("{out} calls of tenant {tenant} are out, and {most} may be")
+        });
     }
 }
 
@@ -222,7 +246,8 @@ impl Look<'_> {
         self.journal.fail(rule, format!("line {}: {what}: {:?}", self.line, self.call));
     }
 
-    fn at(&self, session: &mut Watched, clients: &[Client], reference: &Reference) {
+    /// Whether it is a new call.
+    fn at(&self, session: &mut Watched, clients: &[Client], reference: &Reference) -> bool {
         let (program, credential) = self.call.principal();
         let stamp = credential.body.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         let principal = Principal { program, stamp };
@@ -231,7 +256,8 @@ impl Look<'_> {
         let used = session.slots.get(&slot);
         if used.is_some_and(|used| used.is_newer_than(self.call.header.xid)) {
             // It waited behind others on its line, while the slot went on elsewhere.
-            return self.check_stale(session, principal, false, reference);
+            self.check_stale(session, principal, false, reference);
+            return false;
         }
         let lives = seen.map_or(0, |s| s.lives(slot));
         let before = used.map(|used| used.id);
@@ -263,7 +289,11 @@ impl Look<'_> {
         if used.calls.iter().any(|(xid, _)| !used.answered.contains(xid)) {
             session.copied.insert(slot);
         }
+        if let Some(op) = self.call.ops.first() {
+            used.first = Some((op.payload, self.line));
+        }
         self.check_use(used, principal);
+        fresh
     }
 
     /// A callback names the calls that it depends on; together with others it goes only if they do not fit.
@@ -329,7 +359,12 @@ impl Look<'_> {
         match self.call.ops.len() {
             0 => self.journal.reach(Kind::LoneSequence),
             1 => {}
-            _ => self.journal.reach(Kind::Batch),
+            _ => {
+                self.journal.reach(Kind::Batch);
+                if self.call.ops.iter().any(|op| op.op == CallbackOp::Getattr) {
+                    self.fail(Rule::Wire, "CB_GETATTR in one call with others");
+                }
+            }
         }
         if let Some((_, bytes)) = used.calls.iter().find(|(before, _)| *before == xid) {
             self.journal.reach(Kind::Resent);
@@ -364,7 +399,15 @@ impl Use {
         !known && self.calls.iter().any(|(seen, _)| call::is_older(xid, *seen))
     }
 
+    /// Whether the server waits for its answer for sure: it has the connection, and cannot have given it up yet.
+    fn is_out(&self, reference: &Reference, net: &Net) -> bool {
+        let waits = |(payload, line): (Payload, LineId)| {
+            net.is_attached(line) && reference.encoded_for_ns(payload) < reference.rpc_timeout_ns_min
+        };
+        self.answered.is_empty() && self.first.is_some_and(waits)
+    }
+
     fn new(id: u32, lives: u32, principal: Principal) -> Use {
-        Use { id, lives, principal, calls: Vec::new(), answered: BTreeSet::new(), op: None, lone: false }
+        Use { id, lives, principal, calls: Vec::new(), answered: BTreeSet::new(), op: None, first: None, lone: false }
     }
 }

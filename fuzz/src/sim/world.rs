@@ -1,6 +1,9 @@
 //! The world of one simulation: reactors, clients and lines, stepped one at a time in one thread on a virtual clock.
 
 mod ending;
+mod story;
+
+pub use story::Story;
 
 use super::choices::Choices;
 use super::client::{Client, Deeds};
@@ -9,6 +12,7 @@ use super::embedder::Embedder;
 use super::fore::Fore;
 use super::io::{Bell, SimIo};
 use super::journal::{Journal, Rule};
+use super::net::dial::CONNECTS_MAX;
 use super::net::{LineId, Net};
 use super::plant::Plant;
 use super::reference::Reference;
@@ -17,7 +21,7 @@ use super::transport::Carrier;
 use super::wire::Wire;
 use super::work::Work;
 use ringback::simulator::{Drain, ReactorHandle, Simulation, Wait};
-use ringback::{Builder, Census, ConnectionId, SessionKey};
+use ringback::{Builder, Census, ClientLimits, ConnectionId, SessionKey};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -149,6 +153,7 @@ impl World {
 
     /// The whole story.
     pub(crate) fn play(&mut self) {
+        self.add_tenants();
         for _ in 0..self.scenario.clients {
             if let Some(client) = self.add_client() {
                 let count = self.burst(256);
@@ -311,7 +316,7 @@ impl World {
             let reference = self.embedder.reference();
             let net = self.net.borrow();
             for (line, bytes) in tapped.into_iter().filter(|(line, _)| net.address_of(*line).is_none()) {
-                self.wire.sent(line, &bytes, &self.clients, &reference);
+                self.wire.sent(line, &bytes, &self.clients, &reference, &net);
             }
         }
         let moved = std::mem::take(&mut *self.embedder.moved.lock().expect("nothing panics under this lock"));
@@ -368,6 +373,7 @@ impl World {
         let told = stats.in_flight - u64::from(self.plant == Plant::HideRun && stats.in_flight > 0);
         let fine = told == running && stats.completed == counts.completed && stats.released == counts.released;
         self.journal.check(Rule::InFlight, fine, || format!("{running} runs, {counts:?}; the runtime says {stats:?}"));
+        reference.tenants.check(runtime.tenants());
         let stumbled = self.embedder.stumbled();
         self.journal.check(Rule::Panic, stats.embedder_panics == stumbled, || {
             format!("hooks have panicked {stumbled} times, the runtime says {}", stats.embedder_panics)
@@ -403,7 +409,8 @@ fn builder(scenario: &Scenario, plant: Plant) -> Builder {
         .return_deadline(Duration::from_nanos(scenario.return_deadline_ns))
         .run_deadline(Duration::from_nanos(scenario.run_deadline_ns * plant.stretch()))
         .rpc_timeout(Duration::from_nanos(scenario.rpc_timeout_ns))
-        .connects_max(2)
+        .client_limits(ClientLimits::default().calls_max(scenario.client_calls_max))
+        .connects_max(CONNECTS_MAX)
 }
 
 /// Lets a reactor find no memory for a buffer, as the scenario says.

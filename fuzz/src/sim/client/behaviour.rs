@@ -27,6 +27,8 @@ pub(crate) struct Behaviour {
     pub reject: u64,
     /// Answers what no honest client would.
     pub lie: u64,
+    /// Of several operations in one call the one in this place, counted from 1, gets this status.
+    pub fails_at: (usize, Status),
 }
 
 const MS: u64 = 1_000_000;
@@ -44,6 +46,7 @@ impl Behaviour {
         twice: 0,
         reject: 0,
         lie: 0,
+        fails_at: (0, Status::NFS4_OK),
     };
 
     const OTHERS: [Behaviour; 11] = [

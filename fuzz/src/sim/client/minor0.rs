@@ -184,6 +184,7 @@ impl Client {
             self.held.push(Held { due_ns: again_ns, line, slot: None, answers, bytes: bytes.clone() });
         }
         self.held.push(Held { due_ns, line, slot: None, answers, bytes });
+        self.busiest = self.busiest.max(self.held.len());
         self.release(net, deeds);
     }
 

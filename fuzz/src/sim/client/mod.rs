@@ -59,6 +59,8 @@ pub(crate) struct Client {
     pub index: usize,
     pub id: ClientId,
     pub home: usize,
+    /// `None`: the default one.
+    pub tenant: Option<usize>,
     /// The embedder has forgotten it.
     pub removed: bool,
     pub behaviour: Behaviour,
@@ -70,6 +72,8 @@ pub(crate) struct Client {
     pub state: ClientState,
     /// It has lied at least once: what it says is not to be held against what it did.
     pub has_lied: bool,
+    /// Calls that it had not answered at one time, at most.
+    pub busiest: usize,
     /// It has refused a call at least once.
     pub has_refused: bool,
     /// Fore-channel calls without an answer yet.
@@ -86,6 +90,7 @@ impl Client {
             index,
             id,
             home,
+            tenant: None,
             removed: false,
             behaviour: Behaviour::GOOD,
             sessions: Vec::new(),
@@ -94,6 +99,7 @@ impl Client {
             state: ClientState::Active,
             has_lied: false,
             has_refused: false,
+            busiest: 0,
             asked: Vec::new(),
             next_xid: 1,
             held: Vec::new(),
@@ -334,6 +340,7 @@ impl Client {
             self.sessions[session].slots[slot].executing = true;
         }
         self.held.push(Held { due_ns, line, slot, answers, bytes });
+        self.busiest = self.busiest.max(self.held.len());
         self.release(net, deeds);
     }
 
@@ -448,8 +455,9 @@ impl Client {
     /// The first that fails is the last (RFC 8881 section 15).
     fn execute_all(&mut self, ops: &[Op]) -> Vec<(Op, Status)> {
         let mut executed = Vec::new();
-        for op in ops {
-            let status = self.execute(op.op);
+        let (place, fails) = self.behaviour.fails_at;
+        for (at, op) in ops.iter().enumerate() {
+            let status = if ops.len() > 1 && at + 1 == place { fails } else { self.execute(op.op) };
             executed.push((*op, status));
             if !status.is_ok() {
                 break;

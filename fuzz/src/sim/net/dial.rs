@@ -8,6 +8,9 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 
+/// Connections that a reactor may make at the same time.
+pub(crate) const CONNECTS_MAX: usize = 2;
+
 /// How a callback service takes connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
@@ -51,9 +54,16 @@ impl Net {
         let Quality { latency_ns, jitter_ns, .. } = listener.quality;
         let arrives_ns = self.journal.now_ns() + 2 * latency_ns + self.choices.below(jitter_ns + 1);
         self.journal.reach(match listener.door {
+            Door::Open if address.is_ipv6() => Kind::ConnectTaken6,
             Door::Open => Kind::ConnectTaken,
             Door::Closed => Kind::ConnectRefused,
             Door::Silent => Kind::ConnectSilent,
+        });
+        let others =
+            |line: &&LineId| self.lines[**line].reactor == reactor && self.lines[**line].stage == Stage::Dialling;
+        let dialling = self.live.iter().filter(others).count();
+        self.journal.check(Rule::BoundedWork, dialling < CONNECTS_MAX, || {
+            format!("reactor {reactor} connects to {address}, and {dialling} attempts are under way")
         });
         let due_ns = if listener.door == Door::Silent { u64::MAX } else { arrives_ns };
         let id = self.lines.len();
@@ -101,6 +111,11 @@ impl Net {
     /// To where a reactor has made the line; `None`: the client has.
     pub(crate) fn address_of(&self, line: LineId) -> Option<SocketAddr> {
         self.lines[line].dial.map(|dial| dial.address)
+    }
+
+    /// Whether the server has the line, and has not begun to let go of it.
+    pub(crate) fn is_attached(&self, line: LineId) -> bool {
+        self.lines[line].stage == Stage::Attached
     }
 
     /// A service that was never confirmed.

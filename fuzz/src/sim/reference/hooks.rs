@@ -54,6 +54,7 @@ impl Reference {
 
     pub(crate) fn prepare(&mut self, run: &Run, refuse: bool) {
         self.counts.prepared += 1;
+        self.prepared.push(run.cookie as usize);
         let journal = self.journal.clone();
         let Some(live) = self.hook("prepare", run) else { return };
         journal.check(Rule::HookOrder, !live.prepared && !live.settled, || format!("a late prepare: {run:?} {live:?}"));
@@ -108,8 +109,12 @@ impl Reference {
                 callback.owed_last_ns = owed_ns;
             }
         }
+        callback.encoded_ns = self.journal.now_ns();
         if callback.encoded.last().is_none_or(|(run, _)| *run != callback.runs) {
             callback.encoded.push((callback.runs, self.turn));
+            if let Some(tenant) = self.owners[callback.owner].tenant {
+                self.tenants.sent(tenant);
+            }
         }
     }
 
@@ -204,6 +209,7 @@ impl Reference {
         if callback.dying {
             (callback.exists, callback.dying) = (false, false);
             self.existing -= 1;
+            self.tenants.count(self.owners[callback.owner].tenant, -1);
         } else if rearms {
             callback.runs += 1;
             self.counts.rearmed += 1;

@@ -12,6 +12,7 @@ use super::groups::{Fate, Groups};
 use super::journal::{Journal, Rule};
 use super::plant::Plant;
 use super::scenario::Scenario;
+use super::tenants::Tenants;
 use super::waiters::{End, RunId};
 use ringback::{CallbackKey, CallbackOp, Cancel, ClientId, DrainReport, Outcome, Remove, Returned, TryRun, WaitError};
 use ringback_rpc::nfs4::Status;
@@ -21,6 +22,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Owner {
     pub home: usize,
+    /// `None`: the default one.
+    pub tenant: Option<usize>,
     pub removed: bool,
     /// It is being drained, or was: no run is accepted any more.
     pub drained: bool,
@@ -83,6 +86,8 @@ pub(crate) struct Callback {
     owed_last_ns: u64,
     /// The client has executed it since then, so that the return is awaited for sure.
     owed_surely: bool,
+    /// When it was encoded last.
+    encoded_ns: u64,
     /// Runs that were encoded, and the turn in which that was done first.
     encoded: Vec<(u32, u64)>,
     /// Calls of the fore channel that a run depends on.
@@ -117,6 +122,8 @@ pub(crate) struct Counts {
     pub prepared: u64,
     pub encoded: u64,
     pub cancelled_sent: u64,
+    /// By the clients.
+    pub executed: u64,
 }
 
 /// See the [module](self).
@@ -130,13 +137,18 @@ pub(crate) struct Reference {
     running: u64,
     existing: u32,
     pub counts: Counts,
+    /// The cookies of all runs that were prepared, in order.
+    pub prepared: Vec<usize>,
     pub callbacks_max: u32,
     pub run_deadline_ns: u64,
     pub return_deadline_ns: u64,
+    /// The least that it may be tuned to.
+    pub rpc_timeout_ns_min: u64,
     /// Runs that somebody waits for, and how those ended that have.
     waited: HashSet<RunId>,
     pub ends: HashMap<RunId, End>,
     pub groups: Groups,
+    pub tenants: Tenants,
     drains: Vec<Draining>,
     drains_begun: u64,
     /// The runtime accepts no more runs.
@@ -157,7 +169,7 @@ pub(crate) struct Reference {
 
 impl Reference {
     pub(crate) fn new(journal: Journal, scenario: &Scenario, plant: Plant, choices: Choices) -> Self {
-        let (owners, callbacks, keys, counts, abandoned) = Default::default();
+        let (owners, callbacks, keys, counts, prepared, abandoned) = Default::default();
         let (running, existing) = (0, 0);
         let (draining, turning, turn) = (false, None, 0);
         Reference {
@@ -168,12 +180,15 @@ impl Reference {
             running,
             existing,
             counts,
+            prepared,
             callbacks_max: scenario.callbacks_max,
             run_deadline_ns: scenario.run_deadline_ns,
             return_deadline_ns: scenario.return_deadline_ns,
+            rpc_timeout_ns_min: scenario.rpc_timeout_ns / 5,
             waited: HashSet::new(),
             ends: HashMap::new(),
-            groups: Groups::new(journal, plant),
+            groups: Groups::new(journal.clone(), plant),
+            tenants: Tenants::new(journal, plant),
             drains: Vec::new(),
             drains_begun: 0,
             draining,
@@ -245,6 +260,12 @@ impl Reference {
         callback.encoded.iter().find(|(run, _)| *run == payload.run).map(|(_, turn)| *turn)
     }
 
+    /// How long ago a run was encoded last.
+    pub(crate) fn encoded_for_ns(&self, payload: Payload) -> u64 {
+        let callback = self.callbacks.get(payload.cookie as usize);
+        callback.map_or(u64::MAX, |callback| self.journal.now_ns() - callback.encoded_ns)
+    }
+
     fn callback(&mut self, cookie: u64) -> Option<&mut Callback> {
         let found = self.callbacks.get_mut(cookie as usize);
         if found.is_none() {
@@ -259,6 +280,7 @@ impl Reference {
     /// A callback was inserted; its cookie is the next one.
     pub(crate) fn inserted(&mut self, key: CallbackKey, owner: usize, op: CallbackOp, filling: usize) {
         self.existing += 1;
+        self.tenants.count(self.owners[owner].tenant, 1);
         self.journal.check(Rule::Answer, self.keys.insert(key), || format!("{key:?} was given out twice"));
         self.callbacks.push(Callback {
             key,
@@ -273,6 +295,7 @@ impl Reference {
             owed_ns: None,
             owed_last_ns: 0,
             owed_surely: false,
+            encoded_ns: 0,
             encoded: Vec::new(),
             refers: Default::default(),
         });
@@ -356,6 +379,7 @@ impl Reference {
             Remove::Removed => {
                 (callback.exists, callback.owed_ns) = (false, None);
                 self.existing -= 1;
+                self.tenants.count(self.owners[callback.owner].tenant, -1);
             }
             Remove::Deferred => {
                 (callback.dying, callback.owed_ns) = (true, None);
@@ -515,6 +539,7 @@ impl Reference {
         journal.check(Rule::SequenceIds, excused || live.executed <= 1 + live.asked_again, || {
             format!("callback {cookie} was executed more than once: {callback:?}")
         });
+        self.counts.executed += u64::from(answered.executed && done);
     }
 
     // --- the end -------------------------------------------------------------------------------------------------

@@ -59,6 +59,9 @@ impl World {
         self.embedder.reference().check_moves();
         self.check_census();
         self.check_counts();
+        if let Some(runtime) = self.embedder.runtime() {
+            self.embedder.reference().tenants.check_rest(&runtime.tenants());
+        }
     }
 
     /// Fore-channel calls that are to be answered.
@@ -68,7 +71,7 @@ impl World {
     }
 
     /// What was recalled comes back or is overdue, and then no group waits any longer.
-    fn await_groups(&mut self) {
+    pub(super) fn await_groups(&mut self) {
         let until_ns = self.journal.now_ns() + self.scenario.return_deadline_ns + 5 * S;
         self.run_until(until_ns, |world| world.embedder.reference().groups.is_empty());
         self.check_groups("all is well");
@@ -190,6 +193,7 @@ impl World {
             self.embedder.remove(cookie);
         }
         self.embedder.reference().check_rest();
+        self.lift_limits();
         self.check_table();
         self.embedder.set_runtime(None);
         self.fore.set_runtime(None);
