@@ -213,7 +213,7 @@ fn outcomes_name_functions_and_tests_that_are_there() {
     }
     let page = read(OUTCOMES);
     let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
-    assert!(rows.len() > 40, "{OUTCOMES} has {} rows", rows.len());
+    assert!(rows.len() > 80, "{OUTCOMES} has {} rows", rows.len());
     for row in rows {
         let [_, _, by, shown] = row.trim_matches('|').split(" | ").collect::<Vec<_>>()[..] else {
             panic!("{OUTCOMES}: not four cells: {row}")
@@ -225,6 +225,41 @@ fn outcomes_name_functions_and_tests_that_are_there() {
             assert!(gone.is_empty(), "{OUTCOMES} names what is not there: {gone:?}");
         }
     }
+}
+
+/// What is promised of storms is played in the simulator, each promise.
+#[test]
+fn outcomes_of_storms_are_shown_in_the_simulator() {
+    let (mut played, mut promises) = (BTreeSet::new(), 0);
+    for file in sources().iter().filter(|file| file.starts_with("fuzz/tests/")) {
+        played.extend(functions(file).into_iter().filter(|(_, is_test)| *is_test).map(|(name, _)| name));
+    }
+    for row in rows(&read(OUTCOMES), "## Storms").iter().filter(|row| !row[0].starts_with("---")) {
+        let shown = row[row.len() - 1];
+        let is_played = shown.split('`').skip(1).step_by(2).any(|name| played.contains(name));
+        assert!(is_played, "{OUTCOMES}: the simulator does not show {:?}", row[0]);
+        promises += 1;
+    }
+    assert!(promises > 15, "{promises} promises");
+}
+
+/// Each setting that may change while callbacks run stands in the table of the page, with what it is to runs in flight.
+#[test]
+fn each_setting_says_whether_it_is_for_runs_in_flight() {
+    let code = read("runtime/src/tuning.rs");
+    let (_, fields) = code.split_once("pub struct Tuning {").unwrap();
+    let (fields, _) = fields.split_once("\n}").unwrap();
+    let settings: BTreeSet<_> =
+        fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next()).collect();
+    assert!(settings.len() > 10, "{settings:?}");
+    let page = read("docs/src/tuning.md");
+    let told: BTreeSet<_> = page
+        .lines()
+        .take_while(|line| !line.starts_with("## Tenants"))
+        .filter(|line| line.starts_with("| `"))
+        .flat_map(|line| line.split('|').nth(1).unwrap().split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(settings, told, "left: struct Tuning, right: docs/src/tuning.md");
 }
 
 #[test]

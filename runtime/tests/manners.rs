@@ -117,7 +117,8 @@ fn a_peer_that_has_closed_raises_no_signal() {
     const SIGPIPE: u64 = 1 << (13 - 1);
     for backend in backends() {
         let hooks = Arc::new(Counting::default());
-        let runtime = Builder::new().reactors(1).backend(backend).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
+        let runtime =
+            Builder::new().reactors(1).backend(backend).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
         // Sending fails with EPIPE, and receiving waits: the reactor learns of it by its send alone.
         let (near, far) = UnixStream::pair().unwrap();
         far.shutdown(Shutdown::Read).unwrap();
