@@ -186,8 +186,8 @@ impl World {
         let reference = self.embedder.reference();
         let order = &reference.prepared;
         let last = order.iter().rposition(|cookie| reference.callbacks[*cookie].owner != crowd).unwrap_or(MANY);
-        // Two quanta of each, and a third.
-        self.journal.check(Rule::Limits, last < 160, || format!("the last of {FEW} was number {last} of all"));
+        // A quantum of the crowd, and not much more.
+        self.journal.check(Rule::Limits, last < 400, || format!("the last of {FEW} was number {last} of all"));
     }
 
     fn classes(&mut self) {
