@@ -324,9 +324,8 @@ impl Builder {
 
     /// The runtime goes on where another process stands still, as after [`Builder::restore`], but that connections come along
     /// under the names that they had: what was received there is handled here, what was encoded there is sent from here, and
-    /// replies to what was sent there are taken here. It stands still until [`Upgrade::confirm`](crate::Upgrade::confirm), and
-    /// what it is asked for until then waits. Fore-channel calls that the embedder has not answered can be answered here, by
-    /// the same [tokens](crate::CallToken).
+    /// replies to what was sent there are taken here. It stands still, and what it is asked for waits, until
+    /// [`Upgrade::confirm`](crate::Upgrade::confirm). Calls not answered there can be answered by the same [tokens](crate::CallToken).
     #[cfg(feature = "checkpoint")]
     pub fn upgrade_from(mut self, upgrade: &crate::Upgrade) -> Self {
         self.restore = Some(upgrade.checkpoint().clone());
