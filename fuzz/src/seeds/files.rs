@@ -96,6 +96,8 @@ fn lock_calls(seeds: &mut Vec<Seed>) {
     one_call(seeds, "lockt", OpArgs::LockTest(LockTestArgs { kind, offset, length, owner: owner() }));
     one_call(seeds, "locku", OpArgs::Unlock(UnlockArgs { kind, seqid: 0, lock_stateid: STATEID, offset, length }));
     let downgrade = OpenDowngradeArgs { open_stateid: STATEID, seqid: 0, share_access: 1, share_deny: 0 };
+    one_call(seeds, "open_confirm", OpArgs::OpenConfirm(OpenConfirmArgs { open_stateid: STATEID, seqid: 1 }));
+    one_call(seeds, "release_lockowner", OpArgs::ReleaseLockOwner(ReleaseLockOwnerArgs { lock_owner: owner() }));
     one_call(seeds, "open_downgrade", OpArgs::OpenDowngrade(downgrade));
     one_call(seeds, "free_stateid", OpArgs::FreeStateid(FreeStateidArgs { stateid: STATEID }));
     let stateids = [STATEID, Stateid4::ANONYMOUS];
@@ -161,6 +163,8 @@ fn lock_replies(seeds: &mut Vec<Seed>) {
     one_reply(seeds, "lockt", OpRes::LockTest(Ok(())));
     one_reply(seeds, "lockt_denied", OpRes::LockTest(Err(LockFailure::Denied(denied))));
     one_reply(seeds, "locku", OpRes::Unlock(Ok(UnlockOk { lock_stateid: STATEID })));
+    one_reply(seeds, "open_confirm", OpRes::OpenConfirm(Ok(OpenConfirmOk { open_stateid: STATEID })));
+    one_reply(seeds, "release_lockowner", OpRes::ReleaseLockOwner(Ok(())));
     one_reply(seeds, "open_downgrade", OpRes::OpenDowngrade(Ok(OpenDowngradeOk { open_stateid: STATEID })));
     one_reply(seeds, "free_stateid", OpRes::FreeStateid(Ok(())));
     let statuses = [Status::NFS4_OK, Status::NFS4ERR_BAD_STATEID];

@@ -64,6 +64,14 @@ pub(crate) const SUPPORTED: Bitmap4 = Bitmap4::of(&[
     attr::OPEN_ARGUMENTS,
 ]);
 
+/// Those that a minor version has: the first has none beyond mounted_on_fileid (RFC 7530 section 5).
+pub(crate) fn supported(minor_version: u32) -> Bitmap4 {
+    match minor_version {
+        0 => SUPPORTED.and(&Bitmap4::from_words(&[u32::MAX; 2]).unwrap_or(Bitmap4::EMPTY)),
+        _ => SUPPORTED,
+    }
+}
+
 /// What OPEN takes here, as the attribute open_arguments (RFC 9754) says it: share_access; share_deny; the wants any, none
 /// and cancel; the claims by name and by filehandle, under a delegation or not; and all ways to create.
 const OPEN_ARGUMENTS: [Bitmap4; 5] = [
@@ -137,14 +145,25 @@ impl Inner {
     }
 
     /// GETATTR: the values that are asked for and known, in ascending order.
-    pub(crate) fn attributes(&self, facts: &Facts, asked: &Bitmap4, w: &mut Writer<'_>) -> Result<Bitmap4, Status> {
-        let mask = asked.and(&SUPPORTED);
+    pub(crate) fn attributes(
+        &self,
+        facts: &Facts,
+        asked: &Bitmap4,
+        minor_version: u32,
+        w: &mut Writer<'_>,
+    ) -> Result<Bitmap4, Status> {
+        let supported = supported(minor_version);
+        let mask = asked.and(&supported);
         if !mask.and(&WRITE_ONLY).is_empty() {
             return Err(Status::NFS4ERR_INVAL);
         }
         for number in mask.iter() {
             // The caller's buffer holds them all.
-            self.attribute(number, facts, w).map_err(|_| Status::NFS4ERR_SERVERFAULT)?;
+            let put = match number {
+                attr::SUPPORTED_ATTRS => supported.encode(w),
+                _ => self.attribute(number, facts, w),
+            };
+            put.map_err(|_| Status::NFS4ERR_SERVERFAULT)?;
         }
         Ok(mask)
     }
@@ -182,7 +201,6 @@ impl Inner {
     fn general_attribute(&self, number: u32, w: &mut Writer<'_>) -> xdr::Result<()> {
         let (files, data) = (&self.files.files, &self.files.data);
         match number {
-            attr::SUPPORTED_ATTRS => SUPPORTED.encode(w),
             attr::SUPPATTR_EXCLCREAT => SETTABLE.encode(w),
             attr::OPEN_ARGUMENTS => OPEN_ARGUMENTS.iter().try_for_each(|bits| bits.encode(w)),
             attr::FH_EXPIRE_TYPE => w.u32(FH4_PERSISTENT),

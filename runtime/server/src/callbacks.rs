@@ -25,6 +25,9 @@
 //!
 //! So does CB_RECALL_SLOT, which is asked for with a session and a number: `session_slots.rs`.
 //!
+//! Clients of minor version 0 have no sessions: the runtime connects to them. They are given delegations while
+//! [`Event::PathState`] says that this works: `set_client_id.rs`.
+//!
 //! Who needs the answer to a CB_GETATTR waits for it as a future: `later.rs`.
 //!
 //! Locks: the hooks run on reactor threads and take one shard's lock for a look. `try_run`, `insert` and `remove` are
@@ -38,8 +41,8 @@ use crate::files::{HANDLE_BYTES, SPARE_BITS, global, shard_number};
 use crate::holder_attributes::ASKED;
 use crate::stateids::Kind;
 use ringback::{
-    CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Group, Hooks, Outcome, Prepare, Remove, Run,
-    Runtime, Security, SessionConfig, SessionKey, TryRun,
+    CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Group, Hooks, Outcome, PathConfig, Prepare,
+    Remove, Run, Runtime, Security, SessionConfig, SessionKey, TryRun,
 };
 use ringback_rpc::nfs4::callback::{
     CbGetattrArgs, CbNotifyLockArgs, CbOffloadArgs, CbRecallArgs, OffloadInfo, WriteResponse4,
@@ -222,6 +225,18 @@ impl Callbacks {
         runtime.add_client(Some(near)).map_err(refused)
     }
 
+    /// Has a client of minor version 0 called back so; whether that may be.
+    pub(crate) fn set_path(&self, client: ClientId, path: &PathConfig) -> bool {
+        self.runtime().is_some_and(|runtime| {
+            runtime.set_client_id(client, path.clone()).and_then(|path| runtime.confirm(path)).is_ok()
+        })
+    }
+
+    /// Whether a client of minor version 0 is known not to be reached. Who asks tells the client.
+    pub(crate) fn is_path_down(&self, client: ClientId) -> bool {
+        self.runtime().is_some_and(|runtime| runtime.is_path_down(client))
+    }
+
     pub(crate) fn remove_client(&self, client: ClientId) {
         // An error says that it is gone, which is what is wanted.
         let _ = self.runtime().map(|runtime| runtime.remove_client(client));
@@ -335,7 +350,7 @@ impl Inner {
             // The client refuses the call itself, until it has a session that is well.
             Outcome::Fault(_) => return Done::RequeueAfter(FAULT_DELAY_NS),
             // It never got there: no return is awaited, so none will be overdue.
-            Outcome::TimedOut { sent: false } | Outcome::PathDown => self.files.revoke(id),
+            Outcome::TimedOut { sent: false } | Outcome::PathDown => self.files.revoke(id, &self.callbacks),
             // The client holds it and may not know of the recall: the next conflict recalls it again.
             _ => {}
         }
@@ -427,9 +442,10 @@ impl Hooks for Inner {
         match event {
             Event::ReturnOverdue { cookie, .. } => {
                 if let Subject::Recall(id) = Subject::of(*cookie) {
-                    self.files.revoke(id);
+                    self.files.revoke(id, &self.callbacks);
                 }
             }
+            Event::PathState { client, state } => self.minor0.path_is(*client, *state),
             Event::MemoryPressure { .. } => self.spare_session_slots(),
             Event::RecallAnySent { keep, clients } => self.asked_all.tell(*keep, *clients),
             _ => {}

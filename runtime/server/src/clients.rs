@@ -6,7 +6,8 @@
 use crate::Inner;
 use crate::arena::Arena;
 use crate::keep::{Keep, load_bytes, save_bytes};
-use ringback::ClientId;
+use crate::set_client_id::Registration;
+use ringback::{ClientId, PathState};
 use ringback_rpc::nfs4::fore::{
     CreateSessionOk, ExchangeIdArgs, ExchangeIdOk, ImplId, Opaque4, ServerOwner, StateProtectArgs, StateProtectOk,
     exchange_id_flag as flag,
@@ -14,7 +15,7 @@ use ringback_rpc::nfs4::fore::{
 use ringback_rpc::nfs4::{ClientId4, SessionId, Status, Verifier4};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Flags that a client may set in EXCHANGE_ID (RFC 8881 section 18.35.1, EXCHGID4_FLAG_MASK_A).
@@ -51,9 +52,49 @@ pub(crate) struct Client {
     gone: AtomicBool,
     renewed_ns: AtomicU64,
     reclaim_complete: AtomicBool,
+    /// Of a client of minor version 0: what has been found out about its callbacks.
+    path: AtomicU8,
 }
 
+/// Values of `Client::path`.
+const PATH_UNKNOWN: u8 = 0;
+const PATH_UP: u8 = 1;
+const PATH_DOWN: u8 = 2;
+
 impl Client {
+    /// What a request is served for that does not say whose it is, as many of minor version 0 do not: nobody, who holds nothing.
+    pub(crate) fn nobody() -> Self {
+        Client {
+            id: ClientId4(0),
+            index: u32::MAX,
+            callbacks: ClientId::from_bits(u64::MAX),
+            owner: Arc::default(),
+            gone: AtomicBool::new(false),
+            renewed_ns: AtomicU64::new(0),
+            reclaim_complete: AtomicBool::new(true),
+            path: AtomicU8::new(PATH_UNKNOWN),
+        }
+    }
+
+    pub(crate) fn set_path(&self, state: PathState) {
+        let path = match state {
+            PathState::Up => PATH_UP,
+            PathState::Unknown => PATH_UNKNOWN,
+            _ => PATH_DOWN,
+        };
+        self.path.store(path, Relaxed);
+    }
+
+    /// Whether callbacks are known to reach a client of minor version 0.
+    pub(crate) fn has_path(&self) -> bool {
+        self.path.load(Relaxed) == PATH_UP
+    }
+
+    /// Whether they are known not to.
+    pub(crate) fn is_path_down(&self) -> bool {
+        self.path.load(Relaxed) == PATH_DOWN
+    }
+
     /// Whether the server has forgotten the client, while a request of it is still being served.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(SeqCst)
@@ -84,7 +125,7 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) owner: Arc<[u8]>,
-    verifier: Verifier4,
+    pub(crate) verifier: Verifier4,
     made_ns: u64,
     pub(crate) principal: Principal,
     /// The sequence id that the next CREATE_SESSION carries.
@@ -94,21 +135,43 @@ pub(crate) struct Record {
     /// `None` until the first CREATE_SESSION confirms the record.
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) sessions: Vec<SessionId>,
+    /// What a client of minor version 0 has instead.
+    pub(crate) minor0: Option<Box<Registration>>,
+    version: Version,
+}
+
+/// Which names a client's name is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// nfs_client_id4 (RFC 7530 section 9.1.1).
+    Minor0 = 0,
+    /// client_owner4 (RFC 8881 section 2.4).
+    Later = 1,
+}
+
+/// What a client says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incarnation<'a> {
+    pub(crate) version: Version,
+    pub(crate) owner: &'a [u8],
+    pub(crate) verifier: Verifier4,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Incarnations {
-    confirmed: Option<u64>,
-    unconfirmed: Option<u64>,
+pub(crate) struct Incarnations {
+    pub(crate) confirmed: Option<u64>,
+    pub(crate) unconfirmed: Option<u64>,
 }
 
 /// The table of client ids; ids ascend with time.
 #[derive(Debug)]
 pub(crate) struct Clients {
     pub(crate) records: BTreeMap<u64, Record>,
-    owners: HashMap<Arc<[u8]>, Incarnations>,
+    /// By version.
+    owners: [HashMap<Arc<[u8]>, Incarnations>; 2],
     unconfirmed: BTreeSet<u64>,
     indices: Arena<()>,
+    first_id: u64,
     next_id: u64,
 }
 
@@ -151,11 +214,13 @@ impl Record {
                 gone: AtomicBool::new(false),
                 renewed_ns: AtomicU64::new(renewed_ns),
                 reclaim_complete: AtomicBool::new(reclaim_complete),
+                path: AtomicU8::new(PATH_UNKNOWN),
             }))
         } else {
             None
         };
-        Ok(Record { owner, verifier, made_ns, principal, sequence, last_reply, client, sessions })
+        let (minor0, version) = (None, Version::Later);
+        Ok(Record { owner, verifier, made_ns, principal, sequence, last_reply, client, sessions, minor0, version })
     }
 }
 
@@ -164,8 +229,10 @@ impl Clients {
     pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         self.next_id.save(out)?;
         self.indices.save(out)?;
-        (self.records.len() as u64).save(out)?;
-        for (id, record) in &self.records {
+        // Those of minor version 0 begin anew: what they hold was given up before.
+        let kept = || self.records.iter().filter(|(_, record)| record.version == Version::Later);
+        (kept().count() as u64).save(out)?;
+        for (id, record) in kept() {
             id.save(out)?;
             record.save(out)?;
         }
@@ -176,11 +243,13 @@ impl Clients {
     pub(crate) fn load(from: &mut dyn Read) -> io::Result<Self> {
         let (next_id, indices) = Keep::load(from)?;
         let (records, owners, unconfirmed) = Default::default();
-        let mut clients = Clients { records, owners, unconfirmed, indices, next_id };
+        // The number of the server's life stands above those of its clients.
+        let first_id = next_id >> 40 << 40;
+        let mut clients = Clients { records, owners, unconfirmed, indices, first_id, next_id };
         for _ in 0..u64::load(from)? {
             let id = u64::load(from)?;
             let record = Record::load(id, from)?;
-            let known = clients.owners.entry(Arc::clone(&record.owner)).or_default();
+            let known = clients.owners[Version::Later as usize].entry(Arc::clone(&record.owner)).or_default();
             if record.client.is_some() {
                 known.confirmed = Some(id);
             } else {
@@ -200,36 +269,42 @@ impl Clients {
     pub(crate) fn new(clients_max: u32, instance: u32) -> Self {
         Clients {
             records: BTreeMap::new(),
-            owners: HashMap::new(),
+            owners: Default::default(),
             unconfirmed: BTreeSet::new(),
             indices: Arena::new(clients_max),
             // An id of another life of the server is not known here: NFS4ERR_STALE_CLIENTID.
+            first_id: u64::from(instance) << 40,
             next_id: u64::from(instance) << 40,
         }
     }
 
-    fn incarnations(&self, owner: &[u8]) -> Incarnations {
-        self.owners.get(owner).copied().unwrap_or_default()
+    pub(crate) fn incarnations(&self, version: Version, owner: &[u8]) -> Incarnations {
+        self.owners[version as usize].get(owner).copied().unwrap_or_default()
+    }
+
+    /// Whether an id was given out in this life of the server, and nothing is known of it any more.
+    pub(crate) fn has_forgotten(&self, id: u64) -> bool {
+        (self.first_id + 1..=self.next_id).contains(&id) && !self.records.contains_key(&id)
     }
 
     /// Takes a record out, wherever it is named.
-    fn remove(&mut self, id: u64) -> Option<Record> {
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Record> {
         let record = self.records.remove(&id)?;
         self.unconfirmed.remove(&id);
-        if let Some(known) = self.owners.get_mut(&record.owner) {
+        let owners = &mut self.owners[record.version as usize];
+        if let Some(known) = owners.get_mut(&record.owner) {
             known.confirmed = known.confirmed.filter(|c| *c != id);
             known.unconfirmed = known.unconfirmed.filter(|u| *u != id);
             if known.confirmed.is_none() && known.unconfirmed.is_none() {
-                self.owners.remove(&record.owner);
+                owners.remove(&record.owner);
             }
         }
         Some(record)
     }
 
-    fn add_unconfirmed(
+    pub(crate) fn add_unconfirmed(
         &mut self,
-        owner: &[u8],
-        verifier: Verifier4,
+        Incarnation { version, owner, verifier }: Incarnation<'_>,
         principal: Principal,
         made_ns: u64,
         limit: usize,
@@ -242,7 +317,7 @@ impl Clients {
         self.next_id += 1;
         let id = self.next_id;
         let owner: Arc<[u8]> = owner.into();
-        self.owners.entry(Arc::clone(&owner)).or_default().unconfirmed = Some(id);
+        self.owners[version as usize].entry(Arc::clone(&owner)).or_default().unconfirmed = Some(id);
         self.unconfirmed.insert(id);
         let record = Record {
             owner,
@@ -253,6 +328,8 @@ impl Clients {
             last_reply: None,
             client: None,
             sessions: Vec::new(),
+            minor0: None,
+            version,
         };
         self.records.insert(id, record);
         id
@@ -268,8 +345,8 @@ impl Clients {
 
     /// The confirmed record of the owner of `id`, if it is another one: what `id` replaces when it is confirmed.
     pub(crate) fn replaced_by(&self, id: u64) -> Option<u64> {
-        let owner = &self.records.get(&id)?.owner;
-        self.incarnations(owner).confirmed.filter(|c| *c != id)
+        let record = self.records.get(&id)?;
+        self.incarnations(record.version, &record.owner).confirmed.filter(|c| *c != id)
     }
 
     /// An index for a client about to be confirmed.
@@ -295,10 +372,11 @@ impl Clients {
             gone: AtomicBool::new(false),
             renewed_ns: AtomicU64::new(now_ns),
             reclaim_complete: AtomicBool::new(false),
+            path: AtomicU8::new(PATH_UNKNOWN),
         });
         record.client = Some(Arc::clone(&client));
         self.unconfirmed.remove(&id);
-        let known = self.owners.entry(Arc::clone(&record.owner)).or_default();
+        let known = self.owners[record.version as usize].entry(Arc::clone(&record.owner)).or_default();
         *known = Incarnations { confirmed: Some(id), unconfirmed: known.unconfirmed.filter(|u| *u != id) };
         Some(client)
     }
@@ -333,11 +411,13 @@ impl Inner {
             Some(id) => id,
             None => {
                 let owner = args.client_owner.owner_id.as_bytes();
-                if let Some(older) = clients.incarnations(owner).unconfirmed {
+                if let Some(older) = clients.incarnations(Version::Later, owner).unconfirmed {
                     clients.remove(older);
                 }
                 let limit = self.config.clients_unconfirmed_max;
-                clients.add_unconfirmed(owner, args.client_owner.verifier, principal, now_ns, limit)
+                let verifier = args.client_owner.verifier;
+                let owner = Incarnation { version: Version::Later, owner, verifier };
+                clients.add_unconfirmed(owner, principal, now_ns, limit)
             }
         };
         let confirmed = if kept.is_some() { flag::CONFIRMED_R } else { 0 };
@@ -363,7 +443,7 @@ impl Inner {
     ) -> Result<Option<u64>, Status> {
         let owner = args.client_owner.owner_id.as_bytes();
         let verifier = args.client_owner.verifier;
-        let known = clients.incarnations(owner).confirmed;
+        let known = clients.incarnations(Version::Later, owner).confirmed;
         let confirmed = known.and_then(|id| Some((id, clients.records.get(&id)?)));
         Ok(match (confirmed, args.flags & flag::UPD_CONFIRMED_REC_A != 0) {
             // 7
@@ -398,7 +478,7 @@ impl Inner {
     }
 
     /// Whether somebody else must not take the client's name: it holds something, and its lease has not run out.
-    fn is_in_use(&self, record: &Record, now_ns: u64) -> bool {
+    pub(crate) fn is_in_use(&self, record: &Record, now_ns: u64) -> bool {
         let Some(client) = &record.client else { return false };
         let holds = !record.sessions.is_empty() || self.files.is_holder(client.index);
         holds && !self.is_expired(client, now_ns)
@@ -418,6 +498,11 @@ impl Inner {
             self.drop_session(session);
         }
         self.callbacks.remove_client(client.callbacks);
+        if record.version == Version::Minor0 {
+            self.minor0.forget(&client);
+            self.owners.forget_client(client.index);
+            self.files.keep_no_revoked(client.index, false);
+        }
         self.copies.forget_client(&client, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
@@ -453,7 +538,8 @@ impl Inner {
     /// DESTROY_CLIENTID (RFC 8881 section 18.50).
     pub(crate) fn destroy_client_id(&self, id: ClientId4, own: Option<&Client>) -> Result<(), Status> {
         let mut clients = self.clients();
-        let record = clients.records.get(&id.0).ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
+        let record = clients.records.get(&id.0).filter(|r| r.minor0.is_none());
+        let record = record.ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
         let holds = record.client.as_ref().is_some_and(|c| self.files.is_holder(c.index));
         // A session of the client that the request itself came on is a session that it still has.
         if holds || !record.sessions.is_empty() || own.is_some_and(|c| c.id == id) {

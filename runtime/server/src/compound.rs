@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Whose files a caller without a user id makes.
 const NOBODY: u32 = 65534;
 /// The minor versions that are served.
-const MINOR_VERSIONS: RangeInclusive<u32> = 1..=2;
+const MINOR_VERSIONS: RangeInclusive<u32> = 0..=2;
 
 /// Bytes of the results of SEQUENCE.
 const SEQUENCE_BYTES: usize = 44;
@@ -33,7 +33,7 @@ const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
         OpArgs::Open(_) | OpArgs::ExchangeId(_) | OpArgs::CreateSession(_) | OpArgs::BindConnToSession(_) => 128,
         OpArgs::Create(_) | OpArgs::Rename(_) | OpArgs::SetAttr(_) | OpArgs::Copy(_) => 64,
         OpArgs::Remove(_) | OpArgs::Link(_) | OpArgs::Write(_) | OpArgs::OpenDowngrade(_) => 32,
-        OpArgs::Close(_) | OpArgs::Lock(_) | OpArgs::Unlock(_) => 24,
+        OpArgs::Close(_) | OpArgs::Lock(_) | OpArgs::Unlock(_) | OpArgs::OpenConfirm(_) | OpArgs::SetClientId(_) => 24,
         // Number and status.
         _ => 8,
     }
@@ -47,6 +47,10 @@ pub(crate) struct Compound<'a> {
     request_bytes: usize,
     /// Set by SEQUENCE.
     sequence: Option<Sequenced>,
+    /// Minor version 0: whose the compound is, as far as its operations have said.
+    pub(crate) named: Option<Arc<Client>>,
+    /// Minor version 0: the OPEN that is executed has to be confirmed.
+    pub(crate) unconfirmed: bool,
     /// The current filehandle.
     pub(crate) current: Option<Id>,
     /// The current stateid (RFC 8881 section 16.2.3.1.2).
@@ -67,6 +71,7 @@ pub(crate) struct Suspended {
     origin: Origin,
     request_bytes: usize,
     sequence: Option<Sequenced>,
+    named: Option<Arc<Client>>,
     current: Option<Id>,
     stateid: Option<Stateid4>,
     saved: Option<(Id, Option<Stateid4>)>,
@@ -120,6 +125,8 @@ impl<'a> Compound<'a> {
             origin,
             request_bytes,
             sequence: None,
+            named: None,
+            unconfirmed: false,
             current,
             stateid,
             saved,
@@ -131,11 +138,19 @@ impl<'a> Compound<'a> {
 
     /// A compound that has got its answer, and the results that it had.
     pub(crate) fn resumed(server: &'a Inner, suspended: Suspended, answer: Answer) -> (Self, Vec<u8>) {
-        let Suspended { origin, request_bytes, sequence, current, stateid, saved, executed, results, .. } = suspended;
+        let Suspended { origin, request_bytes, sequence, named, current, stateid, saved, executed, results, .. } =
+            suspended;
         let origin = Origin { now_ns: server.now_ns(), ..origin };
-        let (question, answer) = (None, Some(answer));
-        let compound =
-            Compound { server, origin, request_bytes, sequence, current, stateid, saved, question, answer, executed };
+        let compound = Compound {
+            sequence,
+            named,
+            current,
+            stateid,
+            saved,
+            answer: Some(answer),
+            executed,
+            ..Compound::new(server, origin, request_bytes)
+        };
         (compound, results)
     }
 
@@ -170,6 +185,7 @@ impl<'a> Compound<'a> {
             origin: self.origin,
             request_bytes: self.request_bytes,
             sequence: self.sequence.take(),
+            named: self.named.take(),
             current: self.current,
             stateid: self.stateid,
             saved: self.saved,
@@ -195,6 +211,8 @@ impl<'a> Compound<'a> {
             End::Results(Status::NFS4ERR_MINOR_VERS_MISMATCH, 0)
         } else if std::str::from_utf8(args.tag).is_err() {
             End::Results(Status::NFS4ERR_INVAL, 0)
+        } else if self.is_minor0() && args.count > self.server.config.operations_max as usize {
+            End::Results(Status::NFS4ERR_RESOURCE, 0)
         } else {
             self.each(args, r, (base, start, first), w)?
         };
@@ -219,10 +237,11 @@ impl<'a> Compound<'a> {
         for n in self.executed..args.count {
             let before = w.position();
             let number = r.clone().u32("argop").map_or(Op::ILLEGAL, Op);
+            let bytes = r.remaining();
             let op = OpArgs::decode(r);
             let answered = n as u32 + 1;
             let status = match op {
-                Ok(OpArgs::Sequence(sequence)) if n == 0 => {
+                Ok(OpArgs::Sequence(sequence)) if n == 0 && !self.is_minor0() => {
                     match self.sequence(&sequence, args, r, (base, start), w)? {
                         Ok(Judged::New(ok)) => {
                             OpRes::Sequence(Ok(ok)).encode(w)?;
@@ -235,11 +254,12 @@ impl<'a> Compound<'a> {
                 }
                 // The operation stands where it may not, whatever else is wrong with it.
                 _ if let Err(status) = self.check_place(number, n, args.count) => self.refuse(number, status, w)?,
+                _ if !number.is_defined_in(args.minor_version) => self.refuse_unknown(number, w)?,
                 Err(_) => self.refuse(number, Status::NFS4ERR_BADXDR, w)?,
-                Ok(op) if matches!(op, OpArgs::Other(_)) || !op.op().is_defined_in(args.minor_version) => {
-                    let refusal = OpRes::refusal(op.op(), args.minor_version);
-                    refusal.encode(w)?;
-                    refusal.status()
+                Ok(OpArgs::Other(op)) => self.refuse_unknown(op, w)?,
+                Ok(op) if self.is_minor0() => {
+                    let bytes = bytes.get(..bytes.len() - r.remaining().len()).unwrap_or_default();
+                    self.minor0(&op, bytes, (n, args.count, base), w)?
                 }
                 Ok(op) => self.within_limits(&op, n, args.count, base, w)?,
             };
@@ -257,6 +277,9 @@ impl<'a> Compound<'a> {
 
     /// Which operations may come without a session, and where (RFC 8881 section 2.10.6.1 and the operations' own).
     fn check_place(&self, op: Op, n: usize, count: usize) -> Result<(), Status> {
+        if self.is_minor0() {
+            return Ok(());
+        }
         let alone = matches!(
             op,
             Op::EXCHANGE_ID
@@ -340,7 +363,7 @@ impl<'a> Compound<'a> {
 
     /// Executes an operation if its results will fit into what the session allows (RFC 8881 section 2.10.6.4), and takes
     /// them back if they did not after all.
-    fn within_limits(
+    pub(crate) fn within_limits(
         &mut self,
         op: &OpArgs<'_>,
         n: usize,
@@ -372,7 +395,8 @@ impl<'a> Compound<'a> {
     fn reply_limit(&self, base: usize, w: &Writer<'_>) -> (usize, Status) {
         let space = w.position() + w.left();
         let Some(Sequenced { session, cache, .. }) = &self.sequence else {
-            return (space, Status::NFS4ERR_REP_TOO_BIG);
+            let status = if self.is_minor0() { Status::NFS4ERR_RESOURCE } else { Status::NFS4ERR_REP_TOO_BIG };
+            return (space, status);
         };
         let fore = &session.fore;
         let (bytes, status) = match cache {
@@ -387,8 +411,25 @@ impl<'a> Compound<'a> {
         self.sequence.as_ref().map(|s| &s.session).ok_or(Status::NFS4ERR_OP_NOT_IN_SESSION)
     }
 
+    /// Whether the compound is one of minor version 0.
+    pub(crate) const fn is_minor0(&self) -> bool {
+        self.origin.minor_version == 0
+    }
+
+    /// Whose the compound is. In minor version 0 that may be unknown, and nobody's.
+    pub(crate) fn client(&self) -> Result<&Arc<Client>, Status> {
+        match &self.named {
+            Some(client) => Ok(client),
+            None if self.is_minor0() => Ok(&self.server.nobody),
+            None => self.session().map(|session| &session.client),
+        }
+    }
+
     /// Whether callbacks reach the client. Told by SEQUENCE, as asking the runtime means telling the client.
     pub(crate) fn has_path(&self) -> bool {
+        if let Some(client) = &self.named {
+            return client.has_path();
+        }
         self.sequence.as_ref().is_some_and(|s| s.status_flags & seq4_status::CB_PATH_DOWN == 0)
     }
 
@@ -404,10 +445,17 @@ impl<'a> Compound<'a> {
 
     /// Writes the result of an operation that failed before it was executed. One that the minor version does not define is
     /// answered as OP_ILLEGAL.
-    fn refuse(&self, op: Op, status: Status, w: &mut Writer<'_>) -> xdr::Result<Status> {
+    pub(crate) fn refuse(&self, op: Op, status: Status, w: &mut Writer<'_>) -> xdr::Result<Status> {
         let op = if op.is_defined_in(self.origin.minor_version) { op } else { Op::ILLEGAL };
         OpRes::Other(op, status).encode(w)?;
         Ok(status)
+    }
+
+    /// Answers an operation that the minor version does not define, or this server not serve.
+    fn refuse_unknown(&self, op: Op, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let refusal = OpRes::refusal(op, self.origin.minor_version);
+        refusal.encode(w)?;
+        Ok(refusal.status())
     }
 
     /// The current filehandle.
@@ -425,7 +473,7 @@ impl<'a> Compound<'a> {
     /// The stateid that an argument means: itself, or the current one (RFC 8881 section 16.2.3.1.2).
     pub(crate) fn meant(&self, stateid: &Stateid4) -> Result<Stateid4, Status> {
         match *stateid {
-            Stateid4::CURRENT => self.stateid.ok_or(Status::NFS4ERR_BAD_STATEID),
+            Stateid4::CURRENT if !self.is_minor0() => self.stateid.ok_or(Status::NFS4ERR_BAD_STATEID),
             given => Ok(given),
         }
     }

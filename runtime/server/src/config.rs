@@ -6,7 +6,8 @@ use std::time::Duration;
 /// says otherwise.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How long a client's state is safe without a SEQUENCE from it (RFC 8881 section 8.3).
+    /// How long a client's state is safe without a SEQUENCE from it (RFC 8881 section 8.3), or without what renews it in minor
+    /// version 0 (RFC 7530 section 9.5).
     pub lease: Duration,
     /// How long a file is not delegated after somebody was refused because of a delegation, in whole seconds: long
     /// enough that the refused opener comes again before the next reader.
@@ -37,6 +38,8 @@ pub struct Config {
     pub delegations_max: u64,
     /// Byte-range locks, lock-owners, and those who wait for a lock.
     pub locks_max: u64,
+    /// Open-owners and lock-owners of clients of minor version 0. One that owns nothing makes room after a lease.
+    pub state_owners_max: usize,
     /// Bytes of content, of all files and symbolic links together.
     pub data_bytes_max: u64,
     /// Whether an open for writing is delegated when nobody else has the file open.
@@ -61,6 +64,7 @@ impl Default for Config {
             opens_max: 16 << 20,
             delegations_max: 16 << 20,
             locks_max: 1 << 20,
+            state_owners_max: 1 << 18,
             data_bytes_max: 1 << 30,
             write_delegations: false,
         }

@@ -348,11 +348,16 @@ impl Files {
     }
 
     /// Takes a delegation away from a client that has not returned it in time. It is out of everybody's way, and kept for
-    /// the client to acknowledge (RFC 8881 section 10.2.1); until then it counts against the limit.
-    pub(crate) fn revoke(&self, id: Id) {
+    /// the client to acknowledge (RFC 8881 section 10.2.1); until then it counts against the limit. A client of minor version 0
+    /// has no FREE_STATEID for that: what it still says of the delegation is NFS4ERR_BAD_STATEID.
+    pub(crate) fn revoke(&self, id: Id, callbacks: &Callbacks) {
         let (mut shard, id) = self.shard_of(id);
         let shard = &mut *shard;
         let Some(delegation) = shard.delegations.get_mut(id).filter(|d| d.state == State::Held) else { return };
+        if self.keeps_no_revoked.get(delegation.client as usize).is_some_and(|no| no.load(Relaxed)) {
+            self.revocations.fetch_add(1, Relaxed);
+            return self.drop_delegation(shard, id, callbacks);
+        }
         delegation.state = State::Revoked;
         let (file, client) = (delegation.file, delegation.client);
         self.take_from_file(shard, file, id);
@@ -365,6 +370,16 @@ impl Files {
     /// Whether a client has revoked delegations to acknowledge.
     pub(crate) fn has_revoked(&self, client: u32) -> bool {
         self.revoked.get(client as usize).is_some_and(|count| count.load(Relaxed) > 0)
+    }
+
+    /// Whether a client, by its index, is one of minor version 0.
+    pub(crate) fn keep_no_revoked(&self, client: u32, none: bool) {
+        self.keeps_no_revoked.get(client as usize).inspect(|keeps_none| keeps_none.store(none, Relaxed));
+    }
+
+    /// How many delegations a client holds.
+    pub(crate) fn delegations_held(&self, client: u32) -> u32 {
+        (0..SHARDS).map(|n| self.shard(n).holders.get(client as usize).map_or(0, |holder| holder.held)).sum()
     }
 
     fn count_revoked(&self, client: u32, change: impl FnOnce(&AtomicU32) -> u32) {

@@ -1,6 +1,6 @@
 //! Operations on attributes: GETFH, GETATTR, SETATTR, ACCESS, VERIFY, NVERIFY.
 
-use crate::attributes::{SUPPORTED, VALUES_BYTES_MAX};
+use crate::attributes::{VALUES_BYTES_MAX, supported};
 use crate::clients::Principal;
 use crate::compound::Compound;
 use crate::delegations::Conflict;
@@ -31,7 +31,9 @@ impl Compound<'_> {
     pub(crate) fn get_attr(&mut self, asked: &Bitmap4, w: &mut Writer<'_>) -> xdr::Result<Status> {
         let mut space = [0; VALUES_BYTES_MAX];
         let mut values = Writer::new(&mut space);
-        let found = self.seen(asked).and_then(|facts| self.server.attributes(&facts, asked, &mut values));
+        let found = self
+            .seen(asked)
+            .and_then(|facts| self.server.attributes(&facts, asked, self.origin.minor_version, &mut values));
         let res = OpRes::GetAttr(found.map(|mask| GetAttrOk { attributes: Fattr { mask, values: values.written() } }));
         write(&res, w)
     }
@@ -41,7 +43,7 @@ impl Compound<'_> {
     }
 
     fn change_attributes(&mut self, args: &SetAttrArgs<'_>) -> Result<SetAttrOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (id, caller, server) = (self.file()?, self.caller(&client), self.server);
         let changes = Changes::parse(&args.attributes, caller.maker.now)?;
         let stateid = self.meant(&args.stateid)?;
@@ -94,13 +96,13 @@ impl Compound<'_> {
         if given.mask.contains(attr::RDATTR_ERROR) {
             return Err(Status::NFS4ERR_INVAL);
         }
-        if given.mask.and(&SUPPORTED) != given.mask {
+        if given.mask.and(&supported(self.origin.minor_version)) != given.mask {
             return Err(Status::NFS4ERR_ATTRNOTSUPP);
         }
         let facts = self.seen(&given.mask)?;
         let mut space = [0; VALUES_BYTES_MAX];
         let mut values = Writer::new(&mut space);
-        self.server.attributes(&facts, &given.mask, &mut values)?;
+        self.server.attributes(&facts, &given.mask, self.origin.minor_version, &mut values)?;
         Ok(values.written() == given.values)
     }
 }

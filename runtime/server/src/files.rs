@@ -21,7 +21,7 @@ use ringback_rpc::nfs4::Status;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shards: enough that reactors seldom meet in one, few enough that sweeping all of them is nothing.
@@ -124,6 +124,8 @@ pub(crate) struct Files {
     pub(crate) write_delegations: bool,
     /// Revoked delegations that their clients have not acknowledged, by client index.
     pub(crate) revoked: Box<[AtomicU32]>,
+    /// Clients, by index, that cannot acknowledge: those of minor version 0.
+    pub(crate) keeps_no_revoked: Box<[AtomicBool]>,
     /// Delegations that were ever revoked.
     pub(crate) revocations: AtomicU64,
     pub(crate) files: Quota,
@@ -144,6 +146,7 @@ impl Files {
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
             write_delegations: config.write_delegations,
             revoked: (0..config.clients_max).map(|_| AtomicU32::new(0)).collect(),
+            keeps_no_revoked: (0..config.clients_max).map(|_| AtomicBool::new(false)).collect(),
             revocations: AtomicU64::new(0),
             files: Quota::new(config.files_max),
             opens: Quota::new(config.opens_max),

@@ -83,6 +83,10 @@ const NOT_YET: XdrError =
     XdrError { what: "an answer that has to wait", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } };
 
 impl ForeChannel for Inner {
+    fn closed(&self, connection: ConnectionId) {
+        self.minor0.peers().remove(&connection);
+    }
+
     fn call(&self, call: Call<'_>) {
         let connection = call.connection();
         let now_ns = self.now_ns();

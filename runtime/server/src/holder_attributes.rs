@@ -67,7 +67,7 @@ impl Compound<'_> {
         let shard = &mut *shard;
         let mut size = None;
         if !asked.and(&HIDDEN).is_empty() && server.files.write_delegations {
-            let client = Arc::clone(&self.session()?.client);
+            let client = Arc::clone(self.client()?);
             let answer = self.answer.take_if(|a| a.file == id).map(|a| a.reported);
             let holder = shard.delegations_of(index).find(|d| d.write && d.client != client.index);
             match holder.and_then(|d| Some((d.recalled, d.query.as_deref()?))) {

@@ -75,7 +75,7 @@ impl Compound<'_> {
     }
 
     fn read_into(&self, args: &ReadArgs, space: &mut [u8]) -> Result<(usize, bool), Status> {
-        let client = &self.session()?.client;
+        let client = self.client()?;
         let (server, stateid) = (self.server, self.meant(&args.stateid)?);
         let (mut shard, number, index) = server.files.live(self.file()?)?;
         shard.files.at(index).ok_or(Status::NFS4ERR_STALE)?.data()?;
@@ -93,7 +93,7 @@ impl Compound<'_> {
 
     /// WRITE. What is in memory is as safe as it ever gets here, so all data is committed at once.
     pub(crate) fn write(&mut self, args: &WriteArgs<'_>) -> Result<WriteOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (server, stateid) = (self.server, self.meant(&args.stateid)?);
         let (mut shard, number, index) = server.files.live(self.file()?)?;
         shard.files.at(index).ok_or(Status::NFS4ERR_STALE)?.data()?;

@@ -1,4 +1,4 @@
-//! An in-memory NFSv4.1 and 4.2 file server that links ringback, the way any file server would.
+//! An in-memory NFSv4.0, 4.1 and 4.2 file server that links ringback, the way any file server would.
 //!
 //! It keeps a tree of files, and what the protocol wants kept about them: clients, sessions, opens, locks and delegations.
 //! Whatever conflicts with a delegation recalls it through the runtime. What is to be learnt from it for a server of one's
@@ -35,11 +35,13 @@ mod lock_ops;
 mod lock_waiters;
 mod locks;
 pub mod metrics;
+mod minor0;
 mod name;
 mod name_ops;
 mod open_op;
 mod opens;
 mod operations;
+mod owners;
 mod quota;
 mod reaper;
 mod recall;
@@ -48,6 +50,7 @@ mod roster;
 mod session_slots;
 mod sessions;
 mod set_attributes;
+mod set_client_id;
 mod stateids;
 mod succession;
 #[cfg(test)]
@@ -68,14 +71,16 @@ pub use succession::SuccessionError;
 
 use admin::AskedAll;
 use callbacks::Callbacks;
-use clients::Clients;
+use clients::{Client, Clients};
 use copies::Copies;
 use files::Files;
 use later::Later;
 use listen::Listener;
+use owners::Owners;
 use ringback::{Budget, BuildError, Builder, DrainReport, Runtime};
 use session_slots::SlotLimit;
 use sessions::Sessions;
+use set_client_id::Minor0Clients;
 use stateids::INSTANCE_MASK;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
@@ -114,6 +119,10 @@ pub(crate) struct Inner {
     /// The second in which expired clients were last looked for.
     pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
+    pub(crate) minor0: Minor0Clients,
+    pub(crate) owners: Owners,
+    /// For whom a request is served that does not say it.
+    pub(crate) nobody: Arc<Client>,
     pub(crate) copies: Copies,
     pub(crate) callbacks: Callbacks,
     pub(crate) later: Later,
@@ -182,6 +191,9 @@ impl Inner {
             courtesy_ended_s: AtomicU64::new(0),
             asked_all: AskedAll::default(),
             files: Files::new(&config, instance),
+            minor0: Minor0Clients::default(),
+            owners: Owners::new(config.state_owners_max, config.lease.as_secs().try_into().unwrap_or(u32::MAX)),
+            nobody: Arc::new(Client::nobody()),
             copies: Copies::new(),
             callbacks: Callbacks::new(observer),
             later,

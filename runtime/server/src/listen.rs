@@ -57,14 +57,15 @@ fn accept(socket: &TcpListener, inner: &Inner, stopping: &AtomicBool) {
         // What came just now may be a client, and not only what ends the wait: it is served all the same.
         let last = stopping.load(SeqCst);
         match accepted {
-            Ok((connection, _)) => {
+            Ok((connection, peer)) => {
                 // Replies are small and wanted at once. A socket that refuses the option is merely slower.
                 let _ = connection.set_nodelay(true);
                 let _present = inner.present();
                 let Some(runtime) = inner.callbacks.runtime() else { return };
-                if runtime.add_connection(connection).is_err() {
-                    return;
-                }
+                // Held until it is in there: its first call, or its end, may come at once.
+                let mut peers = inner.minor0.peers();
+                let Ok(id) = runtime.add_connection(connection) else { return };
+                peers.insert(id, peer);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => thread::sleep(ACCEPT_PAUSE),

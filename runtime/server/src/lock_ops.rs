@@ -21,8 +21,12 @@ impl Compound<'_> {
     }
 
     fn take_lock(&self, args: &LockArgs<'_>) -> Result<Stateid4, NoLock> {
-        let client = &self.session()?.client;
+        let client = self.client()?;
         let mut args = *args;
+        if self.is_minor0() {
+            // Nobody can be told of a lock that is free: there is no CB_NOTIFY_LOCK.
+            args.kind = args.kind.without_wait();
+        }
         match &mut args.locker {
             Locker::New(OpenToLockOwner { open_stateid, .. }) => *open_stateid = self.meant(open_stateid)?,
             Locker::Existing(existing) => existing.lock_stateid = self.meant(&existing.lock_stateid)?,
@@ -36,13 +40,13 @@ impl Compound<'_> {
     }
 
     fn would_lock(&self, args: &LockTestArgs<'_>) -> Result<(), NoLock> {
-        let client = &self.session()?.client;
+        let client = self.client()?;
         let range = Range::new(args.kind, args.offset, args.length)?;
         self.server.files.test_lock(self.file()?, client, args.owner.owner(), &range)
     }
 
     pub(crate) fn unlock(&mut self, args: &UnlockArgs) -> Result<UnlockOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let stateid = self.meant(&args.lock_stateid)?;
         let range = Range::new(args.kind, args.offset, args.length)?;
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);

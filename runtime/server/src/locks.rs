@@ -4,7 +4,7 @@
 use crate::arena::{Id, Link, Links, NONE};
 use crate::callbacks::Callbacks;
 use crate::clients::Client;
-use crate::files::{Files, Shard, global, shard_number};
+use crate::files::{Files, SHARDS, Shard, global, shard_number};
 use crate::keep::keep;
 use crate::lock_waiters::Asker;
 use crate::name::ShortBytes;
@@ -30,7 +30,7 @@ pub(crate) struct Range {
 #[derive(Debug)]
 pub(crate) struct LockOwner {
     pub(crate) file: u32,
-    client: u32,
+    pub(crate) client: u32,
     client_id: ClientId4,
     /// The open under which the owner first locked.
     pub(crate) open: Id,
@@ -44,6 +44,12 @@ pub(crate) struct LockOwner {
 keep! {
     Range { start, end, write }
     LockOwner { file, client, client_id, open, in_file, in_client, owner, seqid, ranges }
+}
+
+impl LockOwner {
+    pub(crate) fn owner(&self) -> &[u8] {
+        self.owner.as_bytes()
+    }
 }
 
 /// The list of a file's lock-owners.
@@ -331,6 +337,30 @@ impl Files {
         for (index, _) in owners {
             if let Some(id) = shard.locks.id_at(index) {
                 self.drop_lock_owner(shard, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// RELEASE_LOCKOWNER, of minor version 0 (RFC 7530 section 16.37): forgets what a lock-owner had, which must be no locks.
+    pub(crate) fn release_lock_owner(&self, client: u32, owner: &[u8]) -> Result<(), Status> {
+        for drops in [false, true] {
+            for number in 0..SHARDS {
+                let mut shard = self.shard(number);
+                let head = shard.holders.get(client as usize).map_or(NONE, |holder| holder.locks);
+                let of_owner = shard.locks.list::<OfClient>(head).filter(|(_, o)| o.owner() == owner);
+                let found: Vec<(u32, bool)> = of_owner.map(|(index, o)| (index, o.ranges.is_empty())).collect();
+                if found.iter().any(|(_, free)| !free) {
+                    return Err(Status::NFS4ERR_LOCKS_HELD);
+                }
+                for id in found
+                    .iter()
+                    .filter_map(|(index, _)| shard.locks.id_at(*index))
+                    .filter(|_| drops)
+                    .collect::<Vec<_>>()
+                {
+                    self.drop_lock_owner(&mut shard, id);
+                }
             }
         }
         Ok(())

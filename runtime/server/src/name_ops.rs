@@ -52,7 +52,7 @@ impl Compound<'_> {
     }
 
     pub(crate) fn create(&mut self, args: &CreateArgs<'_>) -> Result<CreateOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (directory, mut maker) = (self.file()?, self.caller(&client).maker);
         let (kind, mode) = self.new_kind(directory, &args.kind)?;
         let changes = Changes::parse(&args.attributes, maker.now)?;
@@ -91,14 +91,14 @@ impl Compound<'_> {
     }
 
     pub(crate) fn remove(&mut self, name: &[u8]) -> Result<RemoveOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);
         let change_info = files.remove(self.file()?, name, &self.caller(&client), callbacks)?;
         Ok(RemoveOk { change_info })
     }
 
     pub(crate) fn rename(&mut self, args: &RenameArgs<'_>) -> Result<RenameOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);
         let (to, (from, _)) = (self.file()?, self.saved.ok_or(Status::NFS4ERR_NOFILEHANDLE)?);
         let caller = self.caller(&client);
@@ -107,7 +107,7 @@ impl Compound<'_> {
     }
 
     pub(crate) fn link(&mut self, name: &[u8]) -> Result<LinkOk, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);
         let (directory, (file, _)) = (self.file()?, self.saved.ok_or(Status::NFS4ERR_NOFILEHANDLE)?);
         let change_info = files.link(file, directory, name, &self.caller(&client), callbacks)?;
@@ -173,7 +173,8 @@ impl Compound<'_> {
         let Ok(facts) = self.server.facts(listed.id) else { return Ok(false) };
         let mut space = [0; VALUES_BYTES_MAX];
         let mut values = Writer::new(&mut space);
-        let Ok(mask) = self.server.attributes(&facts, &args.request, &mut values) else { return Ok(false) };
+        let minor = self.origin.minor_version;
+        let Ok(mask) = self.server.attributes(&facts, &args.request, minor, &mut values) else { return Ok(false) };
         let attributes = Fattr { mask, values: values.written() };
         DirEntry { cookie: listed.cookie, name: listed.name.as_bytes(), attributes }.put_linked(w)?;
         Ok(true)
@@ -202,7 +203,8 @@ impl Compound<'_> {
     ) -> xdr::Result<Status> {
         const FLAVORS: [SecInfo4<'static>; 2] =
             [SecInfo4::Flavor(flavor::AUTH_SYS), SecInfo4::Flavor(flavor::AUTH_NONE)];
-        if found.is_ok() {
+        // In minor version 0 it stays (RFC 7530 section 16.31.4).
+        if found.is_ok() && !self.is_minor0() {
             self.current = None;
             self.stateid = None;
         }

@@ -20,7 +20,7 @@ const WISHES: u32 = 0x10_0000 | 0x20_0000;
 impl Compound<'_> {
     /// OPEN. The current filehandle becomes the file's, the current stateid the open's.
     pub(crate) fn open<'r>(&mut self, args: &OpenArgs<'_>) -> Result<OpenOk<'r>, Status> {
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (target, held) = self.claimed(&args.claim)?;
         let by_name = matches!(target, Target::Name(..));
         let caller = self.caller(&client);
@@ -34,7 +34,14 @@ impl Compound<'_> {
             OpenHow::Exclusive(verifier) => How::Exclusive(Changes::default(), verifier),
             OpenHow::Exclusive41(both) => How::Exclusive(changes(&both.attributes)?, both.verifier),
         };
-        let (access, want) = access(args.share_access)?;
+        let (access, mut want) = access(args.share_access)?;
+        if self.is_minor0() && args.share_access & !share_access::ACCESS_MASK != 0 {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        // One that may be a late copy (RFC 7530 section 16.16.5).
+        if self.unconfirmed {
+            want = Want::No;
+        }
         if args.share_deny & !share_deny::BOTH != 0 {
             return Err(Status::NFS4ERR_INVAL);
         }
@@ -52,21 +59,24 @@ impl Compound<'_> {
             held,
             want,
             has_path: self.has_path(),
+            unconfirmed: self.unconfirmed,
         };
         let opened = self.server.files.open(&request, &self.server.callbacks)?;
         self.current = Some(opened.file);
         self.stateid = Some(opened.stateid);
         // A client that is promised CB_NOTIFY_LOCK asks less often for a lock that it waits for.
-        let notify = if self.has_path() { open_result_flag::MAY_NOTIFY_LOCK } else { 0 };
+        let minor0 = self.is_minor0();
+        let notify = if self.has_path() && !minor0 { open_result_flag::MAY_NOTIFY_LOCK } else { 0 };
+        let confirm = if self.unconfirmed { open_result_flag::CONFIRM } else { 0 };
         Ok(OpenOk {
             stateid: opened.stateid,
             change_info: opened.change,
-            flags: open_result_flag::LOCKTYPE_POSIX | notify,
+            flags: open_result_flag::LOCKTYPE_POSIX | notify | confirm,
             attributes_set: attributes_set(&args.how, opened.created, how.truncates()),
             delegation: match opened.delegation {
                 Ok(granted) => delegation(granted),
                 // The reason is only for clients that gave a WANT flag (section 18.16.3).
-                Err(_) if want == Want::NoPreference => OpenDelegation4::None,
+                Err(_) if want == Want::NoPreference || minor0 => OpenDelegation4::None,
                 Err(why) => OpenDelegation4::NoneExt(why),
             },
         })

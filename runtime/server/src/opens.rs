@@ -31,10 +31,12 @@ pub(crate) struct Open {
     pub(crate) seqid: u32,
     pub(crate) access: u8,
     deny: u8,
+    /// It waits for OPEN_CONFIRM, of minor version 0, and is good for nothing else.
+    pub(crate) unconfirmed: bool,
 }
 
 keep! {
-    Open { file, client, in_file, in_client, owner, seqid, access, deny }
+    Open { file, client, in_file, in_client, owner, seqid, access, deny, unconfirmed }
 }
 
 /// The list of a file's opens.
@@ -99,6 +101,8 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) want: Want,
     /// Whether callbacks reach the client.
     pub(crate) has_path: bool,
+    /// Whether OPEN_CONFIRM has to follow.
+    pub(crate) unconfirmed: bool,
 }
 
 /// A successful OPEN.
@@ -249,6 +253,7 @@ impl Files {
         let open = shard.opens.get_mut(id).ok_or(Status::NFS4ERR_SERVERFAULT)?;
         open.access |= request.access;
         open.deny |= request.deny;
+        open.unconfirmed = request.unconfirmed;
         open.seqid = next_seqid(open.seqid);
         Ok(self.stateid(Kind::Open, global(number, id), open.seqid))
     }
@@ -268,6 +273,23 @@ impl Files {
         }
         check_seqid(stateid.seqid, open.seqid)?;
         Ok((shard, number, id))
+    }
+
+    /// OPEN_CONFIRM (RFC 7530 section 16.18).
+    pub(crate) fn confirm_open(&self, file: Id, client: &Client, stateid: &Stateid4) -> Result<Stateid4, Status> {
+        let (mut shard, number, id) = self.find_open(file, client, stateid)?;
+        let open = shard.opens.get_mut(id).filter(|open| open.unconfirmed).ok_or(Status::NFS4ERR_BAD_STATEID)?;
+        open.unconfirmed = false;
+        open.seqid = next_seqid(open.seqid);
+        Ok(self.stateid(Kind::Open, global(number, id), open.seqid))
+    }
+
+    /// Takes an open away that was never confirmed.
+    pub(crate) fn cancel_open(&self, stateid: &Stateid4, callbacks: &Callbacks) {
+        let Ok((mut shard, _, id)) = self.find_state(Kind::Open, stateid) else { return };
+        if shard.opens.get(id).is_some_and(|open| open.unconfirmed) {
+            self.drop_open(&mut shard, id, callbacks);
+        }
     }
 
     /// CLOSE (RFC 8881 section 18.2) of an open of the current file.
@@ -324,6 +346,12 @@ impl Files {
     }
 }
 
+impl Open {
+    pub(crate) fn owner(&self) -> &[u8] {
+        self.owner.as_bytes()
+    }
+}
+
 impl Shard {
     fn link_open(&mut self, file: u32, request: &OpenRequest<'_>) -> Result<u32, Status> {
         let open = Open {
@@ -335,6 +363,7 @@ impl Shard {
             seqid: 0,
             access: 0,
             deny: 0,
+            unconfirmed: false,
         };
         self.holder(request.caller.client.index);
         let index = self.opens.insert(open).ok_or(Status::NFS4ERR_DELAY)?.index;

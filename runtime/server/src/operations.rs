@@ -3,7 +3,7 @@
 
 use crate::compound::{Compound, Place};
 use crate::files::ROOT;
-use crate::stateids::Kind;
+use crate::stateids::{Kind, next_seqid};
 use ringback_rpc::nfs4::fore::{CloseOk, OpArgs, OpRes, OpenDowngradeArgs, OpenDowngradeOk, TestStateidOk};
 use ringback_rpc::nfs4::{List, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode, Writer};
@@ -65,6 +65,17 @@ impl Compound<'_> {
             OpArgs::Close(args) => OpRes::Close(self.close(&args.open_stateid)),
             OpArgs::Unlock(args) => OpRes::Unlock(self.unlock(args)),
             OpArgs::DelegReturn(args) => OpRes::DelegReturn(self.deleg_return(&args.deleg_stateid)),
+            OpArgs::OpenConfirm(args) if self.is_minor0() => OpRes::OpenConfirm(self.open_confirm(&args.open_stateid)),
+            OpArgs::ReleaseLockOwner(args) if self.is_minor0() => {
+                OpRes::ReleaseLockOwner(self.release_lock_owner(args.lock_owner.owner()))
+            }
+            OpArgs::Renew(args) if self.is_minor0() => {
+                OpRes::Renew(self.server.renew(args.client_id, self.origin.now_ns))
+            }
+            OpArgs::SetClientId(args) if self.is_minor0() => return self.set_client_id(args, w),
+            OpArgs::SetClientIdConfirm(args) if self.is_minor0() => {
+                OpRes::SetClientIdConfirm(self.server.set_client_id_confirm(args, &self.origin))
+            }
             OpArgs::FreeStateid(args) => OpRes::FreeStateid(self.free_stateid(&args.stateid)),
             other => return self.session_operation(other, place, w),
         };
@@ -105,16 +116,20 @@ impl Compound<'_> {
 
     fn close(&mut self, stateid: &Stateid4) -> Result<CloseOk, Status> {
         let stateid = self.meant(stateid)?;
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         self.server.files.close(self.file()?, &client, &stateid, &self.server.callbacks)?;
         // It is of no use to anybody, and the invalid special stateid says so (section 18.2.4).
         self.stateid = Some(Stateid4::INVALID);
+        if self.is_minor0() {
+            // There is no such special stateid.
+            return Ok(CloseOk { open_stateid: Stateid4 { seqid: next_seqid(stateid.seqid), ..stateid } });
+        }
         Ok(CloseOk { open_stateid: Stateid4::INVALID })
     }
 
     fn open_downgrade(&mut self, args: &OpenDowngradeArgs) -> Result<OpenDowngradeOk, Status> {
         let stateid = self.meant(&args.open_stateid)?;
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         let (access, deny) = match (u8::try_from(args.share_access), u8::try_from(args.share_deny)) {
             (Ok(access @ 1..=3), Ok(deny @ 0..=3)) => (access, deny),
             _ => return Err(Status::NFS4ERR_INVAL),
@@ -126,7 +141,7 @@ impl Compound<'_> {
 
     fn deleg_return(&mut self, stateid: &Stateid4) -> Result<(), Status> {
         let stateid = self.meant(stateid)?;
-        let client = Arc::clone(&self.session()?.client);
+        let client = Arc::clone(self.client()?);
         self.server.files.delegreturn(self.file()?, &client, &stateid, &self.server.callbacks)
     }
 
@@ -177,7 +192,8 @@ impl Compound<'_> {
     }
 
     fn restore_fh(&mut self) -> Result<(), Status> {
-        let (file, stateid) = self.saved.ok_or(Status::NFS4ERR_NOFILEHANDLE)?;
+        let missing = if self.is_minor0() { Status::NFS4ERR_RESTOREFH } else { Status::NFS4ERR_NOFILEHANDLE };
+        let (file, stateid) = self.saved.ok_or(missing)?;
         self.current = Some(file);
         self.stateid = stateid;
         Ok(())

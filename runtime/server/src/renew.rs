@@ -40,6 +40,7 @@ impl Server {
         match taken {
             Ok((runtime, upgraded)) => {
                 self.runtime = runtime;
+                inner.minor0.lose_paths();
                 Ok(upgraded)
             }
             Err(error) => {

@@ -170,7 +170,8 @@ impl Inner {
         // Phase 1, client record lookup.
         let id = args.client_id.0;
         clients.drop_unconfirmed(id, origin.now_ns, self.config.lease.as_nanos() as u64);
-        let record = clients.records.get(&id).ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
+        // A client id of minor version 0 is none here.
+        let record = clients.records.get(&id).filter(|r| r.minor0.is_none()).ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
         // Phase 2, sequence id processing. A reply that was lost is repeated as it was, and so is an error: a client
         // counts those as well.
         if args.sequence_id == record.sequence.wrapping_sub(1)
@@ -265,7 +266,7 @@ impl Inner {
     }
 
     /// Confirms a client. What its former incarnation held is forgotten (RFC 8881 section 18.35.4, case 5).
-    fn confirm(&self, clients: &mut Clients, id: ClientId4, origin: &Origin) -> Result<Arc<Client>, Status> {
+    pub(crate) fn confirm(&self, clients: &mut Clients, id: ClientId4, origin: &Origin) -> Result<Arc<Client>, Status> {
         let former = clients.replaced_by(id.0);
         let index = match clients.take_index() {
             Some(index) => index,

@@ -39,6 +39,22 @@ impl Files {
         Ok(Id { index, generation })
     }
 
+    /// The object that a stateid of minor version 0 names, and its kind. There, one of another life of the server is
+    /// NFS4ERR_STALE_STATEID (RFC 7530 section 9.1.4).
+    pub(crate) fn parse_minor0(&self, stateid: &Stateid4) -> Result<(Kind, Id), Status> {
+        let [first, index, generation] = split_words(&stateid.other);
+        let kind = match first >> 24 {
+            1 => Kind::Open,
+            2 => Kind::Delegation,
+            3 => Kind::Lock,
+            _ => return Err(Status::NFS4ERR_BAD_STATEID),
+        };
+        if first & INSTANCE_MASK != self.instance & INSTANCE_MASK {
+            return Err(Status::NFS4ERR_STALE_STATEID);
+        }
+        Ok((kind, Id { index, generation }))
+    }
+
     /// What kind of state a stateid stands for.
     pub(crate) fn kind_of(&self, stateid: &Stateid4) -> Result<Kind, Status> {
         [Kind::Open, Kind::Delegation, Kind::Lock]

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 /// Begins the state, and ends it, with a version in between.
 const MAGIC: u64 = u64::from_le_bytes(*b"ringbkfs");
 /// Of what is written here. Another version is not read: the old process goes on.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long calls that wait for the answer to a CB_GETATTR are given to go on without it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -69,6 +69,7 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(10));
         }
+        inner.drop_minor0_clients();
         let listeners = listen::stop(inner);
         // Whoever has something to ask waits until he knows of whom.
         let alone = inner.renewing.write().unwrap_or_else(PoisonError::into_inner);

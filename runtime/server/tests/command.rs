@@ -36,7 +36,7 @@ fn a_server_is_inspected_operated_and_ended() {
     let (export, socket) = (folder.file("export"), folder.file("admin"));
     let mut server = Serving::start(&["--export", &export, "--admin", &socket, "--drain-timeout", "1"]);
     assert!(server.line().starts_with("copied 1 file, 5 bytes"));
-    assert!(server.line().starts_with("serving NFSv4.1 and 4.2 on 127.0.0.1:"));
+    assert!(server.line().starts_with("serving NFSv4.0, 4.1 and 4.2 on 127.0.0.1:"));
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     let json = stdout(&run(&["inspect", "--admin", &socket, "--json"]));
     let seen: ringback_server::Inspection = serde_json::from_str(&json).unwrap();
@@ -68,7 +68,7 @@ fn a_server_says_where_its_reactors_are_pinned_to() {
     let out = BufReader::new(child.stdout.take().unwrap());
     let mut stderr = child.stderr.take().unwrap();
     let mut server = Serving(child, out);
-    assert!(server.line().starts_with("serving NFSv4.1 and 4.2 on 127.0.0.1:"));
+    assert!(server.line().starts_with("serving NFSv4.0, 4.1 and 4.2 on 127.0.0.1:"));
     for reactor in 0..2 {
         let line = server.line();
         assert!(line.starts_with(&format!("reactor {reactor}: pinned to CPU {cpu}")), "{line}");
@@ -87,7 +87,8 @@ fn a_server_that_was_killed_is_looked_at_in_its_last_checkpoint() {
     let options = ["--admin", &socket, "--checkpoint", &every, "--checkpoint-interval", "1"];
     let mut server = Serving::start(&options);
     let line = server.line();
-    let address = line.strip_prefix("serving NFSv4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let address =
+        line.strip_prefix("serving NFSv4.0, 4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
     let mut client = Client::connect(address, "deaf".to_owned());
     client.visit("f", share_access::READ);
     // It reads nothing from here on, so it answers nothing.
@@ -192,7 +193,8 @@ fn what_happened_before_callbacks_were_given_up_is_kept() {
     let serve = ["--admin", &socket, "--flight-file", &file, "--drain-timeout", "0"];
     let mut server = Serving::start(&serve);
     let line = server.line();
-    let address = line.strip_prefix("serving NFSv4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let address =
+        line.strip_prefix("serving NFSv4.0, 4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
     let mut client = Client::connect(address, "deaf".to_owned());
     client.visit("f", share_access::READ);
     assert_eq!(client.held.len(), 1);

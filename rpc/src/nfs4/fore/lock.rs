@@ -1,4 +1,4 @@
-//! Byte-range locks and stateids: LOCK, LOCKT, LOCKU, OPEN_DOWNGRADE, FREE_STATEID, TEST_STATEID.
+//! Byte-range locks and stateids: LOCK, LOCKT, LOCKU, OPEN_DOWNGRADE, RELEASE_LOCKOWNER, FREE_STATEID, TEST_STATEID.
 
 use super::Failure;
 use crate::nfs4::wire::{wire_enum, wire_field, wire_struct};
@@ -16,6 +16,17 @@ wire_enum! {
         ReadWait = 3,
         /// WRITEW_LT: exclusive, and the client waits for it.
         WriteWait = 4,
+    }
+}
+
+impl LockType {
+    /// The same lock for a client that does not wait for it.
+    pub const fn without_wait(self) -> LockType {
+        match self {
+            LockType::ReadWait => LockType::Read,
+            LockType::WriteWait => LockType::Write,
+            kind => kind,
+        }
     }
 }
 
@@ -205,6 +216,14 @@ wire_struct! {
     pub struct OpenDowngradeOk {
         /// The open.
         pub open_stateid: Stateid4 = "open_stateid",
+    }
+}
+
+wire_struct! {
+    /// Arguments of RELEASE_LOCKOWNER, of minor version 0 only (RFC 7530 section 16.37).
+    pub struct ReleaseLockOwnerArgs<'a> {
+        /// The lock-owner that the client will not use any more.
+        pub lock_owner: StateOwner4<'a> = "lock_owner",
     }
 }
 

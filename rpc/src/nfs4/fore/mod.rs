@@ -190,6 +190,7 @@ operations! {
     LOOKUPP: LookupParent => ();
     NVERIFY: NotVerify(args: VerifyArgs<'a>) => ();
     OPEN: Open(args: OpenArgs<'a>) => OpenOk<'a>;
+    OPEN_CONFIRM: OpenConfirm(args: OpenConfirmArgs) => OpenConfirmOk;
     OPEN_DOWNGRADE: OpenDowngrade(args: OpenDowngradeArgs) => OpenDowngradeOk;
     PUTFH: PutFh(args: PutFhArgs<'a>) => ();
     PUTPUBFH: PutPubFh => ();
@@ -208,6 +209,7 @@ operations! {
     SETCLIENTID_CONFIRM: SetClientIdConfirm(args: SetClientIdConfirmArgs) => ();
     VERIFY: Verify(args: VerifyArgs<'a>) => ();
     WRITE: Write(args: WriteArgs<'a>) => WriteOk;
+    RELEASE_LOCKOWNER: ReleaseLockOwner(args: ReleaseLockOwnerArgs<'a>) => ();
     BACKCHANNEL_CTL: BackchannelCtl(args: BackchannelCtlArgs<'a>) => ();
     BIND_CONN_TO_SESSION: BindConnToSession(args: BindConnToSessionArgs) => BindConnToSessionOk;
     EXCHANGE_ID: ExchangeId(args: ExchangeIdArgs<'a>) => ExchangeIdOk<'a>;

@@ -1,4 +1,4 @@
-//! Opens and delegations: OPEN, CLOSE, DELEGRETURN.
+//! Opens and delegations: OPEN, OPEN_CONFIRM, CLOSE, DELEGRETURN.
 
 use crate::nfs4::wire::{undefined, wire_enum, wire_field, wire_struct};
 use crate::nfs4::{Bitmap4, ChangeInfo4, Fattr, OpenDelegation4, StateOwner4, Stateid4, Verifier4};
@@ -109,6 +109,24 @@ wire_struct! {
         pub attributes_set: Bitmap4 = "attrset",
         /// The delegation, or why there is none.
         pub delegation: OpenDelegation4<'a> = "delegation",
+    }
+}
+
+wire_struct! {
+    /// Arguments of OPEN_CONFIRM, of minor version 0 only (RFC 7530 section 16.18).
+    pub struct OpenConfirmArgs {
+        /// The open.
+        pub open_stateid: Stateid4 = "open_stateid",
+        /// The open-owner's.
+        pub seqid: u32 = "seqid",
+    }
+}
+
+wire_struct! {
+    /// Results of OPEN_CONFIRM.
+    pub struct OpenConfirmOk {
+        /// The open.
+        pub open_stateid: Stateid4 = "open_stateid",
     }
 }
 

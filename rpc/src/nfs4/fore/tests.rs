@@ -401,6 +401,8 @@ fn an_operation_that_is_not_served_can_be_answered() {
     let illegal = OpRes::Other(Op::ILLEGAL, Status::NFS4ERR_OP_ILLEGAL);
     assert_eq!(OpRes::refusal(Op(4711), 2), illegal);
     assert_eq!(OpRes::refusal(Op::COPY, 1), illegal, "minor version 2 brought COPY");
+    assert_eq!(OpRes::refusal(Op::BACKCHANNEL_CTL, 0), illegal, "minor version 1 brought sessions");
+    assert!(Op::RELEASE_LOCKOWNER.is_defined_in(0) && !Op(2).is_defined_in(0));
     assert_eq!((Op::COPY.to_string(), Op(4711).to_string()), ("COPY".into(), "operation 4711".into()));
 }
 

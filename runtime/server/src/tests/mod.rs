@@ -9,6 +9,8 @@ mod delegations;
 mod files;
 mod hostile;
 mod inspect;
+mod minor0;
+mod minor0_delegations;
 mod opens;
 mod replay;
 mod sessions;

@@ -79,7 +79,9 @@ pub(super) fn arguments(s: &Source, mut check: impl FnMut(OpArgs<'_>)) {
     check(OpArgs::LookupParent);
     check(OpArgs::NotVerify(VerifyArgs { attributes: s.attributes() }));
     let (share_access, share_deny) = (b, c);
+    check(OpArgs::OpenConfirm(OpenConfirmArgs { open_stateid: stateid, seqid: a }));
     check(OpArgs::OpenDowngrade(OpenDowngradeArgs { open_stateid: stateid, seqid: a, share_access, share_deny }));
+    check(OpArgs::ReleaseLockOwner(ReleaseLockOwnerArgs { lock_owner: s.owner() }));
     check(OpArgs::PutPubFh);
     check(OpArgs::Read(ReadArgs { stateid, offset, count: a }));
     let (cookie, verifier, names_bytes_max, bytes_max) = (offset, s.verifier(), a, b);
@@ -119,6 +121,8 @@ pub(super) fn results(s: &Source, mut check: impl FnMut(OpRes<'_>)) {
     check(OpRes::Unlock(Ok(UnlockOk { lock_stateid: stateid })));
     check(OpRes::LookupParent(Ok(())));
     check(OpRes::NotVerify(Ok(())));
+    check(OpRes::OpenConfirm(Ok(OpenConfirmOk { open_stateid: stateid })));
+    check(OpRes::ReleaseLockOwner(Ok(())));
     check(OpRes::OpenDowngrade(Ok(OpenDowngradeOk { open_stateid: stateid })));
     check(OpRes::PutPubFh(Ok(())));
     check(OpRes::Read(Ok(ReadOk { eof: s.flag, data: &s.bytes })));

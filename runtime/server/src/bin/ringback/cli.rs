@@ -12,7 +12,7 @@ Examples:
   ringback inspect --admin /run/ringback.sock
   ringback recall --admin /run/ringback.sock --file /path/in/the/export";
 
-/// An in-memory NFSv4.1 and 4.2 file server on ringback.
+/// An in-memory NFSv4.0, 4.1 and 4.2 file server on ringback.
 #[derive(Debug, Parser)]
 #[command(name = "ringback", version, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -24,7 +24,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve files from memory over NFSv4.1 and 4.2 until SIGTERM or SIGINT.
+    /// Serve files from memory over NFSv4.0, 4.1 and 4.2 until SIGTERM or SIGINT.
     Serve(ServeOptions),
     /// Show the clients of a running server or of a checkpoint, their callback paths and sessions, and the callbacks in
     /// flight, stuck ones first.

@@ -1,4 +1,4 @@
-//! `ringback`: an in-memory NFSv4.1 file server on ringback.
+//! `ringback`: an in-memory NFSv4 file server on ringback.
 
 mod ask;
 mod cli;

@@ -56,7 +56,10 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
         upgrade::await_successor(&server, socket, Duration::from_secs(options.upgrade_timeout.into()))?;
     }
     let backend = server.runtime().backend();
-    println!("serving NFSv4.1 and 4.2 on {address}, lease {} s, {} ({})", options.lease, backend.name, backend.reason);
+    println!(
+        "serving NFSv4.0, 4.1 and 4.2 on {address}, lease {} s, {} ({})",
+        options.lease, backend.name, backend.reason
+    );
     server.runtime().placement().iter().filter(|place| place.cpu.is_some()).for_each(|place| println!("{place}"));
     if let Some(metrics) = &metrics {
         println!("serving metrics on http://{}/metrics", metrics.address());
