@@ -1,8 +1,11 @@
 //! The file server in front of hostile clients: whatever they send, each call is answered, and the answer can be read.
 //!
-//! An input is a list of compounds of two clients, who have a session each. They share the tree of files, so that one can be
+//! An input is a list of compounds of two clients, who have a session each, and are clients of minor version 0 as well. They share the tree of files, so that one can be
 //! in the way of the other; a recall is left without an answer.
 
+mod minor0;
+
+use minor0::Minor0;
 use ringback::{Backend, Builder, ConnectionId, Outbound, Transport};
 use ringback_rpc::message::{AuthSys, CallHeader, MessageType, OpaqueAuth, ReplyHeader, flavor, peek};
 use ringback_rpc::nfs4::fore::*;
@@ -44,6 +47,8 @@ pub mod how {
     pub const ELSEWHERE: u8 = 8;
     /// After the operator has changed how many session slots there are: as many as operations, modulo four.
     pub const SLOTS: u8 = 16;
+    /// As a client of minor version 0: each operation by itself, with what it cannot know filled in.
+    pub const MINOR0: u8 = 32;
 }
 
 struct Wire(Sender<Vec<u8>>);
@@ -64,6 +69,7 @@ struct Client<'a> {
     session: SessionId,
     sequence_id: u32,
     xid: u32,
+    minor0: Minor0,
 }
 
 /// Compounds of two clients. Returns how many operations have been answered.
@@ -112,8 +118,10 @@ impl<'a> Client<'a> {
         let (sender, sent) = channel();
         let connection = server.runtime().add_transport(Box::new(Wire(sender))).expect("there is room");
         let session = SessionId::default();
-        let mut client = Client { server, connection, sent, session, sequence_id: 0, xid: 0 };
+        let minor0 = Minor0::default();
+        let mut client = Client { server, connection, sent, session, sequence_id: 0, xid: 0, minor0 };
         client.establish(name);
+        client.establish_minor0(name);
         client
     }
 
@@ -123,7 +131,7 @@ impl<'a> Client<'a> {
             ClientOwner { verifier: Verifier4([1; 8]), owner_id: Opaque4::new(name).expect("below the limit") };
         let exchange = ExchangeIdArgs { client_owner, flags: 0, state_protect: StateProtectArgs::None, impl_id: None };
         let mut known = None;
-        self.call(&[OpArgs::ExchangeId(exchange)], 0, &[], |res| {
+        self.call(1, &[OpArgs::ExchangeId(exchange)], 0, &[], |res| {
             if let OpRes::ExchangeId(Ok(ok)) = res {
                 known = Some((ok.client_id, ok.sequence_id));
             }
@@ -139,14 +147,14 @@ impl<'a> Client<'a> {
             security: List::Slice(&[CallbackSecParms::None]),
         };
         let mut made = None;
-        self.call(&[OpArgs::CreateSession(create)], 0, &[], |res| {
+        self.call(1, &[OpArgs::CreateSession(create)], 0, &[], |res| {
             if let OpRes::CreateSession(Ok(ok)) = res {
                 made = Some(ok.session_id);
             }
         });
         self.session = made.expect("CREATE_SESSION gives a session");
         let complete = OpArgs::ReclaimComplete(ReclaimCompleteArgs { one_fs: false });
-        self.call(&[OpArgs::Sequence(self.sequence()), complete], 0, &[], |res| assert!(res.status().is_ok()));
+        self.call(1, &[OpArgs::Sequence(self.sequence()), complete], 0, &[], |res| assert!(res.status().is_ok()));
         self.sequence_id = 1;
     }
 
@@ -167,6 +175,9 @@ impl<'a> Client<'a> {
             self.reply();
             return 1;
         }
+        if way & how::MINOR0 != 0 {
+            return self.send_minor0(count, operations);
+        }
         let mut before = Vec::new();
         if way & how::BARE == 0 {
             before.push(OpArgs::Sequence(self.sequence()));
@@ -176,7 +187,7 @@ impl<'a> Client<'a> {
         }
         let (session, expected) = (self.session, self.sequence_id + 1);
         let (mut answered, mut taken) = (0, false);
-        self.call(&before, count.into(), operations, |res| {
+        self.call(1, &before, count.into(), operations, |res| {
             answered += 1;
             taken |= matches!(res, OpRes::Sequence(Ok(ok)) if ok.session_id == session && ok.sequence_id == expected);
         });
@@ -185,8 +196,15 @@ impl<'a> Client<'a> {
     }
 
     /// Sends `before` and then `count` operations that are in `bytes`, and reads the results.
-    fn call(&mut self, before: &[OpArgs<'_>], count: usize, bytes: &[u8], mut result: impl FnMut(OpRes<'_>)) {
-        let head = CompoundArgs { tag: b"fuzz", minor_version: 1, count: before.len() + count };
+    fn call(
+        &mut self,
+        minor_version: u32,
+        before: &[OpArgs<'_>],
+        count: usize,
+        bytes: &[u8],
+        mut result: impl FnMut(OpRes<'_>),
+    ) {
+        let head = CompoundArgs { tag: b"fuzz", minor_version, count: before.len() + count };
         let record = self.record(PROCEDURE_COMPOUND, |w| {
             head.encode(w)?;
             before.iter().try_for_each(|args| args.encode(w))?;

@@ -104,7 +104,32 @@ pub(super) fn seeds(seeds: &mut Vec<Seed>) {
             compound(FIRST, &[OpArgs::SecInfo(SecInfoArgs { name: b"file" })]),
         ],
     );
+    minor0(&mut add);
     add("raw", &[compound(how::RAW, &[OpArgs::GetFh])]);
+}
+
+/// Operations of minor version 0: CURRENT stands for what was returned last, zero for what has to be filled in.
+fn minor0(add: &mut impl FnMut(&str, &[Vec<u8>])) {
+    let (first, second) = (FIRST | how::MINOR0, SECOND | how::MINOR0);
+    let confirm = OpArgs::OpenConfirm(OpenConfirmArgs { open_stateid: CURRENT, seqid: 0 });
+    let downgrade = OpenDowngradeArgs { open_stateid: CURRENT, seqid: 0, share_access: 1, share_deny: 0 };
+    let close = OpArgs::Close(CloseArgs { seqid: 0, open_stateid: CURRENT });
+    let read = OpArgs::Read(ReadArgs { stateid: CURRENT, offset: 0, count: 100 });
+    let renew = OpArgs::Renew(RenewArgs { client_id: ClientId4(0) });
+    let owners = [create(share_access::BOTH), confirm, create(share_access::BOTH), read, renew];
+    let ends = [OpArgs::OpenDowngrade(downgrade), close, close];
+    add("minor0_owners", &[compound(first, &owners), compound(first, &ends)]);
+    let (offset, length) = (10, 20);
+    let new = OpenToLockOwner { open_seqid: 0, open_stateid: CURRENT, lock_seqid: 0, lock_owner: owner() };
+    let again = ExistingLockOwner { lock_stateid: CURRENT, lock_seqid: 0 };
+    let lock = |locker| OpArgs::Lock(LockArgs { kind: LockType::WriteWait, reclaim: false, offset, length, locker });
+    let unlock = UnlockArgs { kind: LockType::Write, seqid: 0, lock_stateid: CURRENT, offset, length };
+    let test = LockTestArgs { kind: LockType::Read, offset: 0, length: u64::MAX, owner: owner() };
+    let release = OpArgs::ReleaseLockOwner(ReleaseLockOwnerArgs { lock_owner: owner() });
+    let locks = [create(share_access::BOTH), confirm, lock(Locker::New(new)), lock(Locker::Existing(again))];
+    let freed = [release, OpArgs::Unlock(unlock), release];
+    let other = [create(share_access::BOTH), confirm, OpArgs::LockTest(test), lock(Locker::New(new))];
+    add("minor0_locks", &[compound(first, &locks), compound(second, &other), compound(first, &freed)]);
 }
 
 fn locks() -> Vec<u8> {
