@@ -254,7 +254,7 @@ impl<'a> Compound<'a> {
                 }
                 // The operation stands where it may not, whatever else is wrong with it.
                 _ if let Err(status) = self.check_place(number, n, args.count) => self.refuse(number, status, w)?,
-                _ if !number.is_defined_in(args.minor_version) => self.refuse_unknown(number, w)?,
+                _ if bytes.len() >= 4 && !number.is_defined_in(args.minor_version) => self.refuse_unknown(number, w)?,
                 Err(_) => self.refuse(number, Status::NFS4ERR_BADXDR, w)?,
                 Ok(OpArgs::Other(op)) => self.refuse_unknown(op, w)?,
                 Ok(op) if self.is_minor0() => {

@@ -78,13 +78,16 @@ fn operations_out_of_place() {
     let two = [peer.exchange_id_args(0), OpArgs::PutRootFh];
     assert_eq!(peer.bare(&two).status(), Status::NFS4ERR_NOT_ONLY_OP);
     assert_eq!(peer.call(&[sequence]).status(), Status::NFS4ERR_SEQUENCE_POS);
-    for op in [Op::GETDEVICEINFO, Op::RELEASE_LOCKOWNER, Op::OPEN_CONFIRM, Op::LAYOUTGET] {
+    for op in [Op::GETDEVICEINFO, Op::OPENATTR, Op::DELEGPURGE, Op::LAYOUTGET] {
         assert_eq!(peer.call(&[OpArgs::Other(op)]).last(), OpRes::Other(op, Status::NFS4ERR_NOTSUPP));
     }
-    // The server speaks minor version 1 alone, though it reads these.
+    // Those of minor version 0 alone.
     let client_id = ClientId4(7);
     let confirm = SetClientIdConfirmArgs { client_id, confirm: Verifier4::default() };
-    for args in [OpArgs::Renew(RenewArgs { client_id }), OpArgs::SetClientIdConfirm(confirm)] {
+    let open_confirm = OpenConfirmArgs { open_stateid: Stateid4::CURRENT, seqid: 1 };
+    for args in
+        [OpArgs::Renew(RenewArgs { client_id }), OpArgs::SetClientIdConfirm(confirm), OpArgs::OpenConfirm(open_confirm)]
+    {
         assert_eq!(peer.call(&[args]).status(), Status::NFS4ERR_NOTSUPP);
     }
     for op in [Op(0), Op(2), Op::ALLOCATE, Op(70_000), Op::ILLEGAL] {
@@ -117,7 +120,7 @@ fn malformed_arguments_end_the_compound_where_they_stand() {
     peer.next += 1;
     let mut record = peer.record(&[OpArgs::PutRootFh]);
     let minor = record.len() - 12;
-    for not_served in [0, 3] {
+    for not_served in [3, 4] {
         record[minor + 3] = not_served;
         let reply = peer.send(&record);
         assert_eq!((reply.status(), reply.compound().1.len()), (Status::NFS4ERR_MINOR_VERS_MISMATCH, 0));
