@@ -2,7 +2,7 @@
 //!
 //! A name (nfs_client_id4.id) has at most one record that is confirmed and one SETCLIENTID that is not: a record of its own,
 //! or, if it changes only where a confirmed client is called back, an update of that one's. Records are those of minor
-//! version 1 ([`Clients`](crate::clients::Clients)), names are not: a client of one minor version is never taken for one of the other.
+//! version 1 ([`Clients`]), names are not: a client of one minor version is never taken for one of the other.
 
 use crate::Inner;
 use crate::clients::{Client, Clients, Incarnation, Principal, Version};

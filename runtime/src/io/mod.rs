@@ -312,6 +312,7 @@ pub trait Io {
     /// socket back. Who takes that over goes on where this one has stopped: with [`Io::attach`] here, or in another process.
     /// What arrives before is reported as ever; an end is not, for it is there to be found by the next one. One that is still
     /// being connected, or is not attached, is left as it is.
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code))] // only an upgrade does, and the tests
     fn lift(&mut self, conn: ConnKey);
 
     /// Stops receiving (back pressure). Bytes already received may still be reported.
