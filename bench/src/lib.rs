@@ -2,5 +2,6 @@
 //! against.
 
 pub mod peers;
+pub mod soak;
 pub mod storm;
 pub mod swarm;
