@@ -152,7 +152,8 @@ fn callbacks_survive_that_every_connection_is_cut() {
 fn callbacks_survive_that_the_server_is_upgraded_again_and_again() {
     for backend in BACKENDS {
         for to in ["same", "other"] {
-            let options = ["--upgrades", "5", "--upgrade-to", to, "--cb-operations", "4", "--reactors", "2"];
+            let options =
+                ["--upgrades", "5", "--upgrade-to", to, "--cb-operations", "4", "--reactors", "2", "--rate", "1000"];
             if to == "other" && small("uring", &["--return", "none"]).is_none() {
                 continue;
             }

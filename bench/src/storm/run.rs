@@ -410,7 +410,9 @@ impl Storm<'_> {
             last = counts.completed;
             self.progress.set(counts.completed);
             self.upgrade_if_due(counts.completed)?;
-            if started && counts.in_flight == 0 && counts.completed >= counts.accepted {
+            // A storm that is over between two looks is upgraded as often all the same.
+            let upgraded = self.upgrades.len() as u64 >= self.options.upgrades.into();
+            if started && upgraded && counts.in_flight == 0 && counts.completed >= counts.accepted {
                 return Ok(());
             }
             if started && self.options.drain_after.is_some_and(|after| elapsed >= after) {
