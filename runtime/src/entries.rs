@@ -70,7 +70,7 @@ impl Shared {
     }
 
     /// Makes an entry; `op` may be marked as [`OWN`].
-    fn insert_entry(&self, client: ClientId, op: u8, cookie: u64) -> Result<CallbackKey, InsertError> {
+    pub fn insert_entry(&self, client: ClientId, op: u8, cookie: u64) -> Result<CallbackKey, InsertError> {
         let known = self.clients.live(client).ok_or(InsertError::NoSuchClient)?;
         known.entries.add(op);
         // Looked at again now that the count keeps the place: in between the client may have gone and the next one come,

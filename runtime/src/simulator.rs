@@ -13,7 +13,10 @@ use crate::drain::DrainJob;
 use crate::io::{BackendKind, BackendReport};
 use crate::reactor::Reactor;
 use crate::reaper::Reaper;
-use crate::{BuildError, Builder, Census, ClientId, DrainReport, Error, ForeChannel, Hooks, Runtime, SessionKey};
+use crate::{
+    BuildError, Builder, CallbackKey, CallbackOp, Census, ClientId, DrainReport, Error, ForeChannel, Hooks,
+    InsertError, Runtime, SessionKey,
+};
 use std::io;
 use std::sync::Arc;
 
@@ -74,6 +77,16 @@ impl<I: Io> Simulation<I> {
     pub fn reap(&mut self, now_ns: u64) {
         self.reaper.step(self.runtime.shared(), now_ns);
     }
+}
+
+/// As [`Runtime::insert`], of a runtime that is closed: to see whether every entry of its table can be used again.
+pub fn insert_into_closed(
+    runtime: &Runtime,
+    client: ClientId,
+    op: CallbackOp,
+    cookie: u64,
+) -> Result<CallbackKey, InsertError> {
+    runtime.shared().insert_entry(client, op as u8, cookie)
 }
 
 /// A drain under way.

@@ -7,6 +7,7 @@ use super::journal::{Journal, Rule};
 use super::plant::{Plant, Planted};
 use super::reference::Reference;
 use super::waiters::Waiters;
+use ringback::simulator::insert_into_closed;
 use ringback::{
     CallbackKey, CallbackOp, Cancel, ClientId, Completion, Done, Ending, Event, Hooks, InsertError, Outcome, Prepare,
     ReferringCalls, Returned, Run, Runtime, SessionKey, TryRun, WaitError,
@@ -245,7 +246,13 @@ impl Embedder {
             (cookie, reference.existing() == max, gone, max, tenant, reference.tenants.full(tenant))
         };
         let starved = self.starved.load(Relaxed);
-        let answer = runtime.insert(client, op, cookie as u64);
+        let answer = match runtime.insert(client, op, cookie as u64) {
+            // What comes back after the runtime was drained is looked at all the same.
+            Err(InsertError::Closed) if self.reference().is_draining() => {
+                insert_into_closed(&runtime, client, op, cookie as u64)
+            }
+            answer => answer,
+        };
         let starves = self.starved.load(Relaxed) > starved;
         self.journal.note(|| format!("insert of callback {cookie} ({op}): {answer:?}"), cookie as u64);
         let expected = match answer {

@@ -232,6 +232,11 @@ impl Reference {
         self.running
     }
 
+    /// The runtime accepts no more runs.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Callbacks in the table.
     pub(crate) fn existing(&self) -> u32 {
         self.existing
