@@ -1087,6 +1087,16 @@ typedef struct rb_options {
     const char *checkpoint_file;
     // At least a second. Only together with `checkpoint_file`.
     uint64_t checkpoint_interval_ms;
+    // RB_CONNECT_ASK: whether to connect to an address, for a client whose SETCLIENTID came from `peer`; 1 for yes. Both are a
+    // struct sockaddr_in or sockaddr_in6, which are gone when it returns. It is asked in rb_set_client_id(), on the
+    // thread that calls that, and never about port 0 or an address that is no host's.
+    int (*connect_allows)(void *user,
+                          const uint8_t *address,
+                          size_t address_bytes,
+                          const uint8_t *peer,
+                          size_t peer_bytes);
+    // Handed to `connect_allows`; null, if that is null.
+    void *connect_user;
 } rb_options;
 
 // One run of a callback.

@@ -16,8 +16,8 @@ pub enum rb_backend {
     RB_BACKEND_EPOLL = 2,
 }
 
-/// To where connections to clients of minor version 0 are made, so that a client cannot aim the file server at others. For
-/// another rule, give no address in rb_path_options, and connect yourself.
+/// To where connections to clients of minor version 0 are made, so that a client cannot aim the file server at others. Never to
+/// port 0, nor to a multicast, broadcast or unspecified address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum rb_connect_policy {
@@ -27,6 +27,8 @@ pub enum rb_connect_policy {
     RB_CONNECT_ANY = 1,
     /// To none.
     RB_CONNECT_NOWHERE = 2,
+    /// To those for which rb_options.connect_allows answers 1.
+    RB_CONNECT_ASK = 3,
 }
 
 /// Where completions, events and fore-channel calls are told.

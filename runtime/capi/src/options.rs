@@ -4,6 +4,7 @@ use crate::checkpoint::rb_checkpoint;
 use crate::error::{Failure, guard, rb_error};
 use crate::hooks::{Embedder, rb_hooks};
 use crate::log::{CLog, rb_log_message};
+use crate::path::asking;
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
@@ -87,6 +88,20 @@ pub struct rb_options {
     pub checkpoint_file: *const c_char,
     /// At least a second. Only together with `checkpoint_file`.
     pub checkpoint_interval_ms: u64,
+    /// RB_CONNECT_ASK: whether to connect to an address, for a client whose SETCLIENTID came from `peer`; 1 for yes. Both are a
+    /// struct sockaddr_in or sockaddr_in6, which are gone when it returns. It is asked in rb_set_client_id(), on the
+    /// thread that calls that, and never about port 0 or an address that is no host's.
+    pub connect_allows: Option<
+        extern "C" fn(
+            user: *mut c_void,
+            address: *const u8,
+            address_bytes: usize,
+            peer: *const u8,
+            peer_bytes: usize,
+        ) -> c_int,
+    >,
+    /// Handed to `connect_allows`; null, if that is null.
+    pub connect_user: *mut c_void,
 }
 
 // SAFETY: as the trait asks for.
@@ -113,12 +128,7 @@ impl rb_options {
         let limits = ClientLimits::default().calls_max(self.client_calls_max).rate_max(self.client_rate_max);
         let mut builder = Builder::new().backend(backend).completion_queues(queues).client_limits(limits);
         builder = builder.latency(self.latency != 0).flight_records(self.flight_records as usize);
-        builder = builder.connect_policy(match self.connect_policy {
-            0 => ConnectPolicy::Peer,
-            1 => ConnectPolicy::Any,
-            2 => ConnectPolicy::Nowhere,
-            other => return Err(invalid(format!("connect_policy is {other}, which is no rb_connect_policy"))),
-        });
+        builder = builder.connect_policy(self.connecting()?);
         if self.connects_max > 0 {
             builder = builder.connects_max(self.connects_max as usize);
         }
@@ -156,6 +166,20 @@ impl rb_options {
             builder = builder.checkpoint_every(interval, OsStr::from_bytes(file.to_bytes()));
         }
         Ok(builder)
+    }
+
+    fn connecting(&self) -> Result<ConnectPolicy, Failure> {
+        let invalid = |text: String| Err(Failure::new(rb_error::RB_ERR_INVALID, text));
+        let alone = self.connect_allows.is_none() && self.connect_user.is_null();
+        match (self.connect_policy, self.connect_allows) {
+            (3, Some(allows)) => Ok(asking(allows, self.connect_user)),
+            (3, None) => invalid("connect_policy is RB_CONNECT_ASK, and connect_allows is null".to_owned()),
+            (0..=2, _) if !alone => invalid("connect_allows or connect_user is set, and not RB_CONNECT_ASK".to_owned()),
+            (0, _) => Ok(ConnectPolicy::Peer),
+            (1, _) => Ok(ConnectPolicy::Any),
+            (2, _) => Ok(ConnectPolicy::Nowhere),
+            (other, _) => invalid(format!("connect_policy is {other}, which is no rb_connect_policy")),
+        }
     }
 
     fn logging(&self, builder: Builder) -> Result<Builder, Failure> {

@@ -2,13 +2,14 @@
 
 use crate::client::{about, rb_security};
 use crate::error::{Failure, guard, rb_error};
-use crate::pointer::{self, Versioned, not_null};
+use crate::pointer::{self, User, Versioned, not_null};
 use crate::{rb_client, rb_runtime, rb_session};
 use ringback_rpc::nfs4::UniversalAddress;
-use runtime::{CallbackAddress, ClientId, PathConfig};
-use std::ffi::c_int;
+use runtime::{CallbackAddress, ClientId, ConnectPolicy, PathConfig};
+use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 
 /// What SETCLIENTID (RFC 7530 section 16.33) says of its client's callbacks. Set `size`.
 #[repr(C)]
@@ -85,6 +86,39 @@ fn socket_address(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
+/// The other way round.
+fn socket_bytes(address: SocketAddr) -> Vec<u8> {
+    let port = address.port().to_be_bytes();
+    match address {
+        SocketAddr::V4(v4) => [&AF_INET.to_ne_bytes()[..], &port, &v4.ip().octets(), &[0; 8]].concat(),
+        SocketAddr::V6(v6) => {
+            let scope_id = v6.scope_id().to_ne_bytes();
+            [&AF_INET6.to_ne_bytes()[..], &port, &[0; 4], &v6.ip().octets(), &scope_id].concat()
+        }
+    }
+}
+
+/// Whether to connect to an address, for a client that is called from another one. The same as in the options, which the header
+/// is made of.
+type Allows = extern "C" fn(
+    user: *mut c_void,
+    address: *const u8,
+    address_bytes: usize,
+    peer: *const u8,
+    peer_bytes: usize,
+) -> c_int;
+
+/// A policy that is a function of the embedder's.
+pub fn asking(allows: Allows, user: *mut c_void) -> ConnectPolicy {
+    let user = User(user);
+    ConnectPolicy::Ask(Arc::new(move |address, peer| {
+        // All of it, or the pointer alone would be taken along.
+        let user: User = user;
+        let (address, peer) = (socket_bytes(address), socket_bytes(peer));
+        allows(user.0, address.as_ptr(), address.len(), peer.as_ptr(), peer.len()) == 1
+    }))
+}
+
 /// SETCLIENTID of minor version 0: remembers what the client says of its callbacks, in the place of what it said and has not
 /// confirmed, and names the path that this makes. Nobody is connected to before rb_confirm(). RB_ERR_INVALID for an
 /// address that cannot be used or that rb_options.connect_policy does not allow; that is no reason to refuse the SETCLIENTID,
@@ -159,5 +193,11 @@ mod tests {
         v6[0] ^= 0x40;
         assert_eq!(socket_address(&v6), None);
         assert!((0..8).all(|len| socket_address(&v4[..len]).is_none()));
+        for address in ["192.0.2.7:1023", "[fe80::1%3]:2049"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let bytes = socket_bytes(address);
+            assert_eq!(bytes.len(), if address.is_ipv4() { 16 } else { 28 }, "as large as the struct");
+            assert_eq!(socket_address(&bytes), Some(address));
+        }
     }
 }

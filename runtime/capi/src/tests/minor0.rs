@@ -3,6 +3,7 @@
 use super::common::eventually;
 use super::*;
 use crate::client::{rb_add_client, rb_security};
+use crate::numbers::rb_connect_policy;
 use crate::path::{rb_confirm, rb_is_path_down, rb_path_options, rb_set_client_id};
 use crate::queue::{rb_event, rb_event_kind};
 use crate::stats::{rb_get_stats, rb_stats};
@@ -86,5 +87,76 @@ fn a_path_is_connected_to_when_it_is_confirmed_and_supplied_where_no_address_is_
     // SAFETY: P3
     assert_eq!(unsafe { rb_get_stats(rt, &mut stats) }, 0);
     assert_eq!(stats.connects, 1);
+    assert_eq!(rb_runtime_free(Some(&mut made)), 0);
+}
+
+/// What a policy was asked, and what it is to answer.
+type Asked = Mutex<(Vec<(Vec<u8>, Vec<u8>)>, c_int)>;
+
+extern "C" fn allows(
+    user: *mut c_void,
+    address: *const u8,
+    address_bytes: usize,
+    peer: *const u8,
+    peer_bytes: usize,
+) -> c_int {
+    // SAFETY: of the test below, which outlives its runtime.
+    let asked = unsafe { user.cast::<Asked>().as_ref() }.unwrap();
+    // SAFETY: the runtime's, for the time of the call.
+    let address = unsafe { std::slice::from_raw_parts(address, address_bytes) };
+    // SAFETY: as above.
+    let peer = unsafe { std::slice::from_raw_parts(peer, peer_bytes) };
+    let (said, answer) = &mut *asked.lock().unwrap();
+    said.push((address.to_vec(), peer.to_vec()));
+    *answer
+}
+
+#[test]
+fn a_function_says_to_where_connections_are_made() {
+    let asked: Asked = Mutex::new((Vec::new(), 0));
+    let user = (&raw const asked).cast_mut().cast();
+    let asking = |options: &mut rb_options| {
+        options.connect_policy = rb_connect_policy::RB_CONNECT_ASK as i32;
+        options.connect_allows = Some(allows);
+        options.connect_user = user;
+    };
+    let mut made = runtime(asking, &hooks());
+    // SAFETY: just made.
+    let rt = unsafe { made.as_ref() };
+    let mut place = MaybeUninit::uninit();
+    assert_eq!(rb_add_client(rt, 0, Some(&mut place)), 0);
+    // SAFETY: written by a function that has not failed.
+    let client = unsafe { place.assume_init() };
+    let peer = loopback();
+    let set = |netid: &[u8], uaddr: &str| {
+        let options = rb_path_options {
+            program: 0x4000_0000,
+            security: rb_security { flavor: 0, ..sized::<rb_path_options>().security },
+            r_netid: netid.as_ptr(),
+            r_netid_bytes: netid.len(),
+            r_addr: uaddr.as_ptr(),
+            r_addr_bytes: uaddr.len(),
+            peer: peer.as_ptr(),
+            peer_bytes: peer.len(),
+            window: 4,
+            ..sized()
+        };
+        let mut path = MaybeUninit::uninit();
+        // SAFETY: P2, P3
+        unsafe { rb_set_client_id(rt, client, &options, Some(&mut path)) }
+    };
+    assert_eq!(set(b"tcp", "192.0.2.1.8.1"), INVALID);
+    assert!(last_error().contains("the policy does not allow"), "{}", last_error());
+    asked.lock().unwrap().1 = 1;
+    assert_eq!(set(b"tcp6", "2001:db8::1.8.1"), 0, "{}", last_error());
+    // Nor is it asked about what is no host's address.
+    assert_eq!(set(b"tcp", "224.0.0.1.8.1"), INVALID);
+    let said = asked.lock().unwrap().0.clone();
+    assert_eq!(
+        said.iter().map(|(address, from)| (address.len(), from == &peer)).collect::<Vec<_>>(),
+        [(16, true), (28, true)]
+    );
+    assert_eq!(said[0].0[2..8], [8, 1, 192, 0, 2, 1]);
+    assert_eq!((&said[1].0[2..4], said[1].0[8..12].to_vec()), (&[8, 1][..], vec![0x20, 1, 0xd, 0xb8]));
     assert_eq!(rb_runtime_free(Some(&mut made)), 0);
 }

@@ -525,6 +525,10 @@ fn settings_out_of_range_are_named() {
     refused(|o| o.receive_buffers = 3, "power of two");
     refused(|o| o.record_bytes_max = u64::MAX, "record_bytes_max");
     refused(|o| o.log_user = (&raw const *o).cast_mut().cast(), "log_user is set, and log is null");
+    refused(|o| o.connect_policy = 4, "connect_policy is 4, which is no rb_connect_policy");
+    refused(|o| o.connect_policy = 3, "connect_policy is RB_CONNECT_ASK, and connect_allows is null");
+    let unused = "connect_allows or connect_user is set, and not RB_CONNECT_ASK";
+    refused(|o| o.connect_user = (&raw const *o).cast_mut().cast(), unused);
     refused(|o| o.cpus = c"1-".as_ptr(), "not a list of CPUs such as 0-3,8");
     refused(|o| o.cpus = c"1000".as_ptr(), "CPU 1000 may not be used: this process may run on ");
 }
