@@ -48,7 +48,7 @@ impl Serving {
     /// Where it says that it serves.
     pub fn address(&mut self) -> SocketAddr {
         let line = self.line();
-        let address = line.strip_prefix("serving NFSv4.1 and 4.2 on ").and_then(|rest| rest.split(',').next());
+        let address = line.strip_prefix("serving NFSv4.0, 4.1 and 4.2 on ").and_then(|rest| rest.split(',').next());
         address.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
     }
 
