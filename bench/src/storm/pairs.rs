@@ -13,13 +13,13 @@ pub const RATIO_MAX: f64 = 1.25;
 
 /// One storm with all clients well, and one without.
 struct Pair {
-    /// The 99th percentile of the latencies of clients that behave, in nanoseconds.
-    p99_ns: [u64; 2],
+    /// The 99th percentile of the latencies of clients that behave, in microseconds.
+    p99_us: [u64; 2],
 }
 
 impl Pair {
     fn ratio(&self) -> f64 {
-        let [well, bad] = self.p99_ns;
+        let [well, bad] = self.p99_us;
         bad as f64 / well.max(1) as f64
     }
 }
@@ -40,8 +40,8 @@ pub fn measure(options: &Options, count: u32, interrupt: &Interrupt) -> Result<V
     let well = Options { dead_clients: 0, slow_clients: 0, delay_clients: 0, ..options.clone() };
     let mut pairs = Vec::new();
     for number in 1..=count {
-        let mut p99_ns = [0; 2];
-        for (p99_ns, (options, which)) in p99_ns.iter_mut().zip([(&well, "all well"), (options, "not all well")]) {
+        let mut p99_us = [0; 2];
+        for (p99_us, (options, which)) in p99_us.iter_mut().zip([(&well, "all well"), (options, "not all well")]) {
             run::say(&format!("pair {number} of {count}: {which}"));
             let (mut results, _) = run::run(options, interrupt)?;
             results.discrepancies = verdict::judge(&results);
@@ -51,9 +51,9 @@ pub fn measure(options: &Options, count: u32, interrupt: &Interrupt) -> Result<V
             if !results.discrepancies.is_empty() {
                 return Ok(Verdict::Wrong(results.discrepancies));
             }
-            *p99_ns = p99(&results)?;
+            *p99_us = p99(&results)?;
         }
-        pairs.push(Pair { p99_ns });
+        pairs.push(Pair { p99_us });
     }
     let median = summary(pairs.iter().map(Pair::ratio)).map_or(f64::NAN, |(median, ..)| median);
     Ok(Verdict::Measured(render(options, &pairs, median), median <= RATIO_MAX))
@@ -71,7 +71,7 @@ fn render(options: &Options, pairs: &[Pair], median: f64) -> String {
          {delay_clients} delaying\n\npair    all well   not all well   ratio\n"
     );
     for (pair, number) in pairs.iter().zip(1..) {
-        let [well, bad] = pair.p99_ns.map(|ns| ns as f64 / 1e6);
+        let [well, bad] = pair.p99_us.map(|us| us as f64 / 1e3);
         // A string grows.
         let _ = writeln!(text, "{number:4} {well:8.3} ms    {bad:8.3} ms   {:5.2}", pair.ratio());
     }
@@ -90,8 +90,7 @@ mod tests {
     fn the_median_of_the_pairs_decides() {
         let args = ["storm", "--dead-clients", "8", "--rate", "100", "--pairs", "3"];
         let options = Args::try_parse_from(args).unwrap().check(2).unwrap();
-        let pairs =
-            [[1_000_000, 3_000_000], [2_000_000, 2_000_000], [1_000_000, 1_200_000]].map(|p99_ns| Pair { p99_ns });
+        let pairs = [[1_000, 3_000], [2_000, 2_000], [1_000, 1_200]].map(|p99_us| Pair { p99_us });
         let (median, low, high) = summary(pairs.iter().map(Pair::ratio)).unwrap();
         assert_eq!((median, low, high), (1.2, 1.0, 3.0));
         let text = render(&options, &pairs, median);
