@@ -5,20 +5,11 @@
 //! never taken; a process id would have to be asked of the kernel.
 #![allow(unsafe_code)] // a page of memory with a property of its own
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use std::ffi::{c_int, c_void};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const PAGE_BYTES: usize = 4096;
-
-/// Since Linux 4.14.
-const MADV_WIPEONFORK: c_int = 18;
-
-unsafe extern "C" {
-    /// madvise(2); rustix does not have this advice.
-    fn madvise(address: *mut c_void, bytes: usize, advice: c_int) -> c_int;
-}
 
 /// Knows the process in which it was made.
 #[derive(Debug)]
@@ -36,8 +27,8 @@ impl Process {
         // SAFETY: a fresh mapping, of nothing that exists.
         let page = unsafe { mmap_anonymous(std::ptr::null_mut(), PAGE_BYTES, access, MapFlags::PRIVATE) }.ok()?;
         let process = Process(NonNull::new(page.cast())?);
-        // SAFETY: the page is ours, all of it. An old kernel refuses, and then no child is noticed.
-        let _ = unsafe { madvise(page, PAGE_BYTES, MADV_WIPEONFORK) };
+        // SAFETY: the page is ours, all of it. A kernel before 4.14 refuses, and then no child is noticed.
+        let _ = unsafe { madvise(page, PAGE_BYTES, Advice::LinuxWipeOnFork) };
         process.word().store(1, Relaxed);
         Some(process)
     }
@@ -67,6 +58,7 @@ mod tests {
     use crate::{Backend, Builder, Call, CallbackOp, Done, Error, ForeChannel, Hooks, Outcome, Run, TryRun, WaitError};
     use ringback_rpc::xdr;
     use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
+    use std::ffi::c_int;
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
