@@ -103,7 +103,7 @@ impl Backchannel {
 
     /// Sets the limits of the client, for what is sent from now on.
     pub fn set_limits(&mut self, limits: ClientLimits, host: &mut impl Host) {
-        self.pace = Pace { limits, ..Pace::default() };
+        self.pace = Pace { limits, held: self.pace.held, ..Pace::default() };
         self.update_path(host);
     }
 

@@ -63,6 +63,8 @@ fn t24_holding_back_what_is_new_keeps_back_nothing_that_is_out() {
     let first = w.send();
     let waiting = [w.recall(), w.recall()];
     w.core.hold_new(true);
+    // Which is not the client's own.
+    w.core.set_limits(ClientLimits::default(), &mut w.host);
     assert!(!w.core.wants_transmit(C1));
     w.quiet();
     w.disconnect(C1);
