@@ -11,6 +11,7 @@ use crate::nfs4::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::collections::HashSet;
 
 /// What the generated operations borrow from.
 #[derive(Debug)]
@@ -330,6 +331,19 @@ proptest! {
                 OpRes::decode(r).map(|got| (got.op(), got.status()) == (sent.op(), sent.status()))
             });
         });
+    }
+
+    /// Those above try what is listed for them: all that the table has.
+    #[test]
+    fn no_operation_is_left_out(s in source()) {
+        let (mut args, mut results) = (HashSet::new(), HashSet::new());
+        for_all_args(&s, |tried| args.extend([tried.op().0]));
+        for_all_results(&s, |tried| results.extend([tried.op().0]));
+        for number in 0..80 {
+            let failed = [number, Status::NFS4ERR_DELAY.0].map(u32::to_be_bytes).concat();
+            let known = !matches!(OpRes::decode(&mut Reader::new(&failed)), Ok(OpRes::Other(..)));
+            prop_assert!(!known || args.contains(&number) && results.contains(&number), "operation {}", number);
+        }
     }
 
     #[test]
