@@ -83,7 +83,7 @@ impl Client {
         let (Some(call), Some(at)) = (Call0::read(record), at) else {
             return self.journal.fail(Rule::Wire, format!("line {line} to {address:?}: no such call: {record:02x?}"));
         };
-        self.check_call0(at, line, &call, record, net);
+        self.check_call0(at, line, &call, record);
         let answer = self.answer0(&call);
         self.journal.note(
             || format!("client {}: line {line}: {:?}: {answer:?}", self.index, call.op),
@@ -95,7 +95,7 @@ impl Client {
         self.send0(at, line, &call, answer, net, deeds);
     }
 
-    fn check_call0(&mut self, at: usize, line: LineId, call: &Call0<'_>, record: &[u8], net: &Net) {
+    fn check_call0(&mut self, at: usize, line: LineId, call: &Call0<'_>, record: &[u8]) {
         let (journal, has_lied) = (self.journal.clone(), self.has_lied);
         let Some(path) = self.paths.as_mut().and_then(|paths| paths.get_mut(at)) else { return };
         let check =
@@ -133,7 +133,6 @@ impl Client {
                 check(Rule::Wire, known, "an operation that minor version 0 has not");
             }
         }
-        let _ = net;
     }
 
     /// The status of the operation; `Ok` for CB_NULL.
@@ -173,19 +172,7 @@ impl Client {
             }
         }
         let answers = Written { session: [0; 16], slot: at as u32, xid: call.header.xid };
-        let due_ns = self.journal.now_ns() + self.choices.between(self.behaviour.think_ns.0, self.behaviour.think_ns.1);
-        if self.choices.per_mille(self.behaviour.mute) {
-            self.journal.reach(Kind::NoReply);
-            bytes.clear();
-        }
-        if self.choices.per_mille(self.behaviour.twice) {
-            self.journal.reach(Kind::ReplyTwice);
-            let again_ns = due_ns + self.choices.log_between(1, 10_000_000_000);
-            self.held.push(Held { due_ns: again_ns, line, slot: None, answers, bytes: bytes.clone() });
-        }
-        self.held.push(Held { due_ns, line, slot: None, answers, bytes });
-        self.busiest = self.busiest.max(self.held.len());
-        self.release(net, deeds);
+        self.hold(Held { due_ns: 0, line, slot: None, answers, bytes }, net, deeds);
     }
 
     /// An answer goes out.

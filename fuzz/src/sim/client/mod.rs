@@ -307,7 +307,7 @@ impl Client {
         self.send(line, &call, answer, slot, net, deeds);
     }
 
-    /// Sends an answer after a while, or twice, or not at all.
+    /// Sends an answer, or a lie.
     fn send(
         &mut self,
         line: LineId,
@@ -323,23 +323,28 @@ impl Client {
         } else {
             answer.reach(&self.journal);
         }
-        let answers = Written { session: call.session(), slot: call.sequence.slot_id, xid: call.header.xid };
-        let think_ns = self.choices.between(self.behaviour.think_ns.0, self.behaviour.think_ns.1);
-        let due_ns = self.journal.now_ns() + think_ns;
-        if self.choices.per_mille(self.behaviour.mute) {
-            self.journal.reach(Kind::NoReply);
-            bytes.clear();
-        }
-        if self.choices.per_mille(self.behaviour.twice) {
-            self.journal.reach(Kind::ReplyTwice);
-            let again_ns = due_ns + self.choices.log_between(1, 10_000_000_000);
-            self.held.push(Held { due_ns: again_ns, line, slot: None, answers, bytes: bytes.clone() });
-        }
         let executing = slot.and_then(|(id, slot)| Some((self.session(&id)?, slot as usize)));
         if let Some((session, slot)) = executing {
             self.sessions[session].slots[slot].executing = true;
         }
-        self.held.push(Held { due_ns, line, slot, answers, bytes });
+        let answers = Written { session: call.session(), slot: call.sequence.slot_id, xid: call.header.xid };
+        self.hold(Held { due_ns: 0, line, slot, answers, bytes }, net, deeds);
+    }
+
+    /// An answer is to go out after a while, or twice, or not at all.
+    fn hold(&mut self, mut held: Held, net: &mut Net, deeds: &mut Deeds) {
+        let think_ns = self.choices.between(self.behaviour.think_ns.0, self.behaviour.think_ns.1);
+        held.due_ns = self.journal.now_ns() + think_ns;
+        if self.choices.per_mille(self.behaviour.mute) {
+            self.journal.reach(Kind::NoReply);
+            held.bytes.clear();
+        }
+        if self.choices.per_mille(self.behaviour.twice) {
+            self.journal.reach(Kind::ReplyTwice);
+            let due_ns = held.due_ns + self.choices.log_between(1, 10_000_000_000);
+            self.held.push(Held { due_ns, slot: None, bytes: held.bytes.clone(), ..held });
+        }
+        self.held.push(held);
         self.busiest = self.busiest.max(self.held.len());
         self.release(net, deeds);
     }
