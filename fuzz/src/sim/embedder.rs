@@ -246,13 +246,14 @@ impl Embedder {
             (cookie, reference.existing() == max, gone, max, tenant, reference.tenants.full(tenant))
         };
         let starved = self.starved.load(Relaxed);
-        let answer = match runtime.insert(client, op, cookie as u64) {
-            // What comes back after the runtime was drained is looked at all the same.
-            Err(InsertError::Closed) if self.reference().is_draining() => {
-                insert_into_closed(&runtime, client, op, cookie as u64)
-            }
-            answer => answer,
-        };
+        let mut answer = runtime.insert(client, op, cookie as u64);
+        if self.reference().is_draining() {
+            self.journal.check(Rule::Answer, answer == Err(InsertError::Closed), || {
+                format!("insert into a runtime that is drained answers {answer:?}")
+            });
+            // What has come back is looked at all the same.
+            answer = insert_into_closed(&runtime, client, op, cookie as u64);
+        }
         let starves = self.starved.load(Relaxed) > starved;
         self.journal.note(|| format!("insert of callback {cookie} ({op}): {answer:?}"), cookie as u64);
         let expected = match answer {
