@@ -70,7 +70,7 @@ fn classes_come_in_their_order_and_none_starves() {
     tell(Story::Classes, false);
 }
 
-/// For every k: those before it are settled, it is, and those behind it go in the next call, first thing.
+/// For every k: those before it are settled, it is, and those behind it go together in the next call.
 #[test]
 fn t31_a_batch_stops_at_each_operation_in_turn() {
     for k in 1..=16 {

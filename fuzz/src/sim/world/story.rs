@@ -5,11 +5,11 @@ use crate::sim::client::behaviour::Behaviour;
 use crate::sim::embedder::Manners;
 use crate::sim::journal::Rule;
 use crate::sim::net::Faults;
+use crate::sim::net::dial::Door;
 use crate::sim::scenario::Scenario;
-use ringback::CallbackOp;
 use ringback::CallbackOp::{Getattr, Recall, RecallAny};
+use ringback::{CallbackKey, CallbackOp};
 use ringback_rpc::nfs4::Status;
-use std::collections::HashSet;
 
 const MS: u64 = 1_000_000;
 
@@ -159,7 +159,7 @@ impl World {
         let behaviour = Behaviour { name: "dead", reads: false, ..Behaviour::GOOD };
         self.clients[dead].set_behaviour(behaviour, &mut self.net.borrow_mut());
         let cookies: Vec<_> = readers.iter().map(|(_, cookie)| Some(*cookie)).collect();
-        let stranger = ringback::CallbackKey::from_bits(0);
+        let stranger = CallbackKey::from_bits(0);
         let polls = self.choices.below(2) == 0;
         self.embedder.try_run_many(&cookies, stranger, polls);
         // Before anything could be noticed of the dead one.
@@ -256,14 +256,14 @@ impl World {
     }
 
     fn silent_doors(&mut self) {
-        let mut asked = HashSet::new();
+        let mut asked = Vec::new();
         for _ in 0..20 {
             let (client, cookies) = self.reached(&[(Recall, 1)]);
-            self.set_door(client, crate::sim::net::dial::Door::Silent);
+            self.set_door(client, Door::Silent);
             asked.extend(cookies);
         }
         let (_, well) = self.reached(&[(Recall, 1)]);
-        self.ask_for(&asked.iter().copied().collect::<Vec<_>>());
+        self.ask_for(&asked);
         self.ask_for(&well);
         let until_ns = self.journal.now_ns() + 85 * S;
         let answered = self.run_until(until_ns, |world| world.embedder.reference().callbacks[well[0]].is_idle());
