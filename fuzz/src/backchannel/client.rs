@@ -1,10 +1,10 @@
 //! The client: what it sees of a call, and every way to answer it.
 
-use super::host::Table;
+use super::host::{Table, op_of};
 use super::minor0;
 use ringback_rpc::backchannel::{ConnToken, SessionKey};
-use ringback_rpc::message::{AcceptStatus, AuthStatus, CallHeader, Rejected, ReplyBody, ReplyHeader};
-use ringback_rpc::nfs4::callback::{CB_COMPOUND, CallbackOp, CbCompoundArgs, CbSequenceArgs};
+use ringback_rpc::message::{AcceptStatus, AuthStatus, CallHeader, OpaqueAuth, Rejected, ReplyBody, ReplyHeader};
+use ringback_rpc::nfs4::callback::{CB_COMPOUND, CB_NULL, CallbackOp, CbCompoundArgs, CbSequenceArgs};
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::xdr::{Decode, Encode, Reader, Result, Writer};
 use std::collections::HashMap;
@@ -44,29 +44,45 @@ impl Sent {
     pub(super) fn read(conn: ConnToken, bytes: &[u8], table: &Table) -> Result<Sent> {
         let record = &bytes[4..];
         assert_eq!(bytes[..4], (1 << 31 | record.len() as u32).to_be_bytes(), "the mark");
-        if let Some(sent) = Sent::read_minor0(conn, record, table)? {
-            return Ok(sent);
-        }
         let mut r = Reader::new(record);
         let header = CallHeader::decode(&mut r)?;
-        assert_eq!((header.version, header.procedure), (1, CB_COMPOUND));
-        let compound = CbCompoundArgs::decode(&mut r)?;
-        assert_eq!(r.u32("argop")?, CallbackOp::Sequence as u32);
-        let sequence = CbSequenceArgs::decode(&mut r)?;
-        let mut ops = Vec::new();
-        for _ in 1..compound.count {
-            ops.push(super::host::op_of(table.read_args(&mut r)?));
-        }
-        r.finish("CB_COMPOUND")?;
-        let mut key = [0; 8];
-        key.copy_from_slice(&sequence.session_id.0[..8]);
-        let key = SessionKey(u64::from_be_bytes(key));
-        assert_eq!(sequence.session_id, session_id(key));
-        assert!(!sequence.cache_this && sequence.referring_call_lists.is_empty(), "{sequence:?}");
-        let (id, slot, highest) = (sequence.sequence_id, sequence.slot_id, sequence.highest_slot_id);
-        let place = Some(Place { id, slot, highest });
+        assert_eq!((header.version, header.verifier), (1, OpaqueAuth::NONE));
+        let compound = match header.procedure {
+            CB_NULL => None,
+            CB_COMPOUND => Some(CbCompoundArgs::decode(&mut r)?),
+            procedure => panic!("procedure {procedure}"),
+        };
+        let (key, place, ops) = match compound {
+            Some(compound) if compound.minor_version > 0 => read(&compound, &mut r, table)?,
+            compound => {
+                let (key, op) = minor0::read(&header, compound, &mut r, table)?;
+                (key, None, Vec::from_iter(op))
+            }
+        };
+        r.finish("a call")?;
         Ok(Sent { conn, record: record.to_vec(), xid: header.xid, key, place, ops })
     }
+}
+
+/// The session of a call, where it is in that, and its operations.
+fn read(
+    compound: &CbCompoundArgs<'_>,
+    r: &mut Reader<'_>,
+    table: &Table,
+) -> Result<(SessionKey, Option<Place>, Vec<CallbackOp>)> {
+    assert_eq!(r.u32("argop")?, CallbackOp::Sequence as u32);
+    let sequence = CbSequenceArgs::decode(r)?;
+    let mut ops = Vec::new();
+    for _ in 1..compound.count {
+        ops.push(op_of(table.read_args(r)?));
+    }
+    let mut key = [0; 8];
+    key.copy_from_slice(&sequence.session_id.0[..8]);
+    let key = SessionKey(u64::from_be_bytes(key));
+    assert_eq!(sequence.session_id, session_id(key));
+    assert!(!sequence.cache_this && sequence.referring_call_lists.is_empty(), "{sequence:?}");
+    let (id, slot, highest) = (sequence.sequence_id, sequence.slot_id, sequence.highest_slot_id);
+    Ok((key, Some(Place { id, slot, highest }), ops))
 }
 
 /// What is wrong with an answer.

@@ -4,10 +4,10 @@
 use super::client::{Sent, Twist};
 use super::credential;
 use super::host::{Table, op_of};
-use ringback_rpc::backchannel::{ConnToken, PathParams, SessionKey};
+use ringback_rpc::backchannel::{PathParams, SessionKey};
 use ringback_rpc::message::{CallHeader, OpaqueAuth, ReplyHeader, flavor};
-use ringback_rpc::nfs4::callback::{CB_COMPOUND, CB_NULL, CallbackOp, CbCompoundArgs};
-use ringback_rpc::xdr::{Decode, Encode, Reader, Result, Writer};
+use ringback_rpc::nfs4::callback::{CallbackOp, CbCompoundArgs};
+use ringback_rpc::xdr::{Encode, Reader, Result, Writer};
 use std::collections::HashSet;
 
 /// Programs of paths, each has its own.
@@ -60,32 +60,24 @@ impl Path {
     }
 }
 
-impl Sent {
-    /// Reads a call that is none of minor version 1, or `None`.
-    pub(super) fn read_minor0(conn: ConnToken, record: &[u8], table: &Table) -> Result<Option<Sent>> {
-        let mut r = Reader::new(record);
-        let header = CallHeader::decode(&mut r)?;
-        assert_eq!((header.version, header.verifier), (1, OpaqueAuth::NONE));
-        let (mut ops, number) = (Vec::new(), header.program.wrapping_sub(PROGRAM));
-        match header.procedure {
-            CB_NULL => assert_eq!(header.credential, OpaqueAuth::NONE),
-            CB_COMPOUND => {
-                let compound = CbCompoundArgs::decode(&mut r)?;
-                if compound.minor_version != 0 {
-                    return Ok(None);
-                }
-                assert_eq!((compound.count, compound.callback_ident), (1, IDENT + number));
-                assert_eq!(header.credential.flavor, flavor::AUTH_SYS);
-                let token = table.read_args(&mut r)?;
-                assert!(matches!(op_of(token), CallbackOp::Getattr | CallbackOp::Recall), "{token:?}");
-                ops.push(op_of(token));
-            }
-            procedure => panic!("procedure {procedure}"),
-        }
-        r.finish("a call of minor version 0")?;
-        let key = SessionKey(number.into());
-        Ok(Some(Sent { conn, record: record.to_vec(), xid: header.xid, key, place: None, ops }))
-    }
+/// The path of a call, and its operation, which CB_NULL has not.
+pub(super) fn read(
+    header: &CallHeader<'_>,
+    compound: Option<CbCompoundArgs<'_>>,
+    r: &mut Reader<'_>,
+    table: &Table,
+) -> Result<(SessionKey, Option<CallbackOp>)> {
+    let number = header.program.wrapping_sub(PROGRAM);
+    let key = SessionKey(number.into());
+    let Some(compound) = compound else {
+        assert_eq!(header.credential, OpaqueAuth::NONE);
+        return Ok((key, None));
+    };
+    assert_eq!((compound.count, compound.callback_ident), (1, IDENT + number));
+    assert_eq!(header.credential.flavor, flavor::AUTH_SYS);
+    let op = op_of(table.read_args(r)?);
+    assert!(matches!(op, CallbackOp::Getattr | CallbackOp::Recall), "{op:?}");
+    Ok((key, Some(op)))
 }
 
 /// The answer to a call of minor version 0.
