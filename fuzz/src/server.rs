@@ -1,7 +1,7 @@
 //! The file server in front of hostile clients: whatever they send, each call is answered, and the answer can be read.
 //!
-//! An input is a list of compounds of two clients, who have a session each, and are clients of minor version 0 as well. They share the tree of files, so that one can be
-//! in the way of the other; a recall is left without an answer.
+//! An input is a list of compounds of two clients, who have a session each, and are clients of minor version 0 as well.
+//! They share the tree of files, so that one can be in the way of the other; a recall is left without an answer.
 
 mod minor0;
 

@@ -1,5 +1,5 @@
-//! The same clients as clients of minor version 0. An input cannot know client ids, stateids and seqids; so each of its operations goes out
-//! in a compound of its own, and what has no meaning in it is filled in with what was last returned.
+//! The same clients as clients of minor version 0. An input cannot know client ids, stateids and seqids; so each of its
+//! operations goes out in a compound of its own, and what has no meaning in it is filled in with what was last returned.
 
 use super::{Client, encoded};
 use ringback_rpc::nfs4::fore::*;
@@ -134,7 +134,8 @@ impl Client<'_> {
         self.minor0 = Minor0 { client_id, seqids: [1, 1], ..Minor0::default() };
     }
 
-    /// Sends the operations, each with the filehandle that was returned last before it, or the root's; returns how many have been answered.
+    /// Sends the operations, each with the filehandle that was returned last before it, or the root's; returns how many
+    /// have been answered.
     pub(super) fn send_minor0(&mut self, count: u8, operations: &[u8]) -> usize {
         let mut r = Reader::new(operations);
         let mut answered = 0;

@@ -9,7 +9,8 @@
 //! - `tenants`: the checker of their limits. `world/story`: simulations in which one thing happens that is wanted.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
 //! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`, `groups`: the checkers of what is
-//!   sent, of how much is done for it, and of what waiters and groups are told. `journal`: what they found. `coverage`: what was come across.
+//!   sent, of how much is done for it, and of what waiters and groups are told. `journal`: what they found. `coverage`: what
+//!   was come across.
 //! - `plant`: faults on purpose, which the checkers must find.
 //!
 //! A run of it: clients come, callbacks are inserted and run, and things happen until the scenario has had enough. In
