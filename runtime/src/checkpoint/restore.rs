@@ -218,9 +218,11 @@ impl Restoring<'_> {
     fn put_entry(&mut self, index: u32, was: &EntryRecord) -> Flags {
         let mut flags = Flags::from_bits_truncate(was.flags.into());
         let (mut note, mut age_us, mut cookie) = (was.note, was.age_us, was.cookie);
-        // Of a client that is not there, nothing can run.
-        let listed = self.listed.get(&index).filter(|run| run.entry.generation == was.generation).copied();
+        let mut listed = None;
         if flags.contains(Flags::RUNNING) {
+            // Of a client that is not there, nothing can run; and another one may have had the entry before.
+            let is_it = |run: &&RunRecord| (run.entry.generation, run.entry.client) == (was.generation, was.client);
+            listed = self.listed.get(&index).filter(is_it).copied();
             if let Some(RunRecord { entry, .. }) = listed {
                 // As it was when its client was looked at; what other threads have asked for since holds as well.
                 let of_core = Flags::REQUEUE | Flags::SETTLED;
@@ -334,11 +336,12 @@ impl Restoring<'_> {
             .filter(|(_, place)| place.live)
             .map(|(index, _): (u32, _)| index)
             .collect();
-        let reactors = self.reactors.len();
         for Client { record, mut image } in std::mem::take(&mut self.clients) {
             homeless.remove(&record.index);
-            // What has ended since it was looked at, or is about something that is gone.
-            image.retain_runs(|token| self.running.contains(&token.0));
+            // What has ended since it was looked at, or is about something that is gone. What runs in its place may be another
+            // client's.
+            let is_its_own = |index| self.shared.slab[index].client() == record.index;
+            image.retain_runs(|token| self.running.contains(&token.0) && is_its_own(token.0));
             let client = RestoredClient {
                 id: ClientId { index: record.index, generation: record.generation },
                 removed: record.removed || !self.place(record.index).live,
@@ -346,7 +349,7 @@ impl Restoring<'_> {
                 of_session: record.of_session,
                 cancels: self.cancels.contains(&record.index),
             };
-            let home = self.opened.summary.clients[record.index as usize].home as usize % reactors;
+            let home = self.home(record.index);
             self.reactors[home].clients.push(client);
         }
         // Registered a moment ago: they have no session yet.

@@ -163,6 +163,41 @@ mod tests {
         assert_eq!(mended, bytes);
     }
 
+    /// One client's callback runs when it is looked at. Then it is removed, and another client's takes its place and runs too.
+    #[test]
+    fn an_entry_that_changed_hands_as_it_was_written_runs_for_its_last_client() {
+        let counter_names = Counters::names();
+        let run = |client, generation| {
+            let entry = EntryRecord { generation, ..entry(1, client, Flags::LIVE | Flags::RUNNING) };
+            RunRecord { index: 1, entry }
+        };
+        let client = |index, generation| ClientRecord {
+            index,
+            generation: 1,
+            core: CoreRecord { counters: vec![0; counter_names.len()], fresh: vec![1], ..CoreRecord::default() },
+            runs: vec![run(index, generation)],
+            ..ClientRecord::default()
+        };
+        let gone = vec![0; counter_names.len()];
+        let summary = SummaryRecord {
+            clients: vec![PlaceRecord { generation: 1, live: true, ..PlaceRecord::default() }; 2],
+            counter_names: counter_names.clone(),
+            reactors: vec![ReactorRecord { gone, ..ReactorRecord::default() }],
+            ..SummaryRecord::default()
+        };
+        let mut bytes = Vec::new();
+        let mut out = ChunkWriter::new(&mut bytes).unwrap();
+        out.chunk(Kind::Client, 0, &to_bytes(&client(0, 3)).unwrap()).unwrap();
+        out.chunk(Kind::Client, 0, &to_bytes(&client(1, 4)).unwrap()).unwrap();
+        let entries = vec![EntryRecord::default(), run(1, 4).entry];
+        out.chunk(Kind::Entries, 0, &to_bytes(&entries).unwrap()).unwrap();
+        out.chunk(Kind::Summary, 0, &to_bytes(&summary).unwrap()).unwrap();
+        out.finish().unwrap();
+        let snapshot = Checkpoint::from_bytes(&bytes).unwrap().snapshot(10).unwrap();
+        let runs: Vec<_> = snapshot.clients.iter().map(|client| (client.in_flight, client.callbacks.len())).collect();
+        assert_eq!(runs, [(0, 0), (1, 1)]);
+    }
+
     /// What stands in a file stays what it means.
     #[test]
     fn flags_keep_their_numbers() {
