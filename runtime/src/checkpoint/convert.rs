@@ -23,6 +23,9 @@ fn value<T: Copy>(all: &[T], number: u8) -> Option<T> {
     all.get(usize::from(number)).copied()
 }
 
+/// Nobody has counted that far. What goes on from there must not overflow.
+pub(super) const COUNTED_MAX: u64 = 1 << 60;
+
 /// The counters by these names.
 pub(super) fn counter_values(counters: &Counters, names: &[String]) -> Vec<u64> {
     let mut counters = *counters;
@@ -34,8 +37,7 @@ pub(super) fn counters(values: &[u64], names: &[String]) -> Counters {
     let mut counters = Counters::default();
     for (name, value) in names.iter().zip(values) {
         if let Some(counter) = counters.by_name(name) {
-            // Nobody has counted that far. What goes on from there must not overflow.
-            *counter = (*value).min(1 << 48);
+            *counter = (*value).min(COUNTED_MAX);
         }
     }
     counters

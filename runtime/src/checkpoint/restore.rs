@@ -310,15 +310,17 @@ impl Restoring<'_> {
         let stats = &self.shared.reactors[0].stats;
         for reactor in &summary.reactors {
             self.reactors[0].gone.add(&convert::counters(&reactor.gone, &summary.counter_names));
+            let io = &mut self.reactors[0].io_before;
             for (name, value) in summary.stat_names.iter().zip(&reactor.stats) {
+                let add = |sum: &mut u64| *sum = sum.saturating_add(*value).min(convert::COUNTED_MAX);
                 match name.as_str() {
                     "started" => {}
                     // Those of the back end are published as they stand.
-                    "syscalls" => self.reactors[0].io_before.syscalls += value,
-                    "sends" => self.reactors[0].io_before.sends += value,
-                    "sent_bytes" => self.reactors[0].io_before.sent_bytes += value,
-                    "receives" => self.reactors[0].io_before.receives += value,
-                    "received_bytes" => self.reactors[0].io_before.received_bytes += value,
+                    "syscalls" => add(&mut io.syscalls),
+                    "sends" => add(&mut io.sends),
+                    "sent_bytes" => add(&mut io.sent_bytes),
+                    "receives" => add(&mut io.receives),
+                    "received_bytes" => add(&mut io.received_bytes),
                     "released" => {
                         stats.add_by_name("released", *value);
                         stats.add_by_name("started", *value);

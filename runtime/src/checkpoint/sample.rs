@@ -147,6 +147,7 @@ pub(crate) fn is_stable(checkpoint: &Checkpoint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::record::LineRecord;
 
     #[test]
     fn the_sample_is_valid_and_can_be_looked_at() {
@@ -214,6 +215,39 @@ mod tests {
         ];
         flags.iter().for_each(|(flag, number)| assert_eq!(flag.bits(), *number));
         assert_eq!(flags.iter().fold(Flags::empty(), |all, (flag, _)| all | *flag), Flags::all());
+    }
+
+    /// Two reactors that have counted as far as a number goes, and a connection with as many calls.
+    #[test]
+    fn what_was_counted_in_a_file_overflows_nothing() {
+        let reactor = |reactor| ReactorRecord { reactor, stats: vec![u64::MAX; 2], ..ReactorRecord::default() };
+        let stat_names: Vec<_> = ["sends", "started"].map(str::to_owned).into();
+        let summary = SummaryRecord {
+            serials: 9,
+            stat_names,
+            totals: vec![u64::MAX; 2],
+            reactors: vec![reactor(0), reactor(1)],
+            ..SummaryRecord::default()
+        };
+        let file = |lines: &[LineRecord]| {
+            let mut bytes = Vec::new();
+            let mut out = ChunkWriter::new(&mut bytes).unwrap();
+            lines.iter().for_each(|line| out.chunk(Kind::Line, 0, &to_bytes(line).unwrap()).unwrap());
+            out.chunk(Kind::Summary, 0, &to_bytes(&summary).unwrap()).unwrap();
+            out.finish().unwrap();
+            Checkpoint::from_bytes(&bytes)
+        };
+        assert_eq!(file(&[]).unwrap().snapshot(0).unwrap().totals.sends, u64::MAX);
+        let line = LineRecord { connection: 5, ..LineRecord::default() };
+        assert_eq!(file(std::slice::from_ref(&line)).unwrap().connections(), 1);
+        for counted in [
+            LineRecord { replies_due: u64::MAX, ..line.clone() },
+            LineRecord { calls_unanswered: u64::MAX, ..line.clone() },
+            LineRecord { call_serial: u64::MAX, ..line.clone() },
+        ] {
+            let error = file(&[counted]).unwrap_err();
+            assert!(error.to_string().contains("counted further"), "{error}");
+        }
     }
 
     #[test]

@@ -101,6 +101,8 @@ fn check_line(line: &LineRecord, summary: &SummaryRecord, names: &mut HashSet<u6
     let serial = line.connection & ((1 << 48) - 1);
     hold((1..summary.serials).contains(&serial), "a connection's name is yet to be given")?;
     hold(names.insert(serial), "two connections have one name")?;
+    let counts = [line.replies_due, line.calls_unanswered, line.call_serial];
+    hold(counts.iter().all(|count| *count <= convert::COUNTED_MAX), "a connection has counted further than anybody")?;
     let known = |(index, _): &(u32, u32)| (*index as usize) < summary.clients.len();
     hold(line.bound.iter().all(known), "a connection carries nobody's callbacks")
 }
