@@ -52,7 +52,7 @@ pub(crate) struct Cancelled {
 }
 
 /// Longer than this is as good as for ever, and keeps the arithmetic of deadlines from overflowing.
-const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(crate) const PATIENCE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// One drain, shared by the thread that asked and the reactors that it concerns.
 #[derive(Debug)]

@@ -157,9 +157,18 @@ impl Channel {
         Ok(Message { kind: word(4), payload, files })
     }
 
-    fn read(&mut self, bytes: &mut [u8]) -> Result<(), UpgradeError> {
-        self.set_timeouts()?;
-        self.stream.read_exact(bytes).map_err(|error| of_io(&error))
+    fn read(&mut self, mut bytes: &mut [u8]) -> Result<(), UpgradeError> {
+        while !bytes.is_empty() {
+            // Each time: of who sends byte by byte no more is borne than of who sends nothing.
+            self.set_timeouts()?;
+            match self.stream.read(bytes) {
+                Ok(0) => return Err(UpgradeError::Gone),
+                Ok(count) => bytes = &mut bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(of_io(&error)),
+            }
+        }
+        Ok(())
     }
 }
 

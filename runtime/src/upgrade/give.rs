@@ -4,6 +4,7 @@ use super::channel::{Channel, DESCRIPTORS_PER_MESSAGE_MAX, Kind};
 use super::{Step, UpgradeError, Upgraded, VERSION, begin};
 use crate::checkpoint::suspend::{Line, Suspended};
 use crate::checkpoint::{CheckpointError, CheckpointSize};
+use crate::drain::PATIENCE_MAX;
 use crate::io::monotonic_ns;
 use crate::runtime::Runtime;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -32,7 +33,7 @@ impl Runtime {
         files: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Result<Upgraded, UpgradeError> {
-        let until = Instant::now() + patience;
+        let until = Instant::now() + patience.min(PATIENCE_MAX);
         let mut channel = Channel::new(successor, until)?;
         let given = greet(&mut channel).and_then(|()| give(self, &mut channel, files, until));
         if let Err(error) = &given {

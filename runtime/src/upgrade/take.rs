@@ -5,8 +5,10 @@ use super::{Step, UpgradeError, Upgraded, VERSION, begin};
 use crate::checkpoint::restore::{Prepared, Purpose, prepare};
 use crate::checkpoint::suspend::Suspended;
 use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::drain::PATIENCE_MAX;
 use crate::io::monotonic_ns;
 use crate::runtime::Runtime;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,10 +76,13 @@ impl Built {
     /// Restores a checkpoint, with the sockets of its connections, in a runtime that was just built.
     pub fn stand_by(runtime: &Runtime, checkpoint: &Checkpoint, stage: &Mutex<Stage>) -> Result<(), CheckpointError> {
         let sockets = std::mem::take(&mut stage.lock().unwrap_or_else(PoisonError::into_inner).sockets);
+        if sockets.len() != checkpoint.connections() {
+            return Err(io::Error::other("an earlier build has taken the connections of the upgrade").into());
+        }
         let suspended = Suspended::begin(runtime, Instant::now() + STANDSTILL_PATIENCE)?;
         // From here on it leaves, and does not go on, if this is dropped.
         let mut built = Built { prepared: None, suspended: Some(suspended), runtime: runtime.clone() };
-        begin(Step::Restore).map_err(|error| std::io::Error::other(error.to_string()))?;
+        begin(Step::Restore).map_err(|error| io::Error::other(error.to_string()))?;
         built.prepared = Some(prepare(runtime.shared(), checkpoint, monotonic_ns(), Purpose::GoOn, sockets)?);
         stage.lock().unwrap_or_else(PoisonError::into_inner).built = Some(built);
         Ok(())
@@ -88,9 +93,10 @@ impl Built {
         let (Some(suspended), Some(mut prepared)) = (self.suspended.take(), self.prepared.take()) else {
             return Ok(());
         };
-        suspended.restore(std::mem::take(&mut prepared.reactors))?;
+        let restored = suspended.restore(std::mem::take(&mut prepared.reactors));
+        // The other process has let go: what can begin does.
         prepared.submit(self.runtime.shared());
-        Ok(())
+        restored
     }
 }
 
@@ -112,7 +118,7 @@ impl Upgrade {
     /// Asks the process at the other end of the socket, which is in [`Runtime::upgrade_to`] or about to be, for all that it has.
     /// From here on that one stands still. Each answer may take as long as `patience` allows for all of them.
     pub fn receive(predecessor: UnixStream, patience: Duration) -> Result<Self, UpgradeError> {
-        let mut channel = Channel::new(predecessor, Instant::now() + patience)?;
+        let mut channel = Channel::new(predecessor, Instant::now() + patience.min(PATIENCE_MAX))?;
         match receive(&mut channel) {
             Ok((checkpoint, files, sockets, began_ns)) => {
                 let connections = sockets.len();
@@ -146,7 +152,8 @@ impl Upgrade {
     }
 
     /// Everything is as it is to be: the other process lets go, and the runtime that was
-    /// [built of this](crate::Builder::upgrade_from) begins. After an error it never does, and the other process goes on.
+    /// [built of this](crate::Builder::upgrade_from) begins. After an error it never does, and the other process goes on; but for
+    /// [`CheckpointError::Reactor`]: the other one had let go when that reactor was found to have ended, and the rest has begun.
     ///
     /// There is no limit to the time that this takes: from now on the other process decides, and that it does not for long is
     /// what its own patience is for.

@@ -6,8 +6,8 @@ use std::time::Instant;
 /// Where a process is to fail, and how.
 type Planned = Option<(Step, Fault)>;
 
-const OF_THE_OLD: [Step; 7] =
-    [Step::Greet, Step::Suspend, Step::Lift, Step::Write, Step::State, Step::Sockets, Step::Go];
+const OF_THE_OLD: [Step; 8] =
+    [Step::Greet, Step::Suspend, Step::Lift, Step::Write, Step::State, Step::Files, Step::Sockets, Step::Go];
 const OF_THE_NEW: [Step; 7] =
     [Step::Greet, Step::State, Step::Files, Step::Sockets, Step::Open, Step::Restore, Step::Ready];
 

@@ -91,6 +91,47 @@ fn nonsense_is_refused_and_costs_nothing() {
     assert_eq!(bed.runtime.try_run(bed.clients[0].keys[0]), TryRun::Submitted);
 }
 
+/// A byte now and then is no answer.
+#[test]
+fn who_sends_byte_by_byte_is_not_waited_for_longer() {
+    let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let slow = std::thread::spawn(move || {
+        let hello = b"rbup\x01\0\0\0\0\0\0\0\x08\0\0\0\x01\0\0\0\0\0\0\0";
+        for byte in hello {
+            if theirs.write_all(&[*byte]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let begun = Instant::now();
+    let error = bed.runtime.upgrade_to(ours, &[], Duration::from_millis(500)).unwrap_err();
+    assert!(matches!(error, UpgradeError::TimedOut), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    slow.join().unwrap();
+}
+
+/// The connections go to one runtime. Neither process sets itself a limit that could overflow.
+#[test]
+fn a_second_runtime_of_one_upgrade_is_refused() {
+    let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let thread = std::thread::spawn(move || {
+        let upgrade = Upgrade::receive(theirs, Duration::MAX).unwrap();
+        let build = || {
+            let builder = builder(Backend::Epoll, 1).upgrade_from(&upgrade);
+            builder.build(Arc::new(Counting::default()), Arc::new(Deaf)).map(drop).map_err(|error| error.to_string())
+        };
+        [build(), build()]
+    });
+    let given = bed.runtime.upgrade_to(ours, &[], Duration::MAX);
+    assert!(matches!(given, Err(UpgradeError::Gone)), "{given:?}");
+    let refused = "an earlier build has taken the connections of the upgrade".to_owned();
+    assert_eq!(thread.join().unwrap(), [Ok(()), Err(refused)]);
+    assert_eq!(bed.runtime.try_run(bed.clients[0].keys[0]), TryRun::Submitted);
+}
+
 #[test]
 fn confirming_what_was_not_built_is_an_error() {
     let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
