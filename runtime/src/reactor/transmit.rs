@@ -228,11 +228,14 @@ fn serve_of<const WATCHED: bool>(
     let share = tenant.set_aside(host.now_ns, wanted);
     let held = share.callbacks == 0;
     let callbacks = if held { wanted } else { share.callbacks };
+    let sent_before = client.backchannel.counters().callbacks_sent;
     client.backchannel.hold_new(held);
     let (turn, written) = serve(client, host, lines, shared, (staged_bytes_max, callbacks));
     client.backchannel.hold_new(false);
     client.publish_calls(shared);
-    tenant.settle(host.now_ns, share, written);
+    // Not what was written: that counts what is sent again, and what ends without being sent.
+    let sent = client.backchannel.counters().callbacks_sent - sent_before;
+    tenant.settle(host.now_ns, share, sent as usize);
     let held = held && turn == Turn::Over && client.wants_transmit();
     (if held { Turn::Held } else { turn }, written)
 }

@@ -179,6 +179,8 @@ fn t24_what_is_out_is_sent_again_though_its_tenant_is_at_its_limit() {
     assert_eq!(member.answer(&stepped), 2);
     stepped.settle();
     assert_eq!((stepped.in_flight(), stepped.runtime.tenants()[0].calls_out), (0, 0));
+    let counted = (stepped.runtime.tenants()[0].callbacks_sent, stepped.runtime.stats().callbacks_sent);
+    assert_eq!(counted, (6, 6), "what was sent again is no other callback");
 }
 
 #[test]
