@@ -147,12 +147,12 @@ pub(crate) enum LogKind {
     Drain,
     Moved,
     Memory,
-    #[cfg(feature = "checkpoint")]
+    /// The last one. Without the feature there is none to write.
     Checkpoint,
 }
 
-/// How many [`LogKind`]s there are, with the feature or without.
-const KINDS: usize = 10;
+/// How many [`LogKind`]s there are.
+const KINDS: usize = LogKind::Checkpoint as usize + 1;
 
 /// Lets messages of each kind pass, so many in a second.
 #[derive(Debug, Default)]
