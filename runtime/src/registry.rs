@@ -171,10 +171,15 @@ impl Shared {
         }
     }
 
-    /// Tells the embedder, on the reactor of `port`.
-    pub fn tell(&self, port: &ReactorPort, event: &Event) {
-        self.log_event(Some(port), event);
-        self.call(port, "Hooks::event", None, || self.hooks.event(event));
+    /// Tells the embedder: on the reactor of `port`, or on a thread of no reactor.
+    pub fn tell(&self, port: Option<&ReactorPort>, event: &Event) {
+        self.log_event(port, event);
+        let tell = || self.hooks.event(event);
+        if let Some(port) = port {
+            self.call(port, "Hooks::event", None, tell);
+        } else if self.call_hook(|| guard(tell)).is_none() {
+            self.reaper.count_panic();
+        }
     }
 
     /// Whether this thread is in a hook of this runtime. To wait for a reactor there would be to wait for oneself.

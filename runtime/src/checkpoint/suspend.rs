@@ -5,7 +5,6 @@ use super::record::LineRecord;
 use super::restore::RestoredReactor;
 use super::take::{CheckpointSize, Piece, STANDSTILL_PATIENCE, replace, take};
 use crate::command::Command;
-use crate::guard::guard;
 use crate::hooks::Event;
 use crate::io::monotonic_ns;
 use crate::runtime::Runtime;
@@ -214,10 +213,7 @@ impl Suspended {
         for port in &shared.reactors {
             while let Some(command) = port.commands.pop() {
                 if let Some(call) = command.asked_by() {
-                    let event = Event::LeftUndone { call };
-                    shared.log_event(None, &event);
-                    // That it panics changes nothing here.
-                    let _ = shared.call_hook(|| guard(|| shared.hooks.event(&event)));
+                    shared.tell(None, &Event::LeftUndone { call });
                     undone += 1;
                 }
                 command.discard();

@@ -316,9 +316,7 @@ pub(crate) fn start(
                 && !shared.is_closed()
             {
                 let event = Event::CheckpointFailed { error: error.to_string() };
-                shared.log_event(None, &event);
-                // That it panics changes nothing here.
-                let _ = shared.call_hook(|| guard(|| shared.hooks.event(&event)));
+                shared.tell(None, &event);
             }
         }
     })

@@ -286,7 +286,7 @@ impl Home {
 
     /// Tells the embedder.
     pub fn tell(&self, event: &Event) {
-        self.shared.tell(self.port(), event);
+        self.shared.tell(Some(self.port()), event);
     }
 
     /// Tells the embedder that a connection is gone.

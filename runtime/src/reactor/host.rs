@@ -401,7 +401,7 @@ impl<const WATCHED: bool> Host for ClientHost<'_, WATCHED> {
             // The core may learn to tell more; nothing of that is for the embedder yet.
             _ => return,
         };
-        self.shared.tell(self.port, &told);
+        self.shared.tell(Some(self.port), &told);
     }
 
     #[inline]

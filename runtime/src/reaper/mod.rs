@@ -153,7 +153,7 @@ impl Reaper {
             let held = holdings.iter().map(|h| u64::from(h.held)).sum();
             let keep = self.planner.press(now_ns, held);
             port.pressures.fetch_add(1, Relaxed);
-            tell(shared, &Event::MemoryPressure { held, keep });
+            shared.tell(None, &Event::MemoryPressure { held, keep });
         }
         if keep < u64::MAX {
             self.planner.come_down(now_ns, keep);
@@ -161,7 +161,7 @@ impl Reaper {
         let orders = self.planner.plan(now_ns, room_wanted, &holdings);
         let clients = orders.into_iter().map(|order| u32::from(self.carry_out(shared, order))).sum();
         if keep < u64::MAX {
-            tell(shared, &Event::RecallAnySent { keep, clients });
+            shared.tell(None, &Event::RecallAnySent { keep, clients });
         }
     }
 
@@ -184,7 +184,7 @@ impl Reaper {
                 let Ok(key) = shared.send_own(client, CallbackOp::RecallAny, keep.into(), None) else { return false };
                 self.sent.insert(client, key);
                 port.asked.fetch_add(1, Relaxed);
-                tell(shared, &Event::AskedToKeep { client, held, keep });
+                shared.tell(None, &Event::AskedToKeep { client, held, keep });
                 true
             }
             Order::Recall { client, held, keep, count } => {
@@ -194,7 +194,7 @@ impl Reaper {
                 self.planner.recalled(client, recalled);
                 port.ignored.fetch_add(1, Relaxed);
                 port.recalled.fetch_add(recalled.into(), Relaxed);
-                tell(shared, &Event::AskedInVain { client, held, keep, recalled });
+                shared.tell(None, &Event::AskedInVain { client, held, keep, recalled });
                 false
             }
         }
@@ -206,18 +206,9 @@ fn call<R>(shared: &Shared, what: &'static str, call: impl FnOnce() -> R) -> Opt
     let answer = shared.call_hook(|| guard(call));
     if answer.is_none() {
         shared.reaper.count_panic();
-        if what != TELL {
-            tell(shared, &Event::Panicked { call: what, key: None });
-        }
+        shared.tell(None, &Event::Panicked { call: what, key: None });
     }
     answer
-}
-
-const TELL: &str = "Hooks::event";
-
-fn tell(shared: &Shared, event: &Event) {
-    shared.log_event(None, event);
-    call(shared, TELL, || shared.hooks.event(event));
 }
 
 /// Starts the thread.
@@ -241,7 +232,7 @@ fn run(shared: &Shared, mut pressure: Option<Pressure>) {
             Signal::Pressure => shared.reaper.pressed.store(true, Release),
             Signal::PressureLost => {
                 pressure = None;
-                tell(shared, &Event::MemoryPressureLost);
+                shared.tell(None, &Event::MemoryPressureLost);
             }
             Signal::None => {}
         }
