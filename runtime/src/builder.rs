@@ -561,40 +561,23 @@ fn serve<I: Io>(reactor: usize, shared: Arc<Shared>, io: io::Result<I>, ready: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Call, Done, Outcome, Run};
-    use ringback_rpc::xdr;
-
-    struct Nothing;
-
-    impl Hooks for Nothing {
-        fn encode(&self, _: &Run, _: &mut xdr::Writer<'_>) -> xdr::Result<()> {
-            Ok(())
-        }
-
-        fn done(&self, _: &Run, _: &Outcome<'_>) -> Done {
-            Done::Finish
-        }
-    }
-
-    impl ForeChannel for Nothing {
-        fn call(&self, _: Call<'_>) {}
-    }
+    use crate::common::{Counting, Deaf};
 
     #[test]
     fn epoll_serves_where_only_some_reactors_can_have_a_ring() {
         let mut builder = Builder::new().reactors(3).backend(Backend::Auto);
         builder.settings.rings_max = 1;
-        let runtime = builder.clone().build(Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+        let runtime = builder.clone().build(Arc::new(Counting::default()), Arc::new(Deaf)).unwrap();
         assert_eq!(runtime.backend().name, "epoll");
         assert_eq!(runtime.reactors(), 3);
         // Who asks for io_uring gets io_uring, or an error: either that there is none here, or that there is no second.
-        let error = builder.backend(Backend::Uring).build(Arc::new(Nothing), Arc::new(Nothing)).unwrap_err();
+        let error = builder.backend(Backend::Uring).build(Arc::new(Counting::default()), Arc::new(Deaf)).unwrap_err();
         assert!(matches!(error, BuildError::Backend(_) | BuildError::Reactor { reactor: 1, .. }), "{error}");
     }
 
     #[test]
     fn settings_out_of_range_are_refused_by_name() {
-        let error = Builder::new().reactors(0).build(Arc::new(Nothing), Arc::new(Nothing)).unwrap_err();
+        let error = Builder::new().reactors(0).build(Arc::new(Counting::default()), Arc::new(Deaf)).unwrap_err();
         assert_eq!(error.to_string(), "reactors is 0, which is not in 1..=1024");
     }
 }

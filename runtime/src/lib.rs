@@ -10,6 +10,10 @@
 #[cfg(all(test, not(loom)))]
 extern crate self as ringback;
 
+#[cfg(all(test, not(loom)))]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
 #[cfg(not(loom))]
 mod builder;
 #[cfg_attr(loom, allow(dead_code))] // loom looks at this module alone

@@ -5,11 +5,13 @@
 mod common;
 
 use common::*;
-use ringback::{Backend, Builder, Done, Event, Hooks, Outcome, Remove, Run, Runtime, TryRun};
+use ringback::{Backend, Builder, ClientId, ConnectionId, Done, Event, Hooks, Outcome, Remove, Run, Runtime, TryRun};
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::xdr::{self, Writer};
 use std::io::Write;
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 fn build(backend: Backend, reactors: usize, hooks: &Arc<Counting>) -> Runtime {
@@ -49,19 +51,25 @@ fn every_callback_completes_once() {
     }
 }
 
+/// A client whose home is one reactor, and its connection, which another one drives. The other socket keeps a connection to the
+/// home.
+fn client_from_elsewhere(mode: &Mode, runtime: &Runtime) -> (ClientId, ConnectionId, JoinHandle<Vec<u64>>, TcpStream) {
+    let (server, stream) = pair();
+    let (other, keep) = pair();
+    let client_thread = answer_all(stream);
+    let connection = mode.add_connection(runtime, server).unwrap();
+    let elsewhere = mode.add_connection(runtime, other).unwrap();
+    assert_ne!(connection.reactor(), elsewhere.reactor());
+    (runtime.add_client(Some(elsewhere)).unwrap(), connection, client_thread, keep)
+}
+
 /// The client's home is one reactor, its connection is driven by another, which carries the bytes.
 #[test]
 fn f12_a_connection_of_another_reactor_carries_the_callbacks() {
     for mode in modes() {
         let hooks = Arc::new(Counting::default());
         let runtime = build(mode.backend, 2, &hooks);
-        let (server, stream) = pair();
-        let (other, _keep) = pair();
-        let client_thread = answer_all(stream);
-        let connection = mode.add_connection(&runtime, server).unwrap();
-        let elsewhere = mode.add_connection(&runtime, other).unwrap();
-        assert_ne!(connection.reactor(), elsewhere.reactor());
-        let client = runtime.add_client(Some(elsewhere)).unwrap();
+        let (client, connection, client_thread, _keep) = client_from_elsewhere(&mode, &runtime);
         let session = runtime.add_session(client, session_config(1, 16)).unwrap();
         runtime.bind(connection, session).unwrap();
         for key in insert_all(&runtime, client, 0..5000) {
@@ -80,12 +88,7 @@ fn f12_a_binding_that_is_refused_leaves_the_others_alone() {
     for mode in modes() {
         let hooks = Arc::new(Counting::default());
         let runtime = build(mode.backend, 2, &hooks);
-        let (server, stream) = pair();
-        let (other, _keep) = pair();
-        let client_thread = answer_all(stream);
-        let connection = mode.add_connection(&runtime, server).unwrap();
-        let elsewhere = mode.add_connection(&runtime, other).unwrap();
-        let client = runtime.add_client(Some(elsewhere)).unwrap();
+        let (client, connection, client_thread, _keep) = client_from_elsewhere(&mode, &runtime);
         let gone = runtime.add_session(client, session_config(1, 4)).unwrap();
         let session = runtime.add_session(client, session_config(2, 4)).unwrap();
         runtime.remove_session(gone).unwrap();

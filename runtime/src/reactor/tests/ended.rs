@@ -1,33 +1,20 @@
 //! A reactor that has ended by a mistake of ours.
 
 use crate::command::Command;
-use crate::{Backend, Builder, Call, CallbackOp, Done, ForeChannel, Hooks, Outcome, Run, TryRun};
-use ringback_rpc::xdr::{self, Writer};
+use crate::common::{Counting, Deaf};
+use crate::{Backend, Builder, CallbackOp, TryRun};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-struct Nothing;
-
-impl Hooks for Nothing {
-    fn encode(&self, _: &Run, _: &mut Writer<'_>) -> xdr::Result<()> {
-        Ok(())
-    }
-
-    fn done(&self, _: &Run, _: &Outcome<'_>) -> Done {
-        Done::Finish
-    }
-}
-
-impl ForeChannel for Nothing {
-    fn call(&self, _: Call<'_>) {}
-}
-
 /// Nobody waits for it afterwards, nothing new is given to it, and its connections are closed.
 #[test]
 fn a_dead_reactor_hangs_nobody() {
-    let runtime =
-        Builder::new().backend(Backend::Epoll).reactors(2).build(Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+    let runtime = Builder::new()
+        .backend(Backend::Epoll)
+        .reactors(2)
+        .build(Arc::new(Counting::default()), Arc::new(Deaf))
+        .unwrap();
     let (server, mut stream) = UnixStream::pair().unwrap();
     let connection = runtime.add_connection(server).unwrap();
     let client = runtime.add_client(Some(connection)).unwrap();

@@ -1,14 +1,12 @@
 //! Both processes of an upgrade, in one: each on a thread of its own.
 
-#[path = "../../../tests/common/mod.rs"]
-mod common;
 mod faults;
 mod peer;
 mod whole;
 
 use super::{FAULT, Fault, Step, Upgrade, UpgradeError, Upgraded};
+use crate::common::*;
 use crate::{Backend, Builder, Call, CallToken, CallbackKey, ClientId, ForeChannel, Hooks, Runtime, TryRun};
-use common::*;
 use ringback_rpc::message::peek;
 use ringback_rpc::nfs4::Status;
 use std::net::TcpStream;
