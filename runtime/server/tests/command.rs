@@ -86,9 +86,7 @@ fn a_server_that_was_killed_is_looked_at_in_its_last_checkpoint() {
     let (socket, file, every) = (folder.file("admin"), folder.file("by-hand"), folder.file("every"));
     let options = ["--admin", &socket, "--checkpoint", &every, "--checkpoint-interval", "1"];
     let mut server = Serving::start(&options);
-    let line = server.line();
-    let address =
-        line.strip_prefix("serving NFSv4.0, 4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let address = server.address();
     let mut client = Client::connect(address, "deaf".to_owned());
     client.visit("f", share_access::READ);
     // It reads nothing from here on, so it answers nothing.
@@ -192,9 +190,7 @@ fn what_happened_before_callbacks_were_given_up_is_kept() {
     let (socket, file) = (folder.file("admin"), folder.file("record"));
     let serve = ["--admin", &socket, "--flight-file", &file, "--drain-timeout", "0"];
     let mut server = Serving::start(&serve);
-    let line = server.line();
-    let address =
-        line.strip_prefix("serving NFSv4.0, 4.1 and 4.2 on ").unwrap().split(',').next().unwrap().parse().unwrap();
+    let address = server.address();
     let mut client = Client::connect(address, "deaf".to_owned());
     client.visit("f", share_access::READ);
     assert_eq!(client.held.len(), 1);

@@ -79,7 +79,7 @@ fn open_files_delegations_and_sessions_outlive_the_process() {
     server.end();
 }
 
-/// A process that does not read the state of this one, or has no room for it, is none to follow.
+/// A process that is gone before it has taken over is none to follow.
 #[test]
 fn a_server_that_is_not_taken_over_goes_on() {
     let folder = Folder::new("not-upgraded");

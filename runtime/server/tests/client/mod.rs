@@ -194,14 +194,7 @@ impl Client {
 
     /// Opens a file and closes it; comes again while others have to give it up.
     pub fn visit(&mut self, name: &str, access: u32) {
-        let args = OpenArgs {
-            seqid: 0,
-            share_access: access,
-            share_deny: share_deny::NONE,
-            owner: StateOwner4::new(ClientId4(0), b"owner").unwrap(),
-            how: OpenHow::Unchecked(Fattr::NONE),
-            claim: OpenClaim::Null(name.as_bytes()),
-        };
+        let args = open_args(name, access);
         let start = Instant::now();
         loop {
             let reply = self.call(&[OpArgs::PutRootFh, OpArgs::Open(args), OpArgs::GetFh]);
@@ -228,14 +221,7 @@ impl Client {
 
     /// Opens a file and keeps it open; its stateid and its handle.
     pub fn open(&mut self, name: &str, access: u32) -> (Stateid4, Vec<u8>) {
-        let args = OpenArgs {
-            seqid: 0,
-            share_access: access,
-            share_deny: share_deny::NONE,
-            owner: StateOwner4::new(ClientId4(0), b"owner").unwrap(),
-            how: OpenHow::Unchecked(Fattr::NONE),
-            claim: OpenClaim::Null(name.as_bytes()),
-        };
+        let args = open_args(name, access);
         let reply = self.call(&[OpArgs::PutRootFh, OpArgs::Open(args), OpArgs::GetFh]);
         let [.., OpRes::Open(Ok(open)), OpRes::GetFh(Ok(fh))] = results(&reply)[..] else { panic!() };
         let handle = fh.object.as_bytes().to_vec();
@@ -265,6 +251,17 @@ impl Client {
                 self.give_back(stateid, &handle);
             }
         }
+    }
+}
+
+fn open_args(name: &str, access: u32) -> OpenArgs<'_> {
+    OpenArgs {
+        seqid: 0,
+        share_access: access,
+        share_deny: share_deny::NONE,
+        owner: StateOwner4::new(ClientId4(0), b"owner").unwrap(),
+        how: OpenHow::Unchecked(Fattr::NONE),
+        claim: OpenClaim::Null(name.as_bytes()),
     }
 }
 
