@@ -27,9 +27,7 @@ impl Server {
     pub fn listen(&self, address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
         self.inner.listen_on(Arc::new(TcpListener::bind(address)?))
     }
-}
 
-impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.inner.listeners().iter().map(|listener| listener.address).collect()

@@ -33,9 +33,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
         let is_there = folder.is_dir() && !file.is_dir();
         is_there.then_some(()).ok_or_else(|| format!("--flight-file {}: no file can be there", file.display()))?;
     }
-    // Before there are other threads, see there.
     let predecessor = upgrade::predecessor(options)?;
     let follows = predecessor.is_some();
+    // Before there are other threads, see there.
     let bind =
         |option, path: &Option<PathBuf>| path.as_deref().map(|path| Socket::bind(option, path, follows)).transpose();
     let socket = bind("--admin", &options.admin)?;
