@@ -77,6 +77,11 @@ impl<T> Arena<T> {
         size_of::<Entry<T>>()
     }
 
+    /// Sets the limit. What there is beyond it stays.
+    pub(crate) const fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Objects in the arena.
     #[cfg(test)]
     pub(crate) const fn len(&self) -> u32 {

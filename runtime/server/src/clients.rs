@@ -5,7 +5,7 @@
 
 use crate::Inner;
 use crate::arena::Arena;
-use crate::keep::{Keep, load_bytes, save_bytes};
+use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::set_client_id::Registration;
 use ringback::{ClientId, PathState};
 use ringback_rpc::nfs4::fore::{
@@ -239,9 +239,10 @@ impl Clients {
         Ok(())
     }
 
-    /// Those of another process.
-    pub(crate) fn load(from: &mut dyn Read) -> io::Result<Self> {
-        let (next_id, indices) = Keep::load(from)?;
+    /// Those of another process, which may have been given another limit.
+    pub(crate) fn load(clients_max: u32, from: &mut dyn Read) -> io::Result<Self> {
+        let (next_id, mut indices) = <(u64, Arena<()>)>::load(from)?;
+        indices.set_limit(clients_max);
         let (records, owners, unconfirmed) = Default::default();
         // The number of the server's life stands above those of its clients.
         let first_id = next_id >> 40 << 40;
@@ -249,6 +250,9 @@ impl Clients {
         for _ in 0..u64::load(from)? {
             let id = u64::load(from)?;
             let record = Record::load(id, from)?;
+            if record.client.as_ref().is_some_and(|client| clients.indices.at(client.index).is_none()) {
+                return Err(malformed());
+            }
             let known = clients.owners[Version::Later as usize].entry(Arc::clone(&record.owner)).or_default();
             if record.client.is_some() {
                 known.confirmed = Some(id);

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::delegations::Delegation;
 use crate::directory::Directory;
 use crate::file::{File, Kind, Maker, now};
-use crate::keep::{Keep, keep, malformed};
+use crate::keep::{Keep, keep};
 use crate::lock_waiters::LockWaiter;
 use crate::locks::LockOwner;
 use crate::opens::Open;
@@ -195,10 +195,11 @@ impl Files {
             *files.shard(number) = shard;
         }
         let revoked: Vec<u32> = Keep::load(from)?;
-        if revoked.len() > files.revoked.len() {
-            return Err(malformed());
-        }
-        files.revoked.iter().zip(revoked).for_each(|(count, revoked)| count.store(revoked, Relaxed));
+        // There may be more clients than there are to be.
+        let clients = revoked.len().max(files.revoked.len());
+        let revoked = revoked.into_iter().chain(std::iter::repeat(0));
+        files.revoked = revoked.take(clients).map(AtomicU32::new).collect();
+        files.keeps_no_revoked = (0..clients).map(|_| AtomicBool::new(false)).collect();
         files.revocations.store(Keep::load(from)?, Relaxed);
         for quota in [&files.files, &files.opens, &files.delegations, &files.locks] {
             quota.force(Keep::load(from)?);

@@ -182,7 +182,7 @@ impl Inner {
         inner.session_serial.store(Keep::load(from)?, Relaxed);
         inner.files = Files::load(&inner.config, from)?;
         inner.name = crate::name_of(inner.files.instance);
-        let clients = Clients::load(from)?;
+        let clients = Clients::load(inner.config.clients_max, from)?;
         let sessions = inner.sessions.get_mut().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..u64::load(from)? {
             let session = Session::load(&clients, from)?;
@@ -191,5 +191,47 @@ impl Inner {
         inner.copies = Copies::load(&clients, from)?;
         *inner.clients.get_mut().unwrap_or_else(PoisonError::into_inner) = clients;
         if u64::load(from)? == MAGIC { Ok(inner) } else { Err(malformed()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(config: Config) -> Vec<u8> {
+        let server = Server::new(config, Builder::new().reactors(1), Arc::new(())).unwrap();
+        let mut state = Vec::new();
+        server.inner.save(&mut state).unwrap();
+        state
+    }
+
+    fn load(config: Config, mut state: &[u8]) -> io::Result<Inner> {
+        Inner::load(config, Arc::new(()), Later::new(mpsc::channel().0), &mut state)
+    }
+
+    #[test]
+    fn the_limits_are_those_of_the_new_process() {
+        let state = state(Config { clients_max: 8, ..Config::default() });
+        for clients_max in [2, 30] {
+            let inner = load(Config { clients_max, ..Config::default() }, &state).unwrap();
+            let indices = std::iter::from_fn(|| inner.clients().take_index());
+            assert_eq!(indices.count(), clients_max as usize);
+            assert!(inner.files.revoked.len() >= 8, "the clients of the old process have their places");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_changed_is_refused_or_read_but_never_a_crash() {
+        let config = || Config { clients_max: 2, files_max: 8, ..Config::default() };
+        let mut state = state(config());
+        for end in 0..state.len() {
+            assert!(load(config(), &state[..end]).is_err(), "{end} of {} bytes", state.len());
+        }
+        for at in 0..state.len() {
+            let byte = std::mem::replace(&mut state[at], 0xff);
+            let _ = load(config(), &state);
+            state[at] = byte;
+        }
+        assert!(load(config(), &state).is_ok());
     }
 }
