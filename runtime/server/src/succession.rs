@@ -8,7 +8,7 @@ use crate::callbacks::Observer;
 use crate::clients::Clients;
 use crate::copies::Copies;
 use crate::files::Files;
-use crate::keep::{Keep, malformed};
+use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::later::{Later, Message};
 use crate::sessions::Session;
 use crate::{Config, Inner, Server, StartError, listen, set_up};
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 /// Begins the state, and ends it, with a version in between.
 const MAGIC: u64 = u64::from_le_bytes(*b"ringbkfs");
 /// Of what is written here. Another version is not read: the old process goes on.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// How long calls that wait for the answer to a CB_GETATTR are given to go on without it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -163,6 +163,12 @@ impl Inner {
             session.save(out)?;
         }
         self.copies.save(out)?;
+        let peers = self.minor0.peers();
+        (peers.len() as u64).save(out)?;
+        for (connection, peer) in peers.iter() {
+            connection.save(out)?;
+            save_bytes(peer.to_string().as_bytes(), out)?;
+        }
         MAGIC.save(out)
     }
 
@@ -190,6 +196,11 @@ impl Inner {
         }
         inner.copies = Copies::load(&clients, from)?;
         *inner.clients.get_mut().unwrap_or_else(PoisonError::into_inner) = clients;
+        for _ in 0..u64::load(from)? {
+            let connection = Keep::load(from)?;
+            let peer = String::from_utf8(load_bytes(from)?).ok().and_then(|peer| peer.parse().ok());
+            inner.minor0.peers().insert(connection, peer.ok_or_else(malformed)?);
+        }
         if u64::load(from)? == MAGIC { Ok(inner) } else { Err(malformed()) }
     }
 }
@@ -197,9 +208,11 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringback::ConnectionId;
 
     fn state(config: Config) -> Vec<u8> {
         let server = Server::new(config, Builder::new().reactors(1), Arc::new(())).unwrap();
+        server.inner.minor0.peers().insert(ConnectionId::from_bits(7), "[fe80::1%2]:700".parse().unwrap());
         let mut state = Vec::new();
         server.inner.save(&mut state).unwrap();
         state
@@ -217,6 +230,8 @@ mod tests {
             let indices = std::iter::from_fn(|| inner.clients().take_index());
             assert_eq!(indices.count(), clients_max as usize);
             assert!(inner.files.revoked.len() >= 8, "the clients of the old process have their places");
+            let peers = inner.minor0.peers();
+            assert_eq!(peers[&ConnectionId::from_bits(7)].to_string(), "[fe80::1%2]:700");
         }
     }
 
