@@ -12,7 +12,7 @@ use ringback_rpc::nfs4::fore::{SetClientIdArgs, SetClientIdConfirmArgs, SetClien
 use ringback_rpc::nfs4::{ClientId4, Status, UniversalAddress, Verifier4};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Calls that a client has to answer at a time: as many as Linux has session slots for in minor version 1.
@@ -51,6 +51,8 @@ pub(crate) struct Minor0Clients {
     peers: Mutex<HashMap<ConnectionId, SocketAddr>>,
     /// Makes confirm verifiers.
     serial: AtomicU64,
+    /// No client is confirmed: another process takes over. Changed under the lock of the clients.
+    closed: AtomicBool,
 }
 
 /// The confirmed clients, as requests name them.
@@ -104,11 +106,19 @@ impl Minor0Clients {
 
 impl Inner {
     /// Another process takes over, to which owners and callback paths do not go: clients of minor version 0 find that their
-    /// lease has expired, and begin anew.
-    pub(crate) fn drop_minor0_clients(&self) {
+    /// lease has expired, and begin anew, with that process or, if it has not taken over after all, when this one is open to
+    /// them again.
+    pub(crate) fn close_to_minor0_clients(&self) {
         let mut clients = self.clients();
+        self.minor0.closed.store(true, Relaxed);
         let ids: Vec<u64> = self.minor0.known(|known| known.by_id.keys().copied().collect());
         ids.into_iter().for_each(|id| self.drop_client(&mut clients, id));
+    }
+
+    /// No other process has taken over.
+    pub(crate) fn open_to_minor0_clients(&self) {
+        let _clients = self.clients();
+        self.minor0.closed.store(false, Relaxed);
     }
 
     /// SETCLIENTID. The numbers in the comments are those of the cases in RFC 7530 section 16.33.5.
@@ -224,6 +234,9 @@ impl Inner {
 
     /// Confirms a client. What its former incarnation held is forgotten.
     fn confirm_minor0(&self, clients: &mut Clients, id: ClientId4, origin: &Origin) -> Result<(), Status> {
+        if self.minor0.closed.load(Relaxed) {
+            return Err(Status::NFS4ERR_DELAY);
+        }
         let former = clients.replaced_by(id.0).and_then(|former| clients.records.get(&former));
         // What held nothing at the time of the SETCLIENTID may hold something now.
         if former.is_some_and(|f| f.principal != origin.principal && self.is_in_use(f, origin.now_ns)) {

@@ -58,8 +58,8 @@ pub(crate) struct Leaving {
 
 impl Server {
     /// Hands the server over to the process at the other end of the socket, which [takes it over](Server::take_over). If that
-    /// fails, or takes longer than `patience`, this one goes on as if nothing had happened; else it serves nobody any more, and
-    /// is to be dropped.
+    /// fails, or takes longer than `patience`, this one goes on as if nothing had happened, but for clients of minor version 0, who
+    /// begin anew in any case; else it serves nobody any more, and is to be dropped.
     pub fn hand_over(&self, successor: UnixStream, patience: Duration) -> Result<Upgraded, SuccessionError> {
         let inner = &self.inner;
         let until = Instant::now() + SETTLE_PATIENCE;
@@ -69,13 +69,14 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        inner.drop_minor0_clients();
+        inner.close_to_minor0_clients();
         let listeners = listen::stop(inner);
         // Whoever has something to ask waits until he knows of whom.
         let alone = inner.renewing.write().unwrap_or_else(PoisonError::into_inner);
         let given = self.give(&listeners, successor, patience);
         drop(alone);
         if given.is_err() {
+            inner.open_to_minor0_clients();
             for socket in listeners {
                 inner.listen_on(socket)?;
             }

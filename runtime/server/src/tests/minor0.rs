@@ -346,6 +346,19 @@ fn a_silent_client_keeps_what_nobody_else_wants() {
 }
 
 #[test]
+fn nobody_is_confirmed_while_another_process_takes_over() {
+    let world = World::new();
+    let old = Old::established(&world, "old");
+    world.inner().close_to_minor0_clients();
+    assert_eq!(old.renew(), Status::NFS4ERR_EXPIRED);
+    let again = Old::new(&world, "old");
+    let (id, verifier) = again.set(7).unwrap();
+    assert_eq!(again.confirm(id, verifier), Status::NFS4ERR_DELAY);
+    world.inner().open_to_minor0_clients();
+    assert_eq!(again.confirm(id, verifier), Status::NFS4_OK);
+}
+
+#[test]
 fn an_open_of_a_new_owner_is_good_for_nothing_until_it_is_confirmed() {
     let world = World::new();
     let mut old = Old::established(&world, "a");
