@@ -2,6 +2,7 @@
 //! against.
 
 pub mod peers;
+mod picture;
 pub mod soak;
 pub mod storm;
 pub mod swarm;

@@ -5,9 +5,9 @@ use super::json::is_plain;
 use super::rounds::Results;
 use super::rows::Better;
 use super::table::{number, of};
-use plotters::coord::Shift;
+use crate::picture::{self, Area, BLUE, Drawn, FAINT, GREEN, INK, label, text};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::{HPos, VPos};
 
 /// File name of the rows' picture.
 pub const ROWS_NAME: &str = "rows.svg";
@@ -20,15 +20,9 @@ const FOOT: u32 = 16;
 const LINE: u32 = 24;
 const LABELS: i32 = 240;
 const VALUES: i32 = 80;
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 44, 52);
-const FAINT: RGBColor = RGBColor(225, 228, 232);
-const GOOD: RGBColor = RGBColor(34, 139, 94);
-const FAIR: RGBColor = RGBColor(31, 111, 180);
+const GOOD: RGBColor = GREEN;
+const FAIR: RGBColor = BLUE;
 const BAD: RGBColor = RGBColor(190, 60, 50);
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 /// One bar: from the low to the high value, with a mark at the median.
 struct Bar {
@@ -75,19 +69,14 @@ pub fn costs(results: &Results) -> Result<String, String> {
 }
 
 fn picture(title: &str, bars: Vec<Bar>, marks: &[(f64, &str)]) -> Result<String, String> {
-    let mut svg = String::new();
-    draw(&mut svg, title, &bars, marks).map_err(|e| format!("the plot cannot be drawn: {e}"))?;
-    Ok(svg)
+    let height = HEAD + FOOT + LINE * (bars.len() as u32).max(1);
+    picture::svg((WIDTH, height), |area| draw(area, height, title, &bars, marks))
 }
 
-fn draw(svg: &mut String, title: &str, bars: &[Bar], marks: &[(f64, &str)]) -> Drawn {
-    let height = HEAD + FOOT + LINE * (bars.len() as u32).max(1);
-    let area = SVGBackend::with_string(svg, (WIDTH, height)).into_drawing_area();
-    area.fill(&WHITE)?;
-    area.draw(&Text::new(title.to_owned(), (24, 10), (FONT, 16).into_font().color(&INK)))?;
+fn draw(area: &Area<'_>, height: u32, title: &str, bars: &[Bar], marks: &[(f64, &str)]) -> Drawn {
+    area.draw(&Text::new(title.to_owned(), (24, 10), text(16)))?;
     if bars.is_empty() {
-        area.draw(&Text::new("none was measured", (24, HEAD as i32), (FONT, 13).into_font().color(&INK)))?;
-        area.present()?;
+        area.draw(&Text::new("none was measured", (24, HEAD as i32), text(13)))?;
         return Ok(());
     }
     let x = scale(bars);
@@ -98,9 +87,8 @@ fn draw(svg: &mut String, title: &str, bars: &[Bar], marks: &[(f64, &str)]) -> D
         }
     }
     for (index, bar) in bars.iter().enumerate() {
-        bar_at(&area, bar, HEAD as i32 + (LINE * index as u32 + LINE / 2) as i32, &x)?;
+        bar_at(area, bar, HEAD as i32 + (LINE * index as u32 + LINE / 2) as i32, &x)?;
     }
-    area.present()?;
     Ok(())
 }
 
@@ -127,10 +115,6 @@ fn bar_at(area: &Area<'_>, bar: &Bar, y: i32, x: &impl Fn(f64) -> Option<i32>) -
         area.draw(&PathElement::new(vec![(aim, y - 8), (aim, y + 8)], INK.stroke_width(2)))?;
     }
     Ok(())
-}
-
-fn label(h: HPos, v: VPos) -> TextStyle<'static> {
-    (FONT, 12).into_font().color(&INK).pos(Pos::new(h, v))
 }
 
 #[cfg(test)]

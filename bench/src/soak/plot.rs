@@ -1,60 +1,39 @@
 //! The picture of a run: resident memory above, callbacks below, and what was done to the clients as marks.
 
 use super::record::Record;
-use plotters::coord::Shift;
+use crate::picture::{self, Area, BLUE, Drawn, GREEN, quiet, text};
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (960, 560);
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 44, 52);
-const FAINT: RGBColor = RGBColor(225, 228, 232);
-const MEMORY: RGBColor = RGBColor(31, 111, 180);
-const CALLBACKS: RGBColor = RGBColor(34, 139, 94);
+const MEMORY: RGBColor = BLUE;
+const CALLBACKS: RGBColor = GREEN;
 const KILLED: RGBColor = RGBColor(190, 50, 50);
 /// Callbacks are counted over so long.
 const WINDOW_S: u64 = 10;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
 pub(super) fn render(record: &Record) -> Result<String, String> {
-    let mut svg = String::new();
-    draw(&mut svg, record).map_err(|e| format!("the plot cannot be drawn: {e}"))?;
-    Ok(svg)
+    picture::svg(SIZE, |area| draw(area, record))
 }
 
-fn draw(svg: &mut String, record: &Record) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
+fn draw(root: &Area<'_>, record: &Record) -> Drawn {
     let (upper, lower) = root.split_vertically(SIZE.1 / 2);
     let memory = record.samples.iter().map(|sample| (sample.at_s as f64 / 60.0, sample.rss_kib as f64 / 1024.0));
     curve(&upper, record, "resident memory of the server, MiB (marks: a guest was killed)", memory.collect(), MEMORY)?;
-    curve(&lower, record, "callbacks that ended, per second, and minutes", rates(record), CALLBACKS)?;
-    root.present()?;
-    Ok(())
+    curve(&lower, record, "callbacks that ended, per second, and minutes", rates(record), CALLBACKS)
 }
 
-fn curve(
-    area: &Area<'_>,
-    record: &Record,
-    caption: &str,
-    points: Vec<(f64, f64)>,
-    color: RGBColor,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn curve(area: &Area<'_>, record: &Record, caption: &str, points: Vec<(f64, f64)>, color: RGBColor) -> Drawn {
     let end = points.last().map_or(1.0, |point| point.0).max(0.1);
     let high = points.iter().map(|point| point.1).fold(1.0, f64::max) * 1.15;
     let mut chart = ChartBuilder::on(area)
-        .caption(caption, (FONT, 15).into_font().color(&INK))
+        .caption(caption, text(15))
         .margin(12)
         .x_label_area_size(28)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..end, 0.0..high)?;
-    chart
-        .configure_mesh()
-        .bold_line_style(FAINT)
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK.mix(0.6))
-        .label_style((FONT, 12).into_font().color(&INK))
-        .draw()?;
+    let mut mesh = chart.configure_mesh();
+    quiet(&mut mesh);
+    mesh.draw()?;
     for event in record.events.iter().filter(|event| event.kind == "killed") {
         let at = event.at_s as f64 / 60.0;
         chart.draw_series(std::iter::once(PathElement::new(vec![(at, 0.0), (at, high)], KILLED.mix(0.5))))?;

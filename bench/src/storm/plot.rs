@@ -2,19 +2,16 @@
 
 use super::progress::grouped;
 use super::results::{Results, ServerResults};
+use crate::picture::{self, Area, BLUE, Drawn, FAINT, GREEN, INK, label, quiet, text};
 use hdrhistogram::Histogram;
-use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::{HPos, VPos};
 use std::time::Duration;
 
 const SIZE: (u32, u32) = (960, 720);
 const TITLE_HEIGHT: u32 = 64;
-const FONT: &str = "sans-serif";
-const INK: RGBColor = RGBColor(40, 44, 52);
-const FAINT: RGBColor = RGBColor(225, 228, 232);
-const LATENCY: RGBColor = RGBColor(31, 111, 180);
-const RATE: RGBColor = RGBColor(34, 139, 94);
+const LATENCY: RGBColor = BLUE;
+const RATE: RGBColor = GREEN;
 /// Stretches of the rate curve: fewer than pixels, so that noise does not fill the area.
 const RATE_STRETCHES: usize = 100;
 /// Where the percentile axis is labelled: x is the number of nines, log10(1 / (1 - quantile)).
@@ -28,34 +25,26 @@ const MARKS: [(f64, &str); 7] = [
     (5.0, "p99.999"),
 ];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
 /// The picture, as SVG.
 pub fn render(results: &Results) -> Result<String, String> {
     let server = results.server.as_ref().ok_or("there is nothing to plot: the server half did not run here")?;
-    let mut svg = String::new();
-    draw(&mut svg, results, server).map_err(|e| format!("the plot cannot be drawn: {e}"))?;
-    Ok(svg)
+    picture::svg(SIZE, |area| draw(area, results, server))
 }
 
-fn draw(svg: &mut String, results: &Results, server: &ServerResults) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
+fn draw(root: &Area<'_>, results: &Results, server: &ServerResults) -> Drawn {
     let (head, body) = root.split_vertically(TITLE_HEIGHT);
     title(&head, results, server)?;
     let (upper, lower) = body.split_vertically((SIZE.1 - TITLE_HEIGHT) / 2);
     latency(&upper, &server.measured.latency)?;
-    rate(&lower, &server.measured.progress)?;
-    root.present()?;
-    Ok(())
+    rate(&lower, &server.measured.progress)
 }
 
-fn title(area: &Area<'_>, results: &Results, s: &ServerResults) -> Result<(), Box<dyn std::error::Error>> {
+fn title(area: &Area<'_>, results: &Results, s: &ServerResults) -> Drawn {
     let o = &results.options;
-    let big = (FONT, 22).into_font().color(&INK);
-    let small = (FONT, 14).into_font().color(&INK.mix(0.75));
+    let faded = INK.mix(0.75);
+    let small = text(14).color(&faded);
     let line = format!("{} delegations recalled from {} clients", grouped(s.completed), grouped(o.clients.into()));
-    area.draw(&Text::new(line, (24, 14), big))?;
+    area.draw(&Text::new(line, (24, 14), text(22)))?;
     let line = format!(
         "{} callbacks/s, {:.0} ns CPU each, {} with {} reactor{}, kernel {}",
         grouped(s.callbacks_per_s() as u64),
@@ -70,13 +59,13 @@ fn title(area: &Area<'_>, results: &Results, s: &ServerResults) -> Result<(), Bo
 }
 
 /// Latency against the number of nines: the tail, which matters, gets as much room as the middle.
-fn latency(area: &Area<'_>, h: &Histogram<u64>) -> Result<(), Box<dyn std::error::Error>> {
+fn latency(area: &Area<'_>, h: &Histogram<u64>) -> Drawn {
     let points = percentiles(h);
     let nines = points.last().map_or(1.0, |p| p.0).max(1.0);
     let low = points.first().map_or(1.0, |p| p.1) * 0.8;
     let high = (points.last().map_or(10.0, |p| p.1) * 1.25).max(low * 4.0);
     let mut chart = ChartBuilder::on(area)
-        .caption("latency by percentile", (FONT, 15).into_font().color(&INK))
+        .caption("latency by percentile", text(15))
         .margin_left(12)
         .margin_right(24)
         .margin_top(4)
@@ -107,10 +96,6 @@ fn latency(area: &Area<'_>, h: &Histogram<u64>) -> Result<(), Box<dyn std::error
     Ok(())
 }
 
-fn label(h: HPos, v: VPos) -> TextStyle<'static> {
-    (FONT, 12).into_font().color(&INK).pos(Pos::new(h, v))
-}
-
 /// 1, 2 and 5 times the powers of ten between two values; over more than three decades the powers alone.
 fn marks_125(low: f64, high: f64) -> Vec<f64> {
     let digits: &[f64] = if high / low > 1_000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
@@ -138,12 +123,12 @@ fn percentiles(h: &Histogram<u64>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-fn rate(area: &Area<'_>, progress: &[(Duration, u64)]) -> Result<(), Box<dyn std::error::Error>> {
+fn rate(area: &Area<'_>, progress: &[(Duration, u64)]) -> Drawn {
     let points = rates(progress);
     let end = progress.last().map_or(0.001, |p| p.0.as_secs_f64()).max(0.001);
     let high = points.iter().map(|p| p.1).fold(1.0, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(area)
-        .caption("callbacks completed per second, over time", (FONT, 15).into_font().color(&INK))
+        .caption("callbacks completed per second, over time", text(15))
         .margin_left(12)
         .margin_right(24)
         .margin_top(4)
@@ -151,17 +136,10 @@ fn rate(area: &Area<'_>, progress: &[(Duration, u64)]) -> Result<(), Box<dyn std
         .x_label_area_size(30)
         .y_label_area_size(76)
         .build_cartesian_2d(0.0..end, 0.0..high)?;
-    chart
-        .configure_mesh()
-        .bold_line_style(FAINT)
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK.mix(0.6))
-        .x_labels(9)
-        .y_labels(6)
-        .x_label_formatter(&|s| axis_seconds(*s, end))
-        .y_label_formatter(&|r| axis_rate(*r))
-        .label_style((FONT, 12).into_font().color(&INK))
-        .draw()?;
+    let (seconds, rate) = (|s: &f64| axis_seconds(*s, end), |r: &f64| axis_rate(*r));
+    let mut mesh = chart.configure_mesh();
+    quiet(&mut mesh);
+    mesh.x_labels(9).y_labels(6).x_label_formatter(&seconds).y_label_formatter(&rate).draw()?;
     chart
         .draw_series(AreaSeries::new(points.iter().copied(), 0.0, RATE.mix(0.18)).border_style(RATE.stroke_width(2)))?;
     Ok(())
