@@ -4,12 +4,10 @@ use crate::error::{Failure, guard, rb_error};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::{rb_client, rb_key, rb_runtime};
 use runtime::{Checkpoint, CheckpointError, CheckpointSize, Restored, Suspended};
-use std::ffi::{OsStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 /// How much a checkpoint holds. Set `size`.
@@ -135,15 +133,6 @@ impl From<CheckpointError> for Failure {
     }
 }
 
-/// # Safety
-///
-/// P2, for a string that ends with a zero.
-unsafe fn path<'a>(file: *const c_char) -> Result<&'a Path, Failure> {
-    // SAFETY: P2
-    let name = unsafe { pointer::text(file, "file") }?;
-    Ok(Path::new(OsStr::from_bytes(name.to_bytes())))
-}
-
 /// What is wrong with a place for the size is said before anything is written.
 ///
 /// # Safety
@@ -184,7 +173,7 @@ pub unsafe extern "C" fn rb_checkpoint_to(
         // SAFETY: P3
         unsafe { check(size) }?;
         // SAFETY: P2
-        let file = unsafe { path(file) }?;
+        let file = unsafe { pointer::path(file, "file") }?;
         let found = not_null(runtime, "runtime")?.runtime.checkpoint_to(file)?;
         // SAFETY: P3
         unsafe { tell(size, &found) }
@@ -237,7 +226,7 @@ pub unsafe extern "C" fn rb_suspended_checkpoint_to(
         // SAFETY: P3
         unsafe { check(size) }?;
         // SAFETY: P2
-        let file = unsafe { path(file) }?;
+        let file = unsafe { pointer::path(file, "file") }?;
         let found = not_null(suspended, "suspended")?.0.checkpoint_to(file)?;
         // SAFETY: P3
         unsafe { tell(size, &found) }
@@ -294,7 +283,7 @@ pub unsafe extern "C" fn rb_checkpoint_open(
         let checkpoint = not_null(checkpoint, "checkpoint")?;
         checkpoint.write(std::ptr::null_mut());
         // SAFETY: P2
-        give(checkpoint, rb_checkpoint(Checkpoint::open(unsafe { path(file) }?)?));
+        give(checkpoint, rb_checkpoint(Checkpoint::open(unsafe { pointer::path(file, "file") }?)?));
         Ok(0)
     })
 }
@@ -372,14 +361,7 @@ pub unsafe extern "C" fn rb_checkpoint_own(
     guard("rb_checkpoint_own", String::new, || {
         let own = not_null(checkpoint, "checkpoint")?.0.own();
         // SAFETY: P2
-        let place = unsafe { pointer::slice_out(bytes, bytes_max, "bytes") }?;
-        let Some(place) = place.get_mut(..own.len()) else {
-            let text = format!("bytes has place for {bytes_max}, {} are needed", own.len());
-            return Err(Failure::new(rb_error::RB_ERR_NO_SPACE, text));
-        };
-        for (place, byte) in place.iter_mut().zip(own) {
-            place.write(byte);
-        }
+        unsafe { pointer::put(&own, bytes, bytes_max, "bytes") }?;
         Ok(0)
     })
 }

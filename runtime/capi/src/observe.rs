@@ -336,7 +336,7 @@ pub unsafe extern "C" fn rb_metrics_text(
         let snapshot = runtime.runtime.snapshot(1)?;
         let metrics = snapshot.to_prometheus(clients_max as usize, client::name);
         // SAFETY: P2
-        unsafe { put(&metrics, text, text_bytes, needed) }
+        unsafe { put(metrics, text, text_bytes, needed) }
     })
 }
 
@@ -353,7 +353,7 @@ pub unsafe extern "C" fn rb_flight_text(
     guard("rb_flight_text", String::new, || {
         let lines = not_null(runtime, "runtime")?.runtime.flight_record().to_json_lines();
         // SAFETY: P2
-        unsafe { put(&lines, text, text_bytes, needed) }
+        unsafe { put(lines, text, text_bytes, needed) }
     })
 }
 
@@ -363,23 +363,14 @@ pub unsafe extern "C" fn rb_flight_text(
 ///
 /// P2.
 pub unsafe fn put(
-    from: &str,
+    mut from: String,
     text: *mut c_char,
     text_bytes: usize,
     needed: Option<&mut MaybeUninit<usize>>,
 ) -> Result<c_int, Failure> {
-    let bytes = from.len() + 1;
-    let _ = needed.map(|needed| needed.write(bytes));
+    from.push('\0');
+    let _ = needed.map(|needed| needed.write(from.len()));
     // SAFETY: P2
-    let place = unsafe { pointer::slice_out(text.cast::<u8>(), text_bytes, "text") }?;
-    let Some(place) = place.get_mut(..bytes) else {
-        return Err(Failure::new(
-            rb_error::RB_ERR_NO_SPACE,
-            format!("text has {text_bytes} bytes, {bytes} are needed"),
-        ));
-    };
-    for (place, byte) in place.iter_mut().zip(from.bytes().chain([0])) {
-        place.write(byte);
-    }
+    unsafe { pointer::put(from.as_bytes(), text.cast(), text_bytes, "text") }?;
     Ok(0)
 }

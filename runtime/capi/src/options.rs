@@ -9,9 +9,8 @@ use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
 use runtime::{Backend, Budget, Builder, ClientLimits, ConnectPolicy, CpuList};
-use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,9 +160,8 @@ impl rb_options {
         }
         if !self.checkpoint_file.is_null() {
             // SAFETY: P2, for a string that ends with a zero.
-            let file = unsafe { CStr::from_ptr(self.checkpoint_file) };
-            let interval = Duration::from_millis(self.checkpoint_interval_ms);
-            builder = builder.checkpoint_every(interval, OsStr::from_bytes(file.to_bytes()));
+            let file = unsafe { pointer::path(self.checkpoint_file, "checkpoint_file") }?;
+            builder = builder.checkpoint_every(Duration::from_millis(self.checkpoint_interval_ms), file);
         }
         Ok(builder)
     }
@@ -232,12 +230,12 @@ impl rb_options {
         }
         if !self.name.is_null() {
             // SAFETY: P2, for a string that ends with a zero.
-            let name = unsafe { CStr::from_ptr(self.name) };
+            let name = unsafe { pointer::text(self.name, "name") }?;
             builder = builder.name(&name.to_string_lossy());
         }
         if !self.cpus.is_null() {
             // SAFETY: P2, for a string that ends with a zero.
-            let cpus = unsafe { CStr::from_ptr(self.cpus) }.to_string_lossy();
+            let cpus = unsafe { pointer::text(self.cpus, "cpus") }?.to_string_lossy();
             let bad = |error| Failure::new(rb_error::RB_ERR_INVALID, format!("cpus is \"{cpus}\": {error}"));
             builder = builder.cpus(cpus.parse::<CpuList>().map_err(bad)?);
         }
@@ -246,8 +244,7 @@ impl rb_options {
         }
         if !self.memory_pressure.is_null() {
             // SAFETY: P2, for a string that ends with a zero.
-            let file = unsafe { CStr::from_ptr(self.memory_pressure) };
-            builder = builder.memory_pressure(OsStr::from_bytes(file.to_bytes()));
+            builder = builder.memory_pressure(unsafe { pointer::path(self.memory_pressure, "memory_pressure") }?);
         }
         Ok(builder)
     }

@@ -1,8 +1,10 @@
 //! What comes over the edge as a pointer. Everything that is unsafe about the arguments of functions is here.
 
 use crate::error::{Failure, rb_error};
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, OsStr, c_char};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 fn null(what: &str) -> Failure {
     Failure::new(rb_error::RB_ERR_NULL, format!("{what} is null"))
@@ -68,6 +70,17 @@ pub unsafe fn text<'a>(pointer: *const c_char, what: &str) -> Result<&'a CStr, F
     Ok(unsafe { CStr::from_ptr(pointer) })
 }
 
+/// A file that the caller names.
+///
+/// # Safety
+///
+/// P2, for a string that ends with a zero.
+pub unsafe fn path<'a>(pointer: *const c_char, what: &str) -> Result<&'a Path, Failure> {
+    // SAFETY: P2, as here.
+    let name = unsafe { text(pointer, what) }?;
+    Ok(Path::new(OsStr::from_bytes(name.to_bytes())))
+}
+
 /// Place for elements of the caller.
 ///
 /// # Safety
@@ -81,6 +94,22 @@ pub unsafe fn slice_out<'a, T>(pointer: *mut T, count: usize, what: &str) -> Res
     }
     // SAFETY: `slice` has checked what can be checked; the rest is P2.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), count) })
+}
+
+/// Copies bytes to the caller, if there is room for all of them.
+///
+/// # Safety
+///
+/// P2, and nobody else looks at them.
+pub unsafe fn put(from: &[u8], to: *mut u8, room: usize, what: &str) -> Result<(), Failure> {
+    // SAFETY: P2, as here.
+    let place = unsafe { slice_out(to, room, what) }?;
+    let Some(place) = place.get_mut(..from.len()) else {
+        let text = format!("{what} has place for {room} bytes, {} are needed", from.len());
+        return Err(Failure::new(rb_error::RB_ERR_NO_SPACE, text));
+    };
+    place.write_copy_of_slice(from);
+    Ok(())
 }
 
 /// A struct that begins with its size, and for which all bytes zero is a value.

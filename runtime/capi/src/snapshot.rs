@@ -448,7 +448,7 @@ pub unsafe extern "C" fn rb_snapshot_text(
         let snapshot = &not_null(snapshot, "snapshot")?.snapshot;
         let metrics = snapshot.to_prometheus(clients_max as usize, client::name);
         // SAFETY: P2
-        unsafe { put(&metrics, text, text_bytes, needed) }
+        unsafe { put(metrics, text, text_bytes, needed) }
     })
 }
 

@@ -4,7 +4,7 @@ use crate::error::guard;
 use crate::pointer::{self, Versioned, not_null};
 use crate::{rb_client, rb_connection, rb_runtime};
 use runtime::{Error, TenantId, TenantLimits};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
 /// What a tenant may have, all of its clients together; 0: any number. Set `size`.
@@ -69,9 +69,8 @@ pub unsafe extern "C" fn rb_add_tenant(
         let tenant = not_null(tenant, "tenant")?;
         tenant.write(0);
         let runtime = not_null(runtime, "runtime")?;
-        not_null((!label.is_null()).then_some(()), "label")?;
         // SAFETY: P2, for a string that ends with a zero.
-        let label = unsafe { CStr::from_ptr(label) }.to_string_lossy();
+        let label = unsafe { pointer::text(label, "label") }?.to_string_lossy();
         // SAFETY: P3
         let limits = unsafe { pointer::read(limits, "limits") }?;
         tenant.write(runtime.runtime.add_tenant(&label, limits.into())?.to_bits());
