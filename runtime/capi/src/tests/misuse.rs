@@ -61,6 +61,7 @@ macro_rules! answers {
 }
 
 mod checkpoint;
+mod sizes;
 mod snapshot;
 
 const NO_SESSION: rb_session = rb_session { client: 0, serial: 0 };
@@ -316,70 +317,6 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
     answers! { rb_runtime_free(Some(&mut made)) => 0; };
     answers! { rb_runtime_free(Some(&mut made)) => NULL; };
     assert!(last_error().contains("given up before"), "{}", last_error());
-}
-
-/// Structs whose size was not set, is too small, or is larger with something that this version does not know.
-#[test]
-fn wrong_sizes_are_errors() {
-    let size = rb_error::RB_ERR_SIZE as c_int;
-    let mut made = runtime(|_| (), &hooks());
-    // SAFETY: just made.
-    let rt = unsafe { made.as_ref() };
-    macro_rules! refused {
-        ($type:ty, $pointer:ident => $call:expr) => {
-            for wrong in [0, size_of::<usize>(), size_of::<$type>() - 1, usize::MAX] {
-                let mut value = sized::<$type>();
-                value.size = wrong;
-                let $pointer = &raw mut value;
-                // SAFETY: P3 does not hold: that is what the function has to find out.
-                #[allow(unused_unsafe)]
-                let answer = unsafe { $call };
-                assert_eq!(answer, size, "{} of {wrong} bytes: {}", stringify!($type), last_error());
-            }
-        };
-    }
-    refused!(rb_options, p => rb_runtime_new(p, &hooks(), Some(&mut MaybeUninit::uninit())));
-    refused!(rb_hooks, p => rb_runtime_new(none(), p, Some(&mut MaybeUninit::uninit())));
-    refused!(rb_transport, p => rb_add_transport(rt, p, Some(&mut MaybeUninit::uninit())));
-    refused!(rb_session_options, p => rb_add_session(rt, 1, p, Some(&mut MaybeUninit::uninit())));
-    refused!(rb_path_options, p => rb_set_client_id(rt, 1, p, Some(&mut MaybeUninit::uninit())));
-    refused!(rb_drain_report, p => rb_drain_all(rt, 0, p));
-    refused!(rb_drain_report, p => rb_shutdown(rt, 0, p));
-    refused!(rb_drain_report, p => rb_drain_client(rt, 1, 0, p));
-    refused!(rb_drain_report, p => rb_drain_session(rt, NO_SESSION, 0, p));
-    refused!(rb_stats, p => rb_get_stats(rt, p));
-    refused!(rb_census, p => rb_get_census(rt, p));
-    refused!(rb_memory, p => rb_get_memory(rt, p));
-    refused!(rb_tuning, p => rb_get_tuning(rt, p));
-    refused!(rb_tenant_stats, p => rb_get_tenant_stats(rt, 1, p));
-    refused!(rb_tenant_limits, p => rb_set_tenant_limits(rt, 1, p));
-    refused!(rb_tuning, p => rb_set_tuning(rt, p));
-    refused!(rb_client_stats, p => rb_get_client_stats(rt, 1, p));
-    refused!(rb_stats, p => rb_get_reactor_stats(rt, 0, p));
-    refused!(rb_attributes, p => rb_decode_getattr([0; 8].as_ptr(), 8, p));
-    refused!(rb_ended, p => rb_wait_block(Some(&mut none()), 0, p));
-    refused!(rb_group_settled, p => rb_group_block(Some(&mut none()), 0, p));
-    // None of them has drained anything.
-    answers! { rb_add_client(rt, 0, Some(&mut MaybeUninit::uninit())) => 0; };
-
-    /// What a later version may have.
-    #[repr(C)]
-    struct Later {
-        options: rb_options,
-        more: u64,
-    }
-    for (more, expected) in [(0, 0), (1, size)] {
-        let mut later = Later { options: sized(), more };
-        (later.options.size, later.options.reactors) = (size_of::<Later>(), 1);
-        let mut second = MaybeUninit::new(none());
-        // SAFETY: P3: as many bytes are there.
-        let answer = unsafe { rb_runtime_new((&raw const later).cast(), &hooks(), Some(&mut second)) };
-        assert_eq!(answer, expected, "more: {more}: {}", last_error());
-        // SAFETY: initialised above.
-        let mut second = unsafe { second.assume_init() };
-        assert_eq!(rb_runtime_free(Some(&mut second)), if expected == 0 { 0 } else { NULL });
-    }
-    answers! { rb_runtime_free(Some(&mut made)) => 0; };
 }
 
 /// Whatever has an owner is given up once.
