@@ -24,22 +24,27 @@ use crate::*;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The functions of the library, found in its sources.
-fn exported(folder: &Path) -> BTreeSet<String> {
+/// What the sources name behind each mark and the next word, up to an end.
+fn named(folder: &Path, mark: &str, word: &str, end: char) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            names.extend(exported(&path));
+            names.extend(named(&path, mark, word, end));
             continue;
         }
         let code = std::fs::read_to_string(path).unwrap();
-        for function in code.split("#[unsafe(no_mangle)]\n").skip(1) {
-            let (_, rest) = function.split_once("fn ").unwrap();
-            names.insert(rest.split('(').next().unwrap().to_owned());
+        for marked in code.split(mark).skip(1) {
+            let (_, rest) = marked.split_once(word).unwrap();
+            names.insert(rest.split(end).next().unwrap().to_owned());
         }
     }
     names
+}
+
+/// The functions of the library, found in its sources.
+fn exported(folder: &Path) -> BTreeSet<String> {
+    named(folder, "#[unsafe(no_mangle)]\n", "fn ", '(')
 }
 
 /// Calls functions, compares their answers, and gives their names.

@@ -59,7 +59,7 @@ pub fn written(rt: Option<&rb_runtime>) -> Vec<u8> {
     bytes
 }
 
-fn opened(bytes: &[u8]) -> *mut rb_checkpoint {
+pub fn opened(bytes: &[u8]) -> *mut rb_checkpoint {
     let mut place = MaybeUninit::uninit();
     answers! { rb_checkpoint_open_bytes(bytes.as_ptr(), bytes.len(), Some(&mut place)) => 0; };
     // SAFETY: written by a function that has not failed.
