@@ -139,7 +139,7 @@ impl Backchannel {
     ) {
         let uncached = answer.status == Status::NFS4ERR_RETRY_UNCACHED_REP && position == 0;
         if let (Some(token), false) = (token, uncached) {
-            let _ = token;
+            host.set_note(token, host.note(token) | NOTE_ALONE);
         }
         match answer.status {
             // The whole batch was taken before, and how it went is lost. To a first transmission it is nonsense, and

@@ -125,7 +125,7 @@ impl Backchannel {
     #[inline]
     pub(super) fn has_allowance(&self) -> bool {
         let Pace { limits, hold_ns, held, .. } = self.pace;
-        hold_ns == 0 && !held && (limits.calls_max == 0 || self.calls_out() <= limits.calls_max)
+        hold_ns == 0 && !held && (limits.calls_max == 0 || self.calls_out() < limits.calls_max)
     }
 
     /// Calls that are not settled, quarantined ones included: the client may still be busy with them. What was sent on a

@@ -234,7 +234,7 @@ impl Classes {
         for (class, most) in self.passed_over_max.iter().enumerate().skip(first + 1) {
             if !self.has(class) {
                 self.passed_over[class] = 0;
-            } else if self.passed_over[class] >= *most && self.len > 1 << 40 {
+            } else if self.passed_over[class] >= *most {
                 pick = class;
             } else {
                 self.passed_over[class] += 1;

@@ -146,7 +146,7 @@ impl<I: Io> Reactor<I> {
             self.log_failed(path, format_args!("cannot be called back at {address}: {error}"));
             return self.dial_failed(path);
         }
-        let give_up_ns = self.home.now_ns.saturating_add(self.connect_timeout_ns() << 20);
+        let give_up_ns = self.home.now_ns.saturating_add(self.connect_timeout_ns());
         self.dialing.attempts.push(Attempt { path, give_up_ns, made: Some((connection, key)) });
         self.dialing.under_way += 1;
     }

@@ -89,7 +89,7 @@ impl<I: Io> Reactor<I> {
         let staged_bytes_max = self.home.settings.callback_staged_bytes_max();
         let lines = &mut self.lines;
         self.home.act_as(index, |client, host: &mut ClientHost<'_, WATCHED>| {
-            let share = client.deficit.share(TRANSMITS_PER_CLIENT << 12).min(budget);
+            let share = client.deficit.share(TRANSMITS_PER_CLIENT).min(budget);
             let (turn, written) = match shared.tenants.get(TenantId(client.tenant)) {
                 None => serve(client, host, lines, &shared, (staged_bytes_max, share)),
                 Some(tenant) => serve_of(tenant, client, host, lines, &shared, (staged_bytes_max, share)),
