@@ -415,7 +415,8 @@ fn go_on(
 ) -> Result<Runtime, BuildError> {
     use crate::checkpoint::restore::{Purpose, restore};
     if let (Some(checkpoint), Some(stage)) = (&checkpoint, upgrade) {
-        crate::upgrade::Built::stand_by(&runtime, checkpoint, &stage)?;
+        let pace = crate::checkpoint::pace::Pace::default();
+        crate::checkpoint::pace::block(crate::upgrade::Built::stand_by(&runtime, pace, checkpoint, &stage))?;
     } else if let Some(checkpoint) = checkpoint {
         restore(runtime.shared(), &checkpoint, crate::io::monotonic_ns(), Purpose::GoOn)?;
     }

@@ -1,6 +1,8 @@
 //! Moving a client to another home reactor, and sending it messages wherever it is.
 
 use crate::callback::{Chain, Visit};
+#[cfg(feature = "checkpoint")]
+use crate::checkpoint::pace::Pace;
 use crate::command::Command;
 use crate::drain::DrainJob;
 use crate::keys::ClientId;
@@ -8,8 +10,6 @@ use crate::registry::{ClientShared, Shared};
 use crate::runtime::{Error, Runtime};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::SeqCst, fence};
-#[cfg(feature = "checkpoint")]
-use std::time::{Duration, Instant};
 
 impl Runtime {
     /// Moves a client to another home reactor: its sessions, session slots, xids, queues, timers and calls in flight go there
@@ -153,18 +153,11 @@ impl Shared {
 
     /// Lets no move begin until the answer is dropped, and waits for those that have. `None`: they do not end in time.
     #[cfg(feature = "checkpoint")]
-    pub fn hold_moves(&self, patience: Duration) -> Option<MovesHeld<'_>> {
+    pub async fn hold_moves(&self, pace: &Pace, until_ns: u64) -> Option<MovesHeld<'_>> {
         self.moves_held.fetch_add(1, SeqCst);
         let held = MovesHeld(self);
         fence(SeqCst); // partner: `begin_move`
-        let begun = Instant::now();
-        while self.moves.count() > 0 {
-            if begun.elapsed() > patience {
-                return None;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        Some(held)
+        pace.until(until_ns, || self.moves.count() == 0).await.then_some(held)
     }
 
     /// A move is over.

@@ -4,6 +4,8 @@
 //! rest of the crate is the same code with and without the feature.
 
 pub mod parts;
+#[cfg(feature = "checkpoint")]
+pub mod upgrade;
 
 pub use crate::io::{ConnKey, Io, IoCounters, IoEvent, RecvBuf, SendBuf, Wait, Wake};
 
@@ -68,7 +70,7 @@ impl<I: Io> Simulation<I> {
         let name = ios.first().map_or("none", Io::name);
         let report = BackendReport { kind: BackendKind::Epoll, name, reason: "simulated".to_owned() };
         let runtime = Runtime::new(Arc::clone(&shared), report);
-        let reactor = |(index, io)| ReactorHandle(Reactor::new(index, Arc::clone(&shared), io));
+        let reactor = |(index, io)| ReactorHandle::new(Reactor::new(index, Arc::clone(&shared), io));
         let reactors = ios.into_iter().enumerate().map(reactor).collect();
         Ok(Simulation { runtime, reactors, reaper: Reaper::new() })
     }
@@ -115,32 +117,50 @@ impl Drain {
 }
 
 /// A reactor without a thread.
-pub struct ReactorHandle<I: Io>(Reactor<I>);
+pub struct ReactorHandle<I: Io> {
+    reactor: Reactor<I>,
+    /// It stands still, and obeys what comes from here.
+    #[cfg(feature = "checkpoint")]
+    orders: Option<upgrade::Orders>,
+}
+
+impl<I: Io> ReactorHandle<I> {
+    fn new(reactor: Reactor<I>) -> Self {
+        ReactorHandle {
+            reactor,
+            #[cfg(feature = "checkpoint")]
+            orders: None,
+        }
+    }
+}
 
 impl<I: Io> ReactorHandle<I> {
     /// The first half of a turn: how long the second half may wait. Unless the answer is [`Wait::No`] the reactor is
     /// parked from now on, and its waker is used when there is something to do.
     pub fn park(&mut self) -> Wait {
-        self.0.park_or_go_on()
+        self.reactor.park_or_go_on()
     }
 
     /// Lets `gate` decide, from now on, whether there is memory for a buffer: `false` makes an allocation fail.
     pub fn set_memory_gate(&mut self, gate: Box<dyn FnMut() -> bool + Send>) {
-        self.0.set_memory_gate(gate);
+        self.reactor.set_memory_gate(gate);
     }
 
     /// The second half: takes what has happened, and acts on it.
     pub fn turn(&mut self, wait: Wait) -> io::Result<()> {
-        self.0.turn_after(wait)
+        self.reactor.turn_after(wait)?;
+        #[cfg(feature = "checkpoint")]
+        self.stand_still();
+        Ok(())
     }
 
     /// After the runtime was dropped: whether every run has ended and every connection is closed.
     pub fn is_over(&self) -> bool {
-        self.0.is_over()
+        self.reactor.is_over()
     }
 
     /// Where the session slots are of the clients whose home this reactor is.
     pub fn census(&self) -> Census {
-        self.0.census()
+        self.reactor.census()
     }
 }

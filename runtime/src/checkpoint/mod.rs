@@ -8,10 +8,12 @@
 //! - [`mod@format`]: chunks, checksums, versions. [`record`]: what is in them, laid out by rkyv. [`convert`]: to the core's image
 //!   and back. [`map`]: the bytes.
 //! - [`take`]: writing. [`suspend`]: a runtime that stands still for it. [`restore`]: going on. [`view`]: looking at a file as at a runtime.
+//! - [`pace`]: how is waited for reactors.
 
 mod convert;
 mod format;
 mod map;
+pub(crate) mod pace;
 pub(crate) mod record;
 pub(crate) mod restore;
 #[cfg(any(test, feature = "simulator"))]

@@ -1,12 +1,12 @@
 //! A runtime that stands still: its reactors do as they are ordered, and nothing happens otherwise.
 
 use super::CheckpointError;
+use super::pace::{Pace, block};
 use super::record::LineRecord;
 use super::restore::RestoredReactor;
-use super::take::{CheckpointSize, Piece, STANDSTILL_PATIENCE, replace, take};
+use super::take::{CheckpointSize, Piece, STANDSTILL_NS, replace, take};
 use crate::command::Command;
 use crate::hooks::Event;
-use crate::io::monotonic_ns;
 use crate::runtime::Runtime;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
 
 /// Makes a reactor stand still.
 pub(crate) struct Freeze {
@@ -74,7 +73,9 @@ impl Runtime {
     /// threads ask for meanwhile waits, and what would wait for a reactor is [`Error::Suspended`](crate::Error::Suspended);
     /// the embedder takes care that its own state and the checkpoint belong together.
     pub fn suspend(&self) -> Result<Suspended, CheckpointError> {
-        Suspended::begin(self, Instant::now() + STANDSTILL_PATIENCE)
+        let pace = Pace::default();
+        let until_ns = pace.now_ns() + STANDSTILL_NS;
+        block(Suspended::begin(self, pace, until_ns))
     }
 }
 
@@ -98,22 +99,23 @@ impl Runtime {
 #[must_use = "the runtime goes on when this is dropped"]
 pub struct Suspended {
     runtime: Runtime,
+    pace: Pace,
     orders: Vec<Sender<Order>>,
     left: bool,
 }
 
 impl Suspended {
     /// Suspends a runtime by then.
-    pub(crate) fn begin(runtime: &Runtime, until: Instant) -> Result<Self, CheckpointError> {
+    pub(crate) async fn begin(runtime: &Runtime, pace: Pace, until_ns: u64) -> Result<Self, CheckpointError> {
         runtime.may_wait().map_err(|_| CheckpointError::Busy)?;
         let shared = runtime.shared();
         if shared.is_closed() || shared.standstill.0.compare_exchange(RUNNING, STILL, SeqCst, SeqCst).is_err() {
             return Err(CheckpointError::Busy);
         }
         let (ready, standing) = channel();
-        let mut suspended = Suspended { runtime: runtime.clone(), orders: Vec::new(), left: false };
+        let mut suspended = Suspended { runtime: runtime.clone(), pace, orders: Vec::new(), left: false };
         // Until all stand still.
-        let _held = shared.hold_moves(left_until(until)).ok_or(CheckpointError::Busy)?;
+        let _held = shared.hold_moves(&suspended.pace, until_ns).await.ok_or(CheckpointError::Busy)?;
         for port in &shared.reactors {
             let (order, orders) = channel();
             suspended.orders.push(order);
@@ -122,19 +124,19 @@ impl Suspended {
         drop(ready);
         let mut missing: Vec<usize> = (0..shared.reactors.len()).collect();
         while let Some(&reactor) = missing.first() {
-            match standing.recv_timeout(left_until(until)) {
-                Ok(reactor) => missing.retain(|missing| *missing != reactor),
-                Err(_) => return Err(CheckpointError::Reactor { reactor }),
+            match suspended.pace.hear(&standing, Some(until_ns)).await {
+                Some(reactor) => missing.retain(|missing| *missing != reactor),
+                None => return Err(CheckpointError::Reactor { reactor }),
             }
         }
-        suspended.settle(until)?;
+        suspended.settle(until_ns).await?;
         Ok(suspended)
     }
 
     /// Gives each reactor an order; their answers.
-    fn ask<R>(
+    async fn ask<R>(
         &self,
-        until: Instant,
+        until_ns: u64,
         mut order: impl FnMut(usize, Sender<R>) -> Order,
     ) -> Result<Vec<R>, CheckpointError> {
         let ask = |(reactor, orders): (usize, &Sender<Order>)| {
@@ -144,16 +146,18 @@ impl Suspended {
             answers
         };
         let answers: Vec<Receiver<R>> = self.orders.iter().enumerate().map(ask).collect();
-        let hear = |(reactor, answers): (usize, Receiver<R>)| {
-            answers.recv_timeout(left_until(until)).map_err(|_| CheckpointError::Reactor { reactor })
-        };
-        answers.into_iter().enumerate().map(hear).collect()
+        let mut heard = Vec::new();
+        for (reactor, answers) in answers.into_iter().enumerate() {
+            let answer = self.pace.hear(&answers, Some(until_ns)).await;
+            heard.push(answer.ok_or(CheckpointError::Reactor { reactor })?);
+        }
+        Ok(heard)
     }
 
     /// Lets the reactors do what they have left with each other, until nothing is between two of them.
-    fn settle(&self, until: Instant) -> Result<(), CheckpointError> {
-        while self.ask(until, |_, answer| Order::Settle { answer })?.contains(&true) {
-            if Instant::now() > until {
+    async fn settle(&self, until_ns: u64) -> Result<(), CheckpointError> {
+        while self.ask(until_ns, |_, answer| Order::Settle { answer }).await?.contains(&true) {
+            if self.pace.now_ns() > until_ns {
                 return Err(CheckpointError::Busy);
             }
         }
@@ -161,29 +165,28 @@ impl Suspended {
     }
 
     /// Takes all sockets out of the back ends. They go in again when this is dropped.
-    pub(crate) fn lift(&self, until: Instant) -> Result<Vec<Line>, CheckpointError> {
-        let until_ns = monotonic_ns() + left_until(until).as_nanos() as u64;
-        let lines = self.ask(until, |_, answer| Order::Lift { until_ns, answer })?;
+    pub(crate) async fn lift(&self, until_ns: u64) -> Result<Vec<Line>, CheckpointError> {
+        let lines = self.ask(until_ns, |_, answer| Order::Lift { until_ns, answer }).await?;
         Ok(lines.into_iter().flatten().collect())
     }
 
     /// Puts in what another process has left, in a runtime that has nothing yet.
-    pub(crate) fn restore(&self, reactors: Vec<RestoredReactor>) -> Result<(), CheckpointError> {
+    pub(crate) async fn restore(&self, reactors: Vec<RestoredReactor>) -> Result<(), CheckpointError> {
         let mut reactors = reactors.into_iter();
         let restore = |_, answer| {
             let restored = Box::new(reactors.next().unwrap_or_default());
             Order::Restore { restored, answer }
         };
-        self.ask(Instant::now() + STANDSTILL_PATIENCE, restore).map(drop)
+        self.ask(self.pace.now_ns() + STANDSTILL_NS, restore).await.map(drop)
     }
 
     /// Writes a checkpoint after which nothing has happened, as long as this is [left](Suspended::leave) and not dropped.
     pub fn checkpoint(&self, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
-        self.checkpoint_with(&[], out)
+        block(self.checkpoint_with(&[], out))
     }
 
     /// With the connections that go along.
-    pub(crate) fn checkpoint_with(
+    pub(crate) async fn checkpoint_with(
         &self,
         lines: &[Line],
         out: &mut dyn Write,
@@ -192,7 +195,7 @@ impl Suspended {
             // A reactor that has ended drops the order, and the question with it.
             let _ = self.orders[reactor].send(Order::Export { from, answer });
         };
-        take(self.runtime.shared(), true, &ask, lines, out)
+        take(self.runtime.shared(), &self.pace, true, &ask, lines, out).await
     }
 
     /// [`Suspended::checkpoint`] into a file, as [`Runtime::checkpoint_to`].
@@ -225,10 +228,6 @@ impl Suspended {
         self.runtime.stop();
         undone
     }
-}
-
-fn left_until(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
 }
 
 impl Drop for Suspended {

@@ -2,6 +2,7 @@
 //! thread that writes. Or the reactors stand still meanwhile ([`super::suspend`]).
 
 use super::format::{ChunkWriter, Kind};
+use super::pace::{Pace, block};
 use super::record::{
     ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, TenantsRecord, to_bytes,
 };
@@ -29,7 +30,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a reactor may take for the turn that it is in, and the hooks in it, until it is taken to be stuck.
-pub(super) const STANDSTILL_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const STANDSTILL_NS: u64 = 10_000_000_000;
 
 /// Clients of a reactor, on their way into a checkpoint.
 pub(crate) struct Piece {
@@ -99,8 +100,9 @@ struct Taking<'a> {
 }
 
 /// Writes a checkpoint of what the reactors answer.
-pub(super) fn take(
+pub(super) async fn take(
     shared: &Shared,
+    pace: &Pace,
     complete: bool,
     ask: &Ask<'_>,
     lines: &[Line],
@@ -117,7 +119,7 @@ pub(super) fn take(
     let size = CheckpointSize::default();
     let mut taking = Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new() };
     for reactor in 0..shared.reactors.len() {
-        taking.reactor(reactor, ask)?;
+        taking.reactor(reactor, pace, ask).await?;
     }
     for line in lines {
         taking.out.chunk(Kind::Line, 0, &to_bytes(&line.record)?)?;
@@ -140,12 +142,12 @@ fn values(stats: &Stats) -> Vec<u64> {
 }
 
 impl Taking<'_> {
-    fn reactor(&mut self, reactor: usize, ask: &Ask<'_>) -> Result<(), CheckpointError> {
+    async fn reactor(&mut self, reactor: usize, pace: &Pace, ask: &Ask<'_>) -> Result<(), CheckpointError> {
         let mut from = Some(0);
         while let Some(at) = from {
             let (answer, answers) = channel();
             ask(reactor, at, answer);
-            let piece: Piece = answers.recv().map_err(|_| CheckpointError::Reactor { reactor })?;
+            let piece: Piece = pace.hear(&answers, None).await.ok_or(CheckpointError::Reactor { reactor })?;
             for client in piece.clients {
                 self.client(client)?;
             }
@@ -252,9 +254,11 @@ fn owed_left_ms(stamp: u16, now_ns: u64, tick_ns: u64, last_tick: u64) -> u32 {
 
 fn take_running(shared: &Shared, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {
     // A client on its way would be missing, or there twice.
-    let _held = shared.hold_moves(STANDSTILL_PATIENCE).ok_or(CheckpointError::Busy)?;
+    let pace = Pace::default();
+    let until_ns = pace.now_ns() + STANDSTILL_NS;
+    let _held = block(shared.hold_moves(&pace, until_ns)).ok_or(CheckpointError::Busy)?;
     let ask = |reactor: usize, from, answer| shared.reactors[reactor].post(Command::Export { from, answer });
-    take(shared, false, &ask, &[], out)
+    block(take(shared, &pace, false, &ask, &[], out))
 }
 
 impl Runtime {

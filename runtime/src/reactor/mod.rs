@@ -222,7 +222,12 @@ impl<I: Io> Reactor<I> {
     /// One turn of the loop.
     pub fn turn(&mut self) -> io::Result<()> {
         let wait = self.park_or_go_on();
-        self.turn_after(wait)
+        self.turn_after(wait)?;
+        #[cfg(feature = "checkpoint")]
+        if let Some(freeze) = self.freeze.take() {
+            self.stand_still(freeze)?;
+        }
+        Ok(())
     }
 
     /// The turn that waits as [`Reactor::park_or_go_on`] has answered.
@@ -250,10 +255,6 @@ impl<I: Io> Reactor<I> {
         self.advance_drain();
         self.flush();
         self.port().stats.publish_io(self.io_counters());
-        #[cfg(feature = "checkpoint")]
-        if let Some(freeze) = self.freeze.take() {
-            self.stand_still(freeze)?;
-        }
         Ok(())
     }
 

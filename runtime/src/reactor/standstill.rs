@@ -15,15 +15,12 @@ use crate::keys::{ClientId, ConnectionId};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 impl<I: Io> Reactor<I> {
     /// Obeys, until it is told to end, or who orders is gone: then it goes on.
     pub(super) fn stand_still(&mut self, freeze: Freeze) -> io::Result<()> {
-        let Freeze { ready, orders } = freeze;
-        if ready.send(self.home.reactor).is_err() {
-            return Ok(());
-        }
-        drop(ready);
+        let Some(orders) = self.begin_standstill(freeze) else { return Ok(()) };
         while let Ok(order) = orders.recv() {
             self.obey(order)?;
             if self.left {
@@ -32,6 +29,19 @@ impl<I: Io> Reactor<I> {
         }
         self.go_on();
         Ok(())
+    }
+
+    /// Where the orders come from. `None`: who has wanted it to stand still has given up.
+    fn begin_standstill(&self, freeze: Freeze) -> Option<Receiver<Order>> {
+        let Freeze { ready, orders } = freeze;
+        ready.send(self.home.reactor).is_ok().then_some(orders)
+    }
+
+    /// Stands still, if it is to: then the orders are obeyed by hand.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn stands_still(&mut self) -> Option<Receiver<Order>> {
+        let freeze = self.freeze.take()?;
+        self.begin_standstill(freeze)
     }
 
     /// Carries out one order. That nobody waits for the answer any more changes nothing.

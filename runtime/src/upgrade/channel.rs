@@ -1,6 +1,7 @@
 //! Messages and descriptors between two processes, over a Unix socket.
 
 use super::UpgradeError;
+use crate::checkpoint::pace::Pace;
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -10,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Descriptors in one message: the kernel takes no more (SCM_MAX_FD).
 pub(super) const DESCRIPTORS_PER_MESSAGE_MAX: usize = 253;
@@ -19,6 +20,8 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 /// Begins each message.
 const MAGIC: u32 = u32::from_le_bytes(*b"rbup");
 const HEAD_BYTES: usize = 16;
+/// How long saying no may take.
+const REFUSAL_NS: u64 = 100_000_000;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,32 +56,37 @@ impl Message {
 #[derive(Debug)]
 pub(super) struct Channel {
     stream: UnixStream,
+    pub pace: Pace,
     /// Nothing is waited for after that.
-    until: Option<Instant>,
+    until_ns: Option<u64>,
 }
 
 impl Channel {
     /// Refuses a process of another user.
-    pub fn new(stream: UnixStream, until: Instant) -> Result<Self, UpgradeError> {
+    pub fn new(stream: UnixStream, pace: Pace, until_ns: u64) -> Result<Self, UpgradeError> {
         stream.set_nonblocking(false)?;
         let found = rustix::net::sockopt::socket_peercred(&stream).map_err(io::Error::from)?.uid.as_raw();
         let expected = rustix::process::geteuid().as_raw();
         if found != expected {
             return Err(UpgradeError::User { found, expected });
         }
-        Ok(Channel { stream, until: Some(until) })
+        Ok(Channel { stream, pace, until_ns: Some(until_ns) })
     }
 
     /// Waits as long as it takes from now on.
     pub fn wait_for_ever(&mut self) {
-        self.until = None;
+        self.until_ns = None;
     }
 
     /// What is left of the time, for the next call of the kernel.
     fn set_timeouts(&self) -> Result<(), UpgradeError> {
-        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let now_ns = self.pace.now_ns();
+        let left = self.until_ns.map(|until_ns| Duration::from_nanos(until_ns.saturating_sub(now_ns)));
         if left == Some(Duration::ZERO) {
             return Err(UpgradeError::TimedOut);
+        }
+        if self.pace.is_stepped() {
+            return Ok(());
         }
         self.stream.set_read_timeout(left)?;
         self.stream.set_write_timeout(left)?;
@@ -108,13 +116,16 @@ impl Channel {
         if matches!(error, UpgradeError::Gone | UpgradeError::User { .. }) {
             return;
         }
-        self.until = Some(Instant::now() + Duration::from_millis(100));
+        self.until_ns = Some(self.pace.now_ns() + REFUSAL_NS);
         let why = error.to_string();
         let _ = self.send(Kind::Refused, &why.as_bytes()[..why.len().min(MESSAGE_BYTES_MAX)], &[]);
     }
 
     /// The next message, which is to be of that kind.
-    pub fn expect(&mut self, kind: Kind) -> Result<Message, UpgradeError> {
+    pub async fn expect(&mut self, kind: Kind) -> Result<Message, UpgradeError> {
+        if !self.pace.readable(&self.stream, self.until_ns).await {
+            return Err(UpgradeError::TimedOut);
+        }
         let message = self.receive()?;
         match message.kind {
             found if found == kind as u32 => Ok(message),

@@ -2,17 +2,17 @@
 
 use super::channel::{Channel, DESCRIPTORS_PER_MESSAGE_MAX, Kind};
 use super::{Step, UpgradeError, Upgraded, VERSION, begin};
+use crate::checkpoint::pace::{Pace, block};
 use crate::checkpoint::suspend::{Line, Suspended};
 use crate::checkpoint::{CheckpointError, CheckpointSize};
 use crate::drain::PATIENCE_MAX;
-use crate::io::monotonic_ns;
 use crate::runtime::Runtime;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl Runtime {
     /// Hands everything over to the process at the other end of the socket, which [receives](crate::Upgrade::receive) it: clients,
@@ -33,9 +33,23 @@ impl Runtime {
         files: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> Result<Upgraded, UpgradeError> {
-        let until = Instant::now() + patience.min(PATIENCE_MAX);
-        let mut channel = Channel::new(successor, until)?;
-        let given = greet(&mut channel).and_then(|()| give(self, &mut channel, files, until));
+        block(self.hand_over(Pace::default(), successor, files, patience))
+    }
+
+    /// At that pace.
+    pub(crate) async fn hand_over(
+        &self,
+        pace: Pace,
+        successor: UnixStream,
+        files: &[BorrowedFd<'_>],
+        patience: Duration,
+    ) -> Result<Upgraded, UpgradeError> {
+        let until_ns = pace.now_ns() + patience.min(PATIENCE_MAX).as_nanos() as u64;
+        let mut channel = Channel::new(successor, pace, until_ns)?;
+        let given = match greet(&mut channel).await {
+            Ok(()) => give(self, &mut channel, files, until_ns).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &given {
             channel.refuse(error);
         }
@@ -43,46 +57,48 @@ impl Runtime {
     }
 }
 
-fn greet(channel: &mut Channel) -> Result<(), UpgradeError> {
-    let found = channel.expect(Kind::Hello)?.number(0)? as u32;
-    begin(Step::Greet)?;
+async fn greet(channel: &mut Channel) -> Result<(), UpgradeError> {
+    let found = channel.expect(Kind::Hello).await?.number(0)? as u32;
+    begin(&channel.pace, Step::Greet).await?;
     if found == VERSION { Ok(()) } else { Err(UpgradeError::Version { found, known: VERSION }) }
 }
 
-fn give(
+async fn give(
     runtime: &Runtime,
     channel: &mut Channel,
     files: &[BorrowedFd<'_>],
-    until: Instant,
+    until_ns: u64,
 ) -> Result<Upgraded, UpgradeError> {
-    begin(Step::Suspend)?;
-    let (began, began_ns) = (Instant::now(), monotonic_ns());
-    let suspended = Suspended::begin(runtime, until)?;
-    begin(Step::Lift)?;
+    let pace = channel.pace.clone();
+    begin(&pace, Step::Suspend).await?;
+    let began_ns = pace.now_ns();
+    let suspended = Suspended::begin(runtime, pace.clone(), until_ns).await?;
+    begin(&pace, Step::Lift).await?;
     // Dropped before `suspended`, which then goes on with the sockets.
-    let lines = suspended.lift(until)?;
-    begin(Step::Write)?;
-    let (state, size) = write(&suspended, &lines)?;
-    begin(Step::State)?;
+    let lines = suspended.lift(until_ns).await?;
+    begin(&pace, Step::Write).await?;
+    let (state, size) = write(&suspended, &lines).await?;
+    begin(&pace, Step::State).await?;
     let numbers = [files.len() as u64, lines.len() as u64, began_ns];
     let payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     channel.send(Kind::State, &payload, &[state.as_fd()])?;
-    begin(Step::Files)?;
+    begin(&pace, Step::Files).await?;
     for batch in files.chunks(DESCRIPTORS_PER_MESSAGE_MAX) {
         channel.send(Kind::Files, &[], batch)?;
-        channel.expect(Kind::Received)?;
+        channel.expect(Kind::Received).await?;
     }
     for batch in lines.chunks(DESCRIPTORS_PER_MESSAGE_MAX) {
-        begin(Step::Sockets)?;
+        begin(&pace, Step::Sockets).await?;
         let sockets: Vec<BorrowedFd<'_>> = batch.iter().map(|line| line.socket.as_fd()).collect();
         channel.send(Kind::Sockets, &[], &sockets)?;
-        channel.expect(Kind::Received)?;
+        channel.expect(Kind::Received).await?;
     }
-    channel.expect(Kind::Ready)?;
-    begin(Step::Go)?;
+    channel.expect(Kind::Ready).await?;
+    begin(&pace, Step::Go).await?;
     channel.send(Kind::Go, &[], &[])?;
-    // From here on the other one has everything, whatever becomes of it.
-    let pause = began.elapsed();
+    // From here on the other one has everything, whatever becomes of it, and of this one.
+    let _ = begin(&pace, Step::Leave).await;
+    let pause = Duration::from_nanos(pace.now_ns().saturating_sub(began_ns));
     let connections = lines.len() as u64;
     drop(lines);
     let undone = suspended.leave();
@@ -91,11 +107,11 @@ fn give(
 }
 
 /// The checkpoint, in a file in memory that cannot change any more.
-fn write(suspended: &Suspended, lines: &[Line]) -> Result<(OwnedFd, CheckpointSize), CheckpointError> {
+async fn write(suspended: &Suspended, lines: &[Line]) -> Result<(OwnedFd, CheckpointSize), CheckpointError> {
     let file =
         memfd_create("ringback-upgrade", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(io::Error::from)?;
     let mut out = BufWriter::with_capacity(1 << 20, File::from(file));
-    let size = suspended.checkpoint_with(lines, &mut out)?;
+    let size = suspended.checkpoint_with(lines, &mut out).await?;
     let file = OwnedFd::from(out.into_inner().map_err(io::IntoInnerError::into_error)?);
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&file, seals).map_err(io::Error::from)?;

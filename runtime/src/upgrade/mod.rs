@@ -30,6 +30,7 @@ pub use take::Upgrade;
 pub(crate) use take::{Built, Stage};
 
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::pace::Pace;
 use std::io;
 use std::time::Duration;
 use thiserror::Error;
@@ -137,20 +138,33 @@ pub enum UpgradeError {
     NotBuilt,
 }
 
-/// A place where either process may fail, for tests.
+/// A place where either process may fail, for tests and in the simulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub enum Step {
+    /// Hello is sent, or has come.
     Greet,
+    /// The old process is to stand still.
     Suspend,
+    /// Its sockets are to come out of the back ends.
     Lift,
+    /// Its checkpoint is to be written.
     Write,
+    /// The checkpoint is to be sent, or to come.
     State,
+    /// The embedder's descriptors are.
     Files,
+    /// The sockets of the connections are.
     Sockets,
+    /// The new process is to open the checkpoint.
     Open,
+    /// It is to put in what is there.
     Restore,
+    /// It is to say that it is ready.
     Ready,
+    /// The old process is to let go.
     Go,
+    /// It has, and is to leave: it cannot fail any more, but take its time, or be gone.
+    Leave,
 }
 
 #[cfg(test)]
@@ -171,8 +185,12 @@ enum Fault {
     Hang(Duration),
 }
 
-/// A step is about to be taken. Outside of tests it always may.
-fn begin(step: Step) -> Result<(), UpgradeError> {
+/// A step is about to be taken. Outside of tests and the simulator it always may.
+async fn begin(pace: &Pace, step: Step) -> Result<(), UpgradeError> {
+    #[cfg(feature = "simulator")]
+    if !pace.begin(step).await {
+        return Err(io::Error::other("injected").into());
+    }
     #[cfg(test)]
     if let Some((_, fault)) = FAULT.get().filter(|(at, _)| *at == step) {
         match fault {
@@ -181,6 +199,6 @@ fn begin(step: Step) -> Result<(), UpgradeError> {
             Fault::Hang(time) => std::thread::sleep(time),
         }
     }
-    let _ = step;
+    let _ = (pace, step);
     Ok(())
 }

@@ -2,20 +2,18 @@
 
 use super::channel::{Channel, Kind, Message};
 use super::{Step, UpgradeError, Upgraded, VERSION, begin};
+use crate::checkpoint::pace::{Pace, block};
 use crate::checkpoint::restore::{Prepared, Purpose, prepare};
 use crate::checkpoint::suspend::Suspended;
+use crate::checkpoint::take::STANDSTILL_NS;
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::drain::PATIENCE_MAX;
-use crate::io::monotonic_ns;
 use crate::runtime::Runtime;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// How long the reactors of a runtime that was just built may take to stand still.
-const STANDSTILL_PATIENCE: Duration = Duration::from_secs(10);
+use std::time::Duration;
 
 /// Everything that another process had: it stands still, and waits for [`Upgrade::confirm`]. Dropped before that, the other
 /// process goes on as if nothing had happened.
@@ -74,26 +72,32 @@ pub(crate) struct Built {
 
 impl Built {
     /// Restores a checkpoint, with the sockets of its connections, in a runtime that was just built.
-    pub fn stand_by(runtime: &Runtime, checkpoint: &Checkpoint, stage: &Mutex<Stage>) -> Result<(), CheckpointError> {
+    pub async fn stand_by(
+        runtime: &Runtime,
+        pace: Pace,
+        checkpoint: &Checkpoint,
+        stage: &Mutex<Stage>,
+    ) -> Result<(), CheckpointError> {
         let sockets = std::mem::take(&mut stage.lock().unwrap_or_else(PoisonError::into_inner).sockets);
         if sockets.len() != checkpoint.connections() {
             return Err(io::Error::other("an earlier build has taken the connections of the upgrade").into());
         }
-        let suspended = Suspended::begin(runtime, Instant::now() + STANDSTILL_PATIENCE)?;
+        let until_ns = pace.now_ns() + STANDSTILL_NS;
+        let suspended = Suspended::begin(runtime, pace.clone(), until_ns).await?;
         // From here on it leaves, and does not go on, if this is dropped.
         let mut built = Built { prepared: None, suspended: Some(suspended), runtime: runtime.clone() };
-        begin(Step::Restore).map_err(|error| io::Error::other(error.to_string()))?;
-        built.prepared = Some(prepare(runtime.shared(), checkpoint, monotonic_ns(), Purpose::GoOn, sockets)?);
+        begin(&pace, Step::Restore).await.map_err(|error| io::Error::other(error.to_string()))?;
+        built.prepared = Some(prepare(runtime.shared(), checkpoint, pace.now_ns(), Purpose::GoOn, sockets)?);
         stage.lock().unwrap_or_else(PoisonError::into_inner).built = Some(built);
         Ok(())
     }
 
     /// It begins.
-    fn go(mut self) -> Result<(), CheckpointError> {
+    async fn go(mut self) -> Result<(), CheckpointError> {
         let (Some(suspended), Some(mut prepared)) = (self.suspended.take(), self.prepared.take()) else {
             return Ok(());
         };
-        let restored = suspended.restore(std::mem::take(&mut prepared.reactors));
+        let restored = suspended.restore(std::mem::take(&mut prepared.reactors)).await;
         // The other process has let go: what can begin does.
         prepared.submit(self.runtime.shared());
         restored
@@ -118,8 +122,18 @@ impl Upgrade {
     /// Asks the process at the other end of the socket, which is in [`Runtime::upgrade_to`] or about to be, for all that it has.
     /// From here on that one stands still. Each answer may take as long as `patience` allows for all of them.
     pub fn receive(predecessor: UnixStream, patience: Duration) -> Result<Self, UpgradeError> {
-        let mut channel = Channel::new(predecessor, Instant::now() + patience.min(PATIENCE_MAX))?;
-        match receive(&mut channel) {
+        block(Upgrade::receive_from(predecessor, Pace::default(), patience))
+    }
+
+    /// At that pace.
+    pub(crate) async fn receive_from(
+        predecessor: UnixStream,
+        pace: Pace,
+        patience: Duration,
+    ) -> Result<Self, UpgradeError> {
+        let until_ns = pace.now_ns() + patience.min(PATIENCE_MAX).as_nanos() as u64;
+        let mut channel = Channel::new(predecessor, pace, until_ns)?;
+        match receive(&mut channel).await {
             Ok((checkpoint, files, sockets, began_ns)) => {
                 let connections = sockets.len();
                 let stage = Arc::new(Mutex::new(Stage { sockets, built: None }));
@@ -157,15 +171,21 @@ impl Upgrade {
     ///
     /// There is no limit to the time that this takes: from now on the other process decides, and that it does not for long is
     /// what its own patience is for.
-    pub fn confirm(mut self) -> Result<Upgraded, UpgradeError> {
+    pub fn confirm(self) -> Result<Upgraded, UpgradeError> {
+        block(self.go())
+    }
+
+    /// At its pace.
+    pub(crate) async fn go(mut self) -> Result<Upgraded, UpgradeError> {
+        let pace = self.channel.pace.clone();
         let built = self.stage.lock().unwrap_or_else(PoisonError::into_inner).built.take();
         let built = built.ok_or(UpgradeError::NotBuilt)?;
-        begin(Step::Ready)?;
+        begin(&pace, Step::Ready).await?;
         self.channel.wait_for_ever();
         self.channel.send(Kind::Ready, &[], &[])?;
-        self.channel.expect(Kind::Go)?;
-        built.go()?;
-        let pause = Duration::from_nanos(monotonic_ns().saturating_sub(self.began_ns));
+        self.channel.expect(Kind::Go).await?;
+        built.go().await?;
+        let pause = Duration::from_nanos(pace.now_ns().saturating_sub(self.began_ns));
         Ok(Upgraded {
             connections: self.connections as u64,
             clients: self.checkpoint.clients() as u64,
@@ -179,18 +199,19 @@ impl Upgrade {
 
 type Received = (Checkpoint, Vec<OwnedFd>, Vec<OwnedFd>, u64);
 
-fn receive(channel: &mut Channel) -> Result<Received, UpgradeError> {
-    begin(Step::Greet)?;
+async fn receive(channel: &mut Channel) -> Result<Received, UpgradeError> {
+    let pace = channel.pace.clone();
+    begin(&pace, Step::Greet).await?;
     channel.send(Kind::Hello, &u64::from(VERSION).to_le_bytes(), &[])?;
-    begin(Step::State)?;
-    let mut state: Message = channel.expect(Kind::State)?;
+    begin(&pace, Step::State).await?;
+    let mut state: Message = channel.expect(Kind::State).await?;
     let (files_count, sockets_count, began_ns) = (state.number(0)?, state.number(1)?, state.number(2)?);
     let memory = state.files.pop().ok_or(UpgradeError::Malformed("there is no checkpoint"))?;
-    begin(Step::Files)?;
-    let files = descriptors(channel, Kind::Files, files_count)?;
-    begin(Step::Sockets)?;
-    let sockets = descriptors(channel, Kind::Sockets, sockets_count)?;
-    begin(Step::Open)?;
+    begin(&pace, Step::Files).await?;
+    let files = descriptors(channel, Kind::Files, files_count).await?;
+    begin(&pace, Step::Sockets).await?;
+    let sockets = descriptors(channel, Kind::Sockets, sockets_count).await?;
+    begin(&pace, Step::Open).await?;
     let checkpoint = Checkpoint::from_fd(memory)?;
     if !checkpoint.is_complete() || checkpoint.connections() != sockets.len() {
         return Err(UpgradeError::Malformed("the checkpoint and the sockets do not belong together"));
@@ -199,10 +220,10 @@ fn receive(channel: &mut Channel) -> Result<Received, UpgradeError> {
 }
 
 /// So many descriptors, in batches.
-fn descriptors(channel: &mut Channel, kind: Kind, count: u64) -> Result<Vec<OwnedFd>, UpgradeError> {
+async fn descriptors(channel: &mut Channel, kind: Kind, count: u64) -> Result<Vec<OwnedFd>, UpgradeError> {
     let mut found = Vec::new();
     while (found.len() as u64) < count {
-        let batch = channel.expect(kind)?.files;
+        let batch = channel.expect(kind).await?.files;
         if batch.is_empty() {
             return Err(UpgradeError::Malformed("descriptors are missing"));
         }

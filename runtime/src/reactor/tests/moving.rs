@@ -2,6 +2,8 @@
 
 use super::answer;
 use super::stepped::{Far, Stepped};
+#[cfg(feature = "checkpoint")]
+use crate::checkpoint::pace::{Pace, block};
 use crate::command::Command;
 use crate::{CallbackKey, ClientId, ClientState, ConnectionId, Ended, Error, OutcomeKind, SessionKey, WaitError};
 use ringback_rpc::nfs4::fore::seq4_status;
@@ -359,7 +361,7 @@ fn moves_that_waited_for_a_checkpoint_keep_their_order() {
         |scene, advance| {
             let shared = Arc::clone(scene.stepped.runtime.shared());
             let other = scene.stepped.client(scene.lines[1].0).0;
-            let held = shared.hold_moves(Duration::ZERO).expect("nothing moves yet");
+            let held = block(shared.hold_moves(&Pace::default(), 0)).expect("nothing moves yet");
             advance(scene);
             for to in [0, 0, 1] {
                 scene.stepped.runtime.move_client(scene.client, to).unwrap();

@@ -2,6 +2,8 @@
 
 use super::super::channel::{Channel, Kind};
 use super::*;
+use crate::checkpoint::pace::{Pace, block};
+use crate::io::monotonic_ns;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -53,11 +55,11 @@ fn a_process_of_another_user_gets_nothing() {
 fn another_version_of_the_exchange_is_refused_by_name() {
     let bed = Bed::new(builder(Backend::Epoll, 1), 1, 1);
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut channel = Channel::new(theirs, Instant::now() + PATIENCE).unwrap();
+    let mut channel = Channel::new(theirs, Pace::default(), monotonic_ns() + PATIENCE.as_nanos() as u64).unwrap();
     channel.send(Kind::Hello, &99u64.to_le_bytes(), &[]).unwrap();
     let error = bed.runtime.upgrade_to(ours, &[], PATIENCE).unwrap_err();
     assert_eq!(error.to_string(), "the other process speaks version 99 of the exchange, and this one version 1");
-    let Err(UpgradeError::Refused { why }) = channel.expect(Kind::State) else { panic!("it is told") };
+    let Err(UpgradeError::Refused { why }) = block(channel.expect(Kind::State)) else { panic!("it is told") };
     assert_eq!(why, error.to_string());
 }
 
@@ -85,7 +87,7 @@ fn nonsense_is_refused_and_costs_nothing() {
     }
     // Out of turn.
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let mut channel = Channel::new(theirs, Instant::now() + PATIENCE).unwrap();
+    let mut channel = Channel::new(theirs, Pace::default(), monotonic_ns() + PATIENCE.as_nanos() as u64).unwrap();
     channel.send(Kind::Ready, &[], &[]).unwrap();
     assert!(matches!(bed.runtime.upgrade_to(ours, &[], PATIENCE), Err(UpgradeError::Malformed(_))));
     assert_eq!(bed.runtime.try_run(bed.clients[0].keys[0]), TryRun::Submitted);
