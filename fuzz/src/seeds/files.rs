@@ -5,7 +5,8 @@ use super::fore::{CLIENT, SEQUENCE, STATEID, VERIFIER, call, reply};
 use ringback_rpc::nfs4::callback::WriteResponse4;
 use ringback_rpc::nfs4::fore::*;
 use ringback_rpc::nfs4::{
-    Bitmap4, ChangeInfo4, Fattr, GssService, List, StableHow4, StateOwner4, Stateid4, Status, attr,
+    Bitmap4, ChangeInfo4, Fattr, GssService, List, NfsTime4, OpenDelegation4, OpenNoneDelegation4, StableHow4, StateOwner4,
+    Stateid4, Status, attr,
 };
 use ringback_rpc::xdr::Writer;
 
@@ -78,8 +79,32 @@ fn calls(seeds: &mut Vec<Seed>) {
     one_call(seeds, "offload_cancel", OpArgs::OffloadCancel(OffloadCancelArgs { stateid }));
     one_call(seeds, "offload_status", OpArgs::OffloadStatus(OffloadStatusArgs { stateid }));
     one_call(seeds, "seek", OpArgs::Seek(SeekArgs { stateid, offset: 7, what: DataContent4::Hole }));
+    let range = AllocateArgs { stateid, offset: 4096, length: 8192 };
+    one_call(seeds, "allocate", OpArgs::Allocate(range));
+    one_call(seeds, "deallocate", OpArgs::Deallocate(range));
+    let clone = CloneArgs { src_stateid, dst_stateid, src_offset: 0, dst_offset: 4096, count: 0 };
+    one_call(seeds, "clone", OpArgs::Clone(clone));
+    delegation_calls(seeds);
     let bare = [OpArgs::PutPubFh, OpArgs::SaveFh, OpArgs::LookupParent, OpArgs::RestoreFh, OpArgs::ReadLink];
     call(seeds, "without_arguments", &bare);
+}
+
+fn delegation_calls(seeds: &mut Vec<Seed>) {
+    let delay = NfsTime4 { seconds: 1, nseconds: 0 };
+    let directory = GetDirDelegationArgs {
+        signal: true,
+        notification_types: Bitmap4::of(&[2, 3, 4, 5]),
+        child_delay: delay,
+        directory_delay: delay,
+        child_attributes: Bitmap4::of(&[attr::SIZE]),
+        directory_attributes: Bitmap4::of(&[attr::CHANGE]),
+    };
+    one_call(seeds, "get_dir_delegation", OpArgs::GetDirDelegation(directory));
+    let claims = [DelegClaim::Previous(DelegationType4::Write), DelegClaim::FileHandle, DelegClaim::DelegPrevFileHandle];
+    for (n, claim) in claims.into_iter().enumerate() {
+        let want = WantDelegationArgs { want: 0x3_0100, claim };
+        one_call(seeds, &format!("want_delegation_{n}"), OpArgs::WantDelegation(want));
+    }
 }
 
 fn lock_calls(seeds: &mut Vec<Seed>) {
@@ -138,6 +163,21 @@ fn replies(seeds: &mut Vec<Seed>) {
     let status = OffloadStatusOk { count: 4, complete: Some(Status::NFS4ERR_NOSPC) };
     one_reply(seeds, "offload_status", OpRes::OffloadStatus(Ok(status)));
     one_reply(seeds, "seek", OpRes::Seek(Ok(SeekOk { eof: false, offset: 4096 })));
+    let granted = DirDelegation {
+        cookie_verifier: verifier,
+        stateid: STATEID,
+        notification_types: Bitmap4::of(&[2, 3]),
+        child_attributes: attributes_set,
+        directory_attributes: attributes_set,
+    };
+    for (name, ok) in [
+        ("granted", GetDirDelegationOk::Granted(granted)),
+        ("unavailable", GetDirDelegationOk::Unavailable { will_signal: true }),
+    ] {
+        one_reply(seeds, &format!("get_dir_delegation_{name}"), OpRes::GetDirDelegation(Ok(ok)));
+    }
+    let delegation = OpenDelegation4::NoneExt(OpenNoneDelegation4::Contention { will_push: true });
+    one_reply(seeds, "want_delegation", OpRes::WantDelegation(Ok(WantDelegationOk { delegation })));
     let bare = [
         OpRes::OffloadCancel(Ok(())),
         OpRes::PutPubFh(Ok(())),

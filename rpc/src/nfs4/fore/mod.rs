@@ -10,6 +10,7 @@
 
 mod client_id;
 mod compound;
+mod delegation;
 mod directory;
 mod file;
 mod io;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use client_id::*;
 pub use compound::*;
+pub use delegation::*;
 pub use directory::*;
 pub use file::*;
 pub use io::*;
@@ -216,15 +218,20 @@ operations! {
     CREATE_SESSION: CreateSession(args: CreateSessionArgs<'a>) => CreateSessionOk;
     DESTROY_SESSION: DestroySession(args: DestroySessionArgs) => ();
     FREE_STATEID: FreeStateid(args: FreeStateidArgs) => ();
+    GET_DIR_DELEGATION: GetDirDelegation(args: GetDirDelegationArgs) => GetDirDelegationOk;
     SECINFO_NO_NAME: SecInfoNoName(args: SecInfoStyle) => SecInfoOk<'a>;
     SEQUENCE: Sequence(args: SequenceArgs) => SequenceOk;
     TEST_STATEID: TestStateid(args: TestStateidArgs<'a>) => TestStateidOk<'a>;
+    WANT_DELEGATION: WantDelegation(args: WantDelegationArgs) => WantDelegationOk<'a>;
     DESTROY_CLIENTID: DestroyClientId(args: DestroyClientIdArgs) => ();
     RECLAIM_COMPLETE: ReclaimComplete(args: ReclaimCompleteArgs) => ();
+    ALLOCATE: Allocate(args: AllocateArgs) => ();
     COPY: Copy(args: CopyArgs<'a>) => CopyOk, CopyFailure;
+    DEALLOCATE: Deallocate(args: AllocateArgs) => ();
     OFFLOAD_CANCEL: OffloadCancel(args: OffloadCancelArgs) => ();
     OFFLOAD_STATUS: OffloadStatus(args: OffloadStatusArgs) => OffloadStatusOk;
     SEEK: Seek(args: SeekArgs) => SeekOk;
+    CLONE: Clone(args: CloneArgs) => ();
 }
 
 impl OpRes<'static> {

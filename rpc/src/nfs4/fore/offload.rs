@@ -1,4 +1,5 @@
-//! Content that the server copies by itself, and holes: COPY, OFFLOAD_STATUS, OFFLOAD_CANCEL, SEEK (RFC 7862 section 15).
+//! Content that the server copies by itself, and holes: COPY, OFFLOAD_STATUS, OFFLOAD_CANCEL, SEEK, ALLOCATE, DEALLOCATE, CLONE
+//! (RFC 7862 section 15).
 
 use super::Failure;
 use crate::nfs4::callback::WriteResponse4;
@@ -185,5 +186,33 @@ wire_struct! {
         pub eof: bool = "sr_eof",
         /// Where it is.
         pub offset: u64 = "sr_offset",
+    }
+}
+
+wire_struct! {
+    /// Arguments of ALLOCATE and DEALLOCATE (RFC 7862 sections 15.1 and 15.4).
+    pub struct AllocateArgs {
+        /// The open, lock or delegation under which is written.
+        pub stateid: Stateid4 = "aa_stateid",
+        /// Where to begin.
+        pub offset: u64 = "aa_offset",
+        /// How many bytes.
+        pub length: u64 = "aa_length",
+    }
+}
+
+wire_struct! {
+    /// Arguments of CLONE (RFC 7862 section 15.13): from the saved filehandle to the current one.
+    pub struct CloneArgs {
+        /// The open, lock or delegation under which is read.
+        pub src_stateid: Stateid4 = "cl_src_stateid",
+        /// The open, lock or delegation under which is written.
+        pub dst_stateid: Stateid4 = "cl_dst_stateid",
+        /// Where to begin to read.
+        pub src_offset: u64 = "cl_src_offset",
+        /// Where to begin to write.
+        pub dst_offset: u64 = "cl_dst_offset",
+        /// How many bytes; zero: to the end of the file.
+        pub count: u64 = "cl_count",
     }
 }

@@ -70,6 +70,26 @@ pub(super) fn arguments(s: &Source, mut check: impl FnMut(OpArgs<'_>)) {
     check(OpArgs::OffloadCancel(OffloadCancelArgs { stateid }));
     check(OpArgs::OffloadStatus(OffloadStatusArgs { stateid }));
     check(OpArgs::Seek(SeekArgs { stateid, offset, what: DataContent4::ALL[s.arm % 2] }));
+    check(OpArgs::Allocate(AllocateArgs { stateid, offset, length }));
+    check(OpArgs::Deallocate(AllocateArgs { stateid, offset, length }));
+    let (src_stateid, dst_stateid) = (stateid, crate::nfs4::Stateid4::CURRENT);
+    let (src_offset, dst_offset, count) = (offset, length, s.longs[2]);
+    check(OpArgs::Clone(CloneArgs { src_stateid, dst_stateid, src_offset, dst_offset, count }));
+    let time = crate::nfs4::NfsTime4 { seconds: offset as i64, nseconds: a };
+    check(OpArgs::GetDirDelegation(GetDirDelegationArgs {
+        signal: s.flag,
+        notification_types: s.bits(),
+        child_delay: time,
+        directory_delay: time,
+        child_attributes: s.bits(),
+        directory_attributes: s.bits(),
+    }));
+    let claims = [
+        DelegClaim::Previous(DelegationType4::ALL[s.arm % 4]),
+        DelegClaim::FileHandle,
+        DelegClaim::DelegPrevFileHandle,
+    ];
+    check(OpArgs::WantDelegation(WantDelegationArgs { want: b, claim: claims[s.arm % 3] }));
     check(OpArgs::Create(CreateArgs { kind: s.create_type(), name, attributes: s.attributes() }));
     check(OpArgs::FreeStateid(FreeStateidArgs { stateid }));
     check(OpArgs::Link(LinkArgs { new_name: name }));
@@ -148,6 +168,24 @@ pub(super) fn results(s: &Source, mut check: impl FnMut(OpRes<'_>)) {
     check(OpRes::OffloadCancel(Ok(())));
     check(OpRes::OffloadStatus(Ok(OffloadStatusOk { count: offset, complete: s.flag.then_some(Status(b)) })));
     check(OpRes::Seek(Ok(SeekOk { eof: s.flag, offset })));
+    check(OpRes::Allocate(Ok(())));
+    check(OpRes::Deallocate(Ok(())));
+    check(OpRes::Clone(Ok(())));
+    delegations(s, &mut check);
+}
+
+/// What GET_DIR_DELEGATION and WANT_DELEGATION may say.
+fn delegations(s: &Source, check: &mut impl FnMut(OpRes<'_>)) {
+    let granted = DirDelegation {
+        cookie_verifier: s.verifier(),
+        stateid: s.stateid(),
+        notification_types: s.bits(),
+        child_attributes: s.bits(),
+        directory_attributes: s.bits(),
+    };
+    check(OpRes::GetDirDelegation(Ok(GetDirDelegationOk::Granted(granted))));
+    check(OpRes::GetDirDelegation(Ok(GetDirDelegationOk::Unavailable { will_signal: s.flag })));
+    check(OpRes::WantDelegation(Ok(WantDelegationOk { delegation: s.delegation() })));
 }
 
 #[test]
