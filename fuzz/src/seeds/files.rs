@@ -5,8 +5,8 @@ use super::fore::{CLIENT, SEQUENCE, STATEID, VERIFIER, call, reply};
 use ringback_rpc::nfs4::callback::WriteResponse4;
 use ringback_rpc::nfs4::fore::*;
 use ringback_rpc::nfs4::{
-    Bitmap4, ChangeInfo4, Fattr, GssService, List, NfsTime4, OpenDelegation4, OpenNoneDelegation4, StableHow4, StateOwner4,
-    Stateid4, Status, attr,
+    Bitmap4, ChangeInfo4, Fattr, GssService, List, NfsTime4, OpenDelegation4, OpenNoneDelegation4, StableHow4,
+    StateOwner4, Stateid4, Status, attr,
 };
 use ringback_rpc::xdr::Writer;
 
@@ -100,7 +100,8 @@ fn delegation_calls(seeds: &mut Vec<Seed>) {
         directory_attributes: Bitmap4::of(&[attr::CHANGE]),
     };
     one_call(seeds, "get_dir_delegation", OpArgs::GetDirDelegation(directory));
-    let claims = [DelegClaim::Previous(DelegationType4::Write), DelegClaim::FileHandle, DelegClaim::DelegPrevFileHandle];
+    let claims =
+        [DelegClaim::Previous(DelegationType4::Write), DelegClaim::FileHandle, DelegClaim::DelegPrevFileHandle];
     for (n, claim) in claims.into_iter().enumerate() {
         let want = WantDelegationArgs { want: 0x3_0100, claim };
         one_call(seeds, &format!("want_delegation_{n}"), OpArgs::WantDelegation(want));

@@ -51,6 +51,8 @@ pub enum Request {
     Getattr(String),
     /// Send CB_NOTIFY_LOCK to all who wait for a lock of a file.
     NotifyLock(String),
+    /// Give a directory another cookie verifier, and send CB_NOTIFY to who holds a delegation of it.
+    CookieVerifier(String),
     /// Set how many delegations there may be.
     MaxDelegations(u64),
     /// Set how many session slots the fore channel of each session may have, and send CB_RECALL_SLOT to those with more.
@@ -242,6 +244,9 @@ impl Server {
             }
             Request::RecallFile(path) => inner.on_file(path, Inner::recall_file),
             Request::Getattr(path) => inner.on_file(path, Inner::ask_holders),
+            Request::CookieVerifier(path) => {
+                inner.on_file(path, |inner, directory| inner.files.renew_cookies(directory, &inner.callbacks))
+            }
             Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
             Request::RecallAny(keep) => {
                 let ask = || self.runtime.recall_any(*keep);
@@ -281,7 +286,7 @@ impl Inner {
 
     fn ask_holders(&self, file: Id) -> Result<u64, Status> {
         let (shard, _, index) = self.files.live(file)?;
-        let queries = shard.delegations_of(index).filter_map(|d| d.query.as_ref());
+        let queries = shard.delegations_of(index).filter_map(|d| d.query());
         Ok(queries.map(|query| self.callbacks.run(query.callback)).fold(0, |count, _| count + 1))
     }
 

@@ -1,8 +1,10 @@
 //! How this server uses ringback. Everything is here.
 //!
-//! Four kinds of callback are sent, each about one object of ours ([`Subject`]):
+//! Callbacks are sent of several kinds, each about one object of ours ([`Subject`]):
 //!
 //! - CB_RECALL of a delegation, and CB_GETATTR of one for writing: made with the grant, removed with the return;
+//! - CB_NOTIFY of what changes in a directory: made with a directory delegation, removed with it (`watches.rs`). A request to
+//!   run it is never lost in a run that goes on: the runtime runs it once more, for what has changed meanwhile;
 //! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it;
 //! - CB_OFFLOAD of a copy that went on after the reply to COPY: made with the copy, run once at its end.
 //!
@@ -36,7 +38,7 @@
 use crate::Inner;
 use crate::arena::Id;
 use crate::copy_ops::COPY_SEQID;
-use crate::delegations::{GETATTR, RECALL, State};
+use crate::delegations::{GETATTR, NOTIFY, RECALL, State};
 use crate::files::{HANDLE_BYTES, SPARE_BITS, global, shard_number};
 use crate::holder_attributes::ASKED;
 use crate::stateids::Kind;
@@ -102,6 +104,8 @@ pub(crate) enum Subject {
     Lock(Id),
     /// CB_OFFLOAD of a copy.
     Offload(Id),
+    /// CB_NOTIFY of a directory delegation.
+    Notify(Id),
 }
 
 impl Subject {
@@ -111,6 +115,7 @@ impl Subject {
             Subject::Attributes(id) => (1, id),
             Subject::Lock(id) => (2, id),
             Subject::Offload(id) => (3, id),
+            Subject::Notify(id) => (4, id),
         };
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
@@ -122,7 +127,8 @@ impl Subject {
             0 => Subject::Recall(id),
             1 => Subject::Attributes(id),
             2 => Subject::Lock(id),
-            _ => Subject::Offload(id),
+            3 => Subject::Offload(id),
+            _ => Subject::Notify(id),
         }
     }
 
@@ -132,6 +138,7 @@ impl Subject {
             Subject::Attributes(_) => CallbackOp::Getattr,
             Subject::Lock(_) => CallbackOp::NotifyLock,
             Subject::Offload(_) => CallbackOp::Offload,
+            Subject::Notify(_) => CallbackOp::Notify,
         }
     }
 }
@@ -310,6 +317,16 @@ impl Inner {
         CbGetattrArgs { fh: FileHandle::new(&handle).ok_or(GONE)?, attr_request: ASKED }.encode(w)
     }
 
+    /// What was put together when the run was prepared.
+    fn encode_notify(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
+        let (stateid, handle, _) = self.delegation(id).ok_or(GONE)?;
+        stateid.encode(w)?;
+        FileHandle::new(&handle).ok_or(GONE)?.encode(w)?;
+        let (shard, local) = self.files.shard_of(id);
+        let watch = shard.delegations.get(local).and_then(|d| d.watch());
+        watch.ok_or(GONE)?.encode_sending(w)
+    }
+
     fn encode_notify_lock(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
         let (shard, local) = self.files.shard_of(id);
         let waiter = shard.waiters.get(local).ok_or(GONE)?;
@@ -357,6 +374,19 @@ impl Inner {
         Done::Finish
     }
 
+    /// How a notification went: one that the client may not have heard is the end of all, and its delegation is recalled.
+    fn notify_done(&self, id: Id, outcome: &Outcome<'_>) -> Done {
+        match outcome {
+            Outcome::Replied { status: Status::NFS4_OK, .. } => self.files.was_told(id, &self.callbacks),
+            Outcome::Replied { status: Status::NFS4ERR_BAD_STATEID | Status::NFS4ERR_BADHANDLE, .. } => {
+                return self.denied(id);
+            }
+            Outcome::Refused | Outcome::Cancelled { .. } => {}
+            _ => self.files.was_not_told(id, &self.callbacks),
+        }
+        Done::Finish
+    }
+
     /// The client says that it does not hold the delegation. Its OPEN's reply may be on the way, so it is asked again; a
     /// client that keeps saying so is right.
     fn denied(&self, id: Id) -> Done {
@@ -389,6 +419,7 @@ impl Hooks for Inner {
         let wanted = match Subject::of(run.cookie) {
             Subject::Recall(id) => self.prepare_recall(id),
             Subject::Attributes(id) => matches!(self.delegation(id), Some((_, _, State::Held))),
+            Subject::Notify(id) => self.prepare_notify(id),
             // These are told at most once.
             Subject::Lock(_) | Subject::Offload(_) => true,
         };
@@ -401,11 +432,16 @@ impl Hooks for Inner {
             Subject::Attributes(id) => self.encode_getattr(id, args),
             Subject::Lock(id) => self.encode_notify_lock(id, args),
             Subject::Offload(id) => self.encode_offload(id, args),
+            Subject::Notify(id) => self.encode_notify(id, args),
         }
     }
 
     fn done(&self, run: &Run, outcome: &Outcome<'_>) -> Done {
-        let Subject::Recall(id) = Subject::of(run.cookie) else { return Done::Finish };
+        let id = match Subject::of(run.cookie) {
+            Subject::Recall(id) => id,
+            Subject::Notify(id) => return self.notify_done(id, outcome),
+            _ => return Done::Finish,
+        };
         let next = self.recall_done(id, outcome);
         if next == Done::Finish {
             self.callbacks.observer.done(run, outcome);
@@ -425,6 +461,7 @@ impl Hooks for Inner {
             Subject::Attributes(id) => self.files.forget_returned(id, GETATTR),
             Subject::Lock(id) => self.files.forget_waiter(id),
             Subject::Offload(id) => self.copies.forget_told(id, &self.callbacks),
+            Subject::Notify(id) => self.files.forget_returned(id, NOTIFY),
         }
     }
 

@@ -30,7 +30,8 @@ const SEQUENCE_BYTES: usize = 44;
 /// be taken back.
 const fn result_bytes_max(op: &OpArgs<'_>) -> usize {
     match op {
-        OpArgs::Open(_) | OpArgs::ExchangeId(_) | OpArgs::CreateSession(_) | OpArgs::BindConnToSession(_) => 128,
+        OpArgs::Open(_) | OpArgs::GetDirDelegation(_) | OpArgs::WantDelegation(_) => 128,
+        OpArgs::ExchangeId(_) | OpArgs::CreateSession(_) | OpArgs::BindConnToSession(_) => 128,
         OpArgs::Create(_) | OpArgs::Rename(_) | OpArgs::SetAttr(_) | OpArgs::Copy(_) => 64,
         OpArgs::Remove(_) | OpArgs::Link(_) | OpArgs::Write(_) | OpArgs::OpenDowngrade(_) => 32,
         OpArgs::Close(_) | OpArgs::Lock(_) | OpArgs::Unlock(_) | OpArgs::OpenConfirm(_) | OpArgs::SetClientId(_) => 24,

@@ -1,18 +1,19 @@
-//! Delegations: when one is granted, when it is recalled, when it goes (RFC 8881 section 10.2 and 10.4).
+//! Delegations: when one is recalled, when it goes (RFC 8881 section 10.2 and 10.4).
 //!
 //! A conflict starts a recall, and is refused with NFS4ERR_DELAY until the delegation is returned. When the return is
 //! overdue it is revoked (section 10.2.1), and stays until the client acknowledges that with FREE_STATEID.
-//! Attributes of a file that is delegated for writing are asked for instead, see `holder_attributes.rs`.
+//! Attributes of a file that is delegated for writing are asked for instead, see `holder_attributes.rs`. When one is granted is in
+//! `grants.rs`, what is told of directories in `watches.rs`.
 
 use crate::arena::{Id, Link, Links, NONE};
-use crate::callbacks::{Callbacks, Subject};
+use crate::callbacks::Callbacks;
 use crate::clients::Client;
 use crate::files::{Caller, Files, SHARDS, Shard, global, local, shard_number};
 use crate::keep::{Keep, keep, malformed};
-use crate::opens::{OpenRequest, WRITE};
 use crate::stateids::{Kind, check_seqid};
+use crate::watches::Watch;
 use ringback::CallbackKey;
-use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status};
+use ringback_rpc::nfs4::{Stateid4, Status};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -24,8 +25,8 @@ pub(crate) const SEQID: u32 = 1;
 pub(crate) struct Delegation {
     pub(crate) file: u32,
     pub(crate) client: u32,
-    in_file: Links,
-    in_client: Links,
+    pub(crate) in_file: Links,
+    pub(crate) in_client: Links,
     /// The runtime's CB_RECALL for it.
     pub(crate) callback: CallbackKey,
     pub(crate) state: State,
@@ -40,9 +41,62 @@ pub(crate) struct Delegation {
     /// How often the client has said that it holds no such delegation.
     pub(crate) denials: u8,
     /// Which of its callbacks still look at it after its return.
-    looked_at: u8,
-    /// What CB_GETATTR needs: of a write delegation.
-    pub(crate) query: Option<Box<Query>>,
+    pub(crate) looked_at: u8,
+    /// What only some have.
+    pub(crate) more: Option<Box<More>>,
+}
+
+/// What not every delegation has.
+#[derive(Debug)]
+pub(crate) enum More {
+    /// A write delegation: what CB_GETATTR needs.
+    Query(Query),
+    /// A directory delegation: what CB_NOTIFY needs.
+    Watch(Box<Watch>),
+}
+
+impl Keep for More {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self {
+            More::Query(query) => {
+                false.save(out)?;
+                query.save(out)
+            }
+            More::Watch(watch) => {
+                true.save(out)?;
+                watch.save(out)
+            }
+        }
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        if bool::load(from)? { Keep::load(from).map(More::Watch) } else { Keep::load(from).map(More::Query) }
+    }
+}
+
+impl Delegation {
+    /// Of a write delegation.
+    pub(crate) fn query(&self) -> Option<&Query> {
+        match self.more.as_deref() {
+            Some(More::Query(query)) => Some(query),
+            _ => None,
+        }
+    }
+
+    /// Of a directory delegation.
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        match self.more.as_deref() {
+            Some(More::Watch(watch)) => Some(watch),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn watch_mut(&mut self) -> Option<&mut Watch> {
+        match self.more.as_deref_mut() {
+            Some(More::Watch(watch)) => Some(watch),
+            _ => None,
+        }
+    }
 }
 
 /// What CB_GETATTR of a write delegation needs.
@@ -56,7 +110,7 @@ pub(crate) struct Query {
 
 keep! {
     Delegation {
-        file, client, in_file, in_client, callback, state, write, recalled, answered, used_s, denials, looked_at, query,
+        file, client, in_file, in_client, callback, state, write, recalled, answered, used_s, denials, looked_at, more,
     }
     Query { callback, granted_change }
 }
@@ -64,6 +118,7 @@ keep! {
 /// The callbacks of a delegation, as bits.
 pub(crate) const RECALL: u8 = 1;
 pub(crate) const GETATTR: u8 = 2;
+pub(crate) const NOTIFY: u8 = 4;
 
 const _: () = assert!(size_of::<Delegation>() <= 64);
 
@@ -97,13 +152,6 @@ pub(crate) enum Conflict {
     Write,
 }
 
-/// A delegation that was granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Granted {
-    pub(crate) stateid: Stateid4,
-    pub(crate) write: bool,
-}
-
 /// The list of a file's delegations.
 pub(crate) struct OfFile;
 /// The list of a client's delegations in a shard.
@@ -127,22 +175,17 @@ impl Link<Delegation> for OfClient {
     }
 }
 
-/// What an OPEN says about delegations (RFC 8881 section 18.16.3, OPEN4_SHARE_ACCESS_WANT_*).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    NoPreference,
-    Read,
-    Write,
-    Any,
-    No,
-    Cancel,
-}
-
 impl Shard {
     /// The delegations of a file.
     pub(crate) fn delegations_of(&self, file: u32) -> impl Iterator<Item = &Delegation> {
         let head = self.files.at(file).map_or(NONE, |f| f.delegations);
         self.delegations.list::<OfFile>(head).map(|(_, delegation)| delegation)
+    }
+
+    /// Where they are.
+    pub(crate) fn indices_of(&self, file: u32) -> Vec<u32> {
+        let head = self.files.at(file).map_or(NONE, |f| f.delegations);
+        self.delegations.list::<OfFile>(head).map(|(index, _)| index).collect()
     }
 
     /// The delegations of a client, revoked ones too, and their indices.
@@ -166,110 +209,6 @@ impl Shard {
 }
 
 impl Files {
-    /// Grants a delegation with an open, or says why not.
-    pub(crate) fn grant(
-        &self,
-        shard: &mut Shard,
-        number: usize,
-        file: u32,
-        request: &OpenRequest<'_>,
-        callbacks: &Callbacks,
-    ) -> Result<Granted, OpenNoneDelegation4> {
-        let write = self.wanted(request)?;
-        let contended = match shard.files.at(file) {
-            Some(f) => f.contended_until_s > request.caller.now_s,
-            None => return Err(OpenNoneDelegation4::Resource { will_signal: false }),
-        };
-        let client = request.caller.client;
-        let others = write && shard.delegations_of(file).any(|d| d.client != client.index);
-        if contended || others || shard.is_open(file, client, write) {
-            return Err(OpenNoneDelegation4::Contention { will_push: false });
-        }
-        let has_one = shard.use_delegation(file, client.index, request.caller.now_s);
-        // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
-        if has_one || !request.has_path || !self.take_delegation(callbacks) {
-            return Err(OpenNoneDelegation4::Resource { will_signal: false });
-        }
-        let granted = self.link_delegation(shard, number, (file, write), &request.caller, callbacks);
-        let stateid = granted.map(|id| self.stateid(Kind::Delegation, id, SEQID)).ok_or_else(|| {
-            self.delegations.give_back();
-            OpenNoneDelegation4::Resource { will_signal: false }
-        })?;
-        Ok(Granted { stateid, write })
-    }
-
-    /// Counts one more delegation. The reaper makes room if there is none.
-    fn take_delegation(&self, callbacks: &Callbacks) -> bool {
-        let taken = self.delegations.take();
-        if !taken {
-            callbacks.want_room();
-        }
-        taken
-    }
-
-    /// Which delegation an open is good for: one for writing, one for reading, or none.
-    fn wanted(&self, request: &OpenRequest<'_>) -> Result<bool, OpenNoneDelegation4> {
-        let writes = request.access & WRITE != 0;
-        match request.want {
-            Want::No => Err(OpenNoneDelegation4::NotWanted),
-            Want::Cancel => Err(OpenNoneDelegation4::Cancelled),
-            Want::NoPreference | Want::Any => match writes && !self.write_delegations {
-                true => Err(OpenNoneDelegation4::WriteNotSupportedFileType),
-                false => Ok(writes),
-            },
-            Want::Read if !writes => Ok(false),
-            Want::Write if writes && self.write_delegations => Ok(true),
-            Want::Read | Want::Write => Err(OpenNoneDelegation4::WriteNotSupportedFileType),
-        }
-    }
-
-    /// The delegation comes first, as the callback's cookie is its name.
-    fn link_delegation(
-        &self,
-        shard: &mut Shard,
-        number: usize,
-        (file, write): (u32, bool),
-        &Caller { client, now_s, .. }: &Caller<'_>,
-        callbacks: &Callbacks,
-    ) -> Option<Id> {
-        let change = shard.files.at(file)?.change;
-        let local = shard.delegations.insert(Delegation {
-            file,
-            client: client.index,
-            in_file: Links::ALONE,
-            in_client: Links::ALONE,
-            callback: CallbackKey::from_bits(u64::MAX),
-            state: State::Held,
-            write,
-            recalled: false,
-            answered: false,
-            used_s: now_s,
-            denials: 0,
-            looked_at: 0,
-            query: None,
-        })?;
-        let id = global(number, local);
-        let recall = callbacks.insert(client.callbacks, Subject::Recall(id));
-        let getattr =
-            recall.filter(|_| write).and_then(|_| callbacks.insert(client.callbacks, Subject::Attributes(id)));
-        let (Some(callback), true) = (recall, getattr.is_some() == write) else {
-            recall.map(|callback| callbacks.remove_is_final(callback));
-            shard.delegations.remove(local);
-            return None;
-        };
-        if let Some(delegation) = shard.delegations.get_mut(local) {
-            delegation.callback = callback;
-            delegation.query = getattr.map(|callback| Box::new(Query { callback, granted_change: change }));
-        }
-        shard.holder(client.index);
-        let Shard { files, delegations, holders, .. } = shard;
-        delegations.link::<OfFile>(&mut files.at_mut(file)?.delegations, local.index);
-        let holder = holders.get_mut(client.index as usize)?;
-        delegations.link::<OfClient>(&mut holder.delegations, local.index);
-        holder.held += 1;
-        Some(id)
-    }
-
     /// Whether a client may open under the delegation that it names (CLAIM_DELEGATE_CUR, CLAIM_DELEG_CUR_FH).
     pub(crate) fn check_held(
         &self,
@@ -315,9 +254,18 @@ impl Files {
         if !callbacks.remove_is_final(delegation.callback) {
             delegation.looked_at |= RECALL;
         }
-        let query = delegation.query.as_ref().map(|q| q.callback);
-        if query.is_some_and(|callback| !callbacks.remove_is_final(callback)) {
-            delegation.looked_at |= GETATTR;
+        let other = match delegation.more.as_deref_mut() {
+            Some(More::Query(query)) => Some((query.callback, GETATTR)),
+            Some(More::Watch(watch)) => {
+                watch.clear(&self.changes);
+                watch.notify.map(|notify| (notify, NOTIFY))
+            }
+            None => None,
+        };
+        if let Some((callback, bit)) = other
+            && !callbacks.remove_is_final(callback)
+        {
+            delegation.looked_at |= bit;
         }
         let &mut Delegation { file, client, looked_at, .. } = delegation;
         if was == State::Held {
@@ -453,7 +401,20 @@ impl Files {
         about: Conflict,
         callbacks: &Callbacks,
     ) -> bool {
-        let in_the_way = |d: &&Delegation| d.client != caller.client.index && (d.write || about == Conflict::Write);
+        let conflicts = |d: &Delegation| d.client != caller.client.index && (d.write || about == Conflict::Write);
+        self.recall_those(shard, file, caller, conflicts, callbacks)
+    }
+
+    /// The same, of those that `conflicts` names.
+    pub(crate) fn recall_those(
+        &self,
+        shard: &mut Shard,
+        file: u32,
+        caller: &Caller<'_>,
+        conflicts: impl Fn(&Delegation) -> bool,
+        callbacks: &Callbacks,
+    ) -> bool {
+        let in_the_way = |d: &&Delegation| conflicts(d);
         let (Some(id), Some(_)) = (shard.files.id_at(file), shard.delegations_of(file).find(in_the_way)) else {
             return false;
         };

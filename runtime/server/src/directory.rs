@@ -29,16 +29,18 @@ pub(crate) struct Directory {
     pub(crate) subdirectories: u32,
     /// It has been removed: nothing may be put into it any more.
     pub(crate) removed: bool,
+    /// The cookies of another are of no use to clients, though they stay valid here.
+    pub(crate) verifier: u64,
 }
 
 keep! {
     Entry { name, id }
-    Directory { entries, parent, subdirectories, removed }
+    Directory { entries, parent, subdirectories, removed, verifier }
 }
 
 impl Directory {
     pub(crate) const fn new(parent: Id) -> Self {
-        Directory { entries: BTreeMap::new(), parent, subdirectories: 0, removed: false }
+        Directory { entries: BTreeMap::new(), parent, subdirectories: 0, removed: false, verifier: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -51,7 +53,7 @@ impl Directory {
         first..first + (1 << COLLISION_BITS)
     }
 
-    fn cookie(&self, hash: u64, name: &[u8]) -> Option<u64> {
+    pub(crate) fn cookie(&self, hash: u64, name: &[u8]) -> Option<u64> {
         self.entries.range(Self::slots(hash)).find(|(_, e)| e.name.as_bytes() == name).map(|(cookie, _)| *cookie)
     }
 
@@ -73,6 +75,11 @@ impl Directory {
     pub(crate) fn remove(&mut self, hash: u64, name: &[u8]) -> Option<Id> {
         let cookie = self.cookie(hash, name)?;
         self.entries.remove(&cookie).map(|e| e.id)
+    }
+
+    /// The entry before a cookie.
+    pub(crate) fn before(&self, cookie: u64) -> Option<(u64, &ShortBytes, Id)> {
+        self.entries.range(..cookie).next_back().map(|(cookie, entry)| (*cookie, &entry.name, entry.id))
     }
 
     /// The entries after a cookie.

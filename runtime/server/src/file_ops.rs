@@ -7,6 +7,7 @@ use crate::delegations::Conflict;
 use crate::opens::WRITE;
 use crate::operations::write;
 use crate::set_attributes::Changes;
+use ringback_rpc::nfs4::callback::notify_type;
 use ringback_rpc::nfs4::fore::{
     AccessOk, GetAttrOk, GetFhOk, OpRes, SetAttrArgs, SetAttrFailure, SetAttrOk, access, file_type,
 };
@@ -51,11 +52,22 @@ impl Compound<'_> {
         if changes.size.is_some() {
             server.files.check_io(&shard, number, index, &client, &stateid, WRITE)?;
         }
-        if server.files.recall_of_others(&mut shard, index, &caller, Conflict::Write, &server.callbacks) {
+        let callbacks = &server.callbacks;
+        let is_directory = shard.files.at(index).is_some_and(|file| file.directory().is_ok());
+        let is_held = match is_directory {
+            true => {
+                server.files.recall_of_watchers(&mut shard, index, &caller, notify_type::CHANGE_DIR_ATTRS, callbacks)
+            }
+            false => server.files.recall_of_others(&mut shard, index, &caller, Conflict::Write, callbacks),
+        };
+        if is_held {
             return Err(Status::NFS4ERR_DELAY);
         }
         let file = shard.files.at_mut(index).ok_or(Status::NFS4ERR_STALE)?;
         changes.apply(file, &server.files.data, caller.maker.now)?;
+        if is_directory {
+            server.files.tell_attributes(&mut shard, index, &client, callbacks);
+        }
         Ok(SetAttrOk { attributes_set: args.attributes.mask })
     }
 

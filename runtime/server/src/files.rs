@@ -16,6 +16,7 @@ use crate::lock_waiters::LockWaiter;
 use crate::locks::LockOwner;
 use crate::opens::Open;
 use crate::quota::Quota;
+use crate::watches::CHANGES_MAX;
 use ringback::Group;
 use ringback_rpc::nfs4::Status;
 use std::collections::HashMap;
@@ -28,7 +29,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const SHARD_BITS: u32 = 6;
 pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
 /// Bits of an index that are left to others, at its top: a callback's cookie says there what it is about.
-pub(crate) const SPARE_BITS: u32 = 2;
+pub(crate) const SPARE_BITS: u32 = 4;
 /// Most objects of one kind in a shard: what the other bits of an index can say.
 const OBJECTS_MAX: u32 = u32::MAX >> (SHARD_BITS + SPARE_BITS);
 /// Bytes of a filehandle.
@@ -132,6 +133,8 @@ pub(crate) struct Files {
     pub(crate) opens: Quota,
     pub(crate) delegations: Quota,
     pub(crate) locks: Quota,
+    /// Changes of directories that holders have not been told yet.
+    pub(crate) changes: Quota,
     /// Bytes of content.
     pub(crate) data: Quota,
 }
@@ -152,6 +155,7 @@ impl Files {
             opens: Quota::new(config.opens_max),
             delegations: Quota::new(config.delegations_max),
             locks: Quota::new(config.locks_max),
+            changes: Quota::new(CHANGES_MAX),
             data: Quota::new(config.data_bytes_max),
         };
         files.make_root();
@@ -174,7 +178,8 @@ impl Files {
         }
         self.revoked.iter().map(|count| count.load(Relaxed)).collect::<Vec<u32>>().save(out)?;
         self.revocations.load(Relaxed).save(out)?;
-        [&self.files, &self.opens, &self.delegations, &self.locks].iter().try_for_each(|quota| quota.used().save(out))
+        let quotas = [&self.files, &self.opens, &self.delegations, &self.locks, &self.changes];
+        quotas.iter().try_for_each(|quota| quota.used().save(out))
     }
 
     /// Those of another process.
@@ -201,7 +206,7 @@ impl Files {
         files.revoked = revoked.take(clients).map(AtomicU32::new).collect();
         files.keeps_no_revoked = (0..clients).map(|_| AtomicBool::new(false)).collect();
         files.revocations.store(Keep::load(from)?, Relaxed);
-        for quota in [&files.files, &files.opens, &files.delegations, &files.locks] {
+        for quota in [&files.files, &files.opens, &files.delegations, &files.locks, &files.changes] {
             quota.force(Keep::load(from)?);
         }
         Ok(files)

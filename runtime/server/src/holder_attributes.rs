@@ -70,7 +70,7 @@ impl Compound<'_> {
             let client = Arc::clone(self.client()?);
             let answer = self.answer.take_if(|a| a.file == id).map(|a| a.reported);
             let holder = shard.delegations_of(index).find(|d| d.write && d.client != client.index);
-            match holder.and_then(|d| Some((d.recalled, d.query.as_deref()?))) {
+            match holder.and_then(|d| Some((d.recalled, d.query()?))) {
                 None => {}
                 Some((false, query)) if answer.is_none() => {
                     self.question = Some(Question { file: id, callback: query.callback });

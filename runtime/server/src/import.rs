@@ -4,7 +4,7 @@ use crate::Server;
 use crate::arena::Id;
 use crate::directory::Directory;
 use crate::file::{File, Kind, Maker};
-use crate::files::ROOT;
+use crate::files::{Caller, ROOT};
 use ringback_rpc::nfs4::fore::file_type;
 use ringback_rpc::nfs4::{NfsTime4, Status};
 use std::fs::{self, Metadata};
@@ -66,6 +66,7 @@ impl Server {
     }
 
     fn import_directory(&self, from: &Path, to: Id, depth: usize, imported: &mut Imported) -> Result<(), ImportError> {
+        let inner = &self.inner;
         let host = |error| ImportError::Host { path: from.to_owned(), error };
         if depth > DEPTH_MAX {
             return Err(ImportError::TooDeep { path: from.to_owned() });
@@ -77,7 +78,9 @@ impl Server {
             let server = |status| ImportError::Server { path: path.clone(), status };
             let name = path.file_name().unwrap_or_default().as_bytes();
             let is_directory = file.directory().is_ok();
-            let (made, _) = self.inner.files.make(to, name, file).map_err(server)?;
+            let caller =
+                Caller { client: &inner.nobody, now_s: 0, maker: Maker { uid: 0, gid: 0, now: file.created() } };
+            let (made, _) = inner.files.make(to, name, file, &caller, &inner.callbacks).map_err(server)?;
             imported.files += 1;
             if is_directory {
                 self.import_directory(&path, made, depth + 1, imported)?;

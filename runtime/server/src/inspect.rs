@@ -184,7 +184,7 @@ impl Server {
     fn file_of(&self, cookie: u64) -> Option<u64> {
         let files = &self.inner.files;
         let file = match Subject::of(cookie) {
-            Subject::Recall(id) | Subject::Attributes(id) => {
+            Subject::Recall(id) | Subject::Attributes(id) | Subject::Notify(id) => {
                 let (shard, local) = files.shard_of(id);
                 let Delegation { file, .. } = shard.delegations.get(local)?;
                 global(shard_number(id), shard.files.id_at(*file)?)

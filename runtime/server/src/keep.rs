@@ -4,9 +4,9 @@
 
 use ringback::{CallbackKey, ClientId, ConnectionId};
 use ringback_rpc::nfs4::fore::{ChannelAttrs, CreateSessionOk};
-use ringback_rpc::nfs4::{ClientId4, NfsTime4, SessionId, Status, Verifier4};
+use ringback_rpc::nfs4::{Bitmap4, ClientId4, NfsTime4, SessionId, Status, Verifier4};
 use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 
 /// Longest value that is kept as it stands on the wire.
@@ -73,7 +73,7 @@ macro_rules! wire {
         }
     )*};
 }
-wire! { ChannelAttrs ClientId4 CreateSessionOk NfsTime4 SessionId Status Verifier4 }
+wire! { Bitmap4 ChannelAttrs ClientId4 CreateSessionOk NfsTime4 SessionId Status Verifier4 }
 
 macro_rules! named_by_bits {
     ($($type:ident)*) => {$(
@@ -165,6 +165,16 @@ impl<T: Keep> Keep for Vec<T> {
             all.push(T::load(from)?);
         }
         Ok(all)
+    }
+}
+
+impl<T: Keep> Keep for VecDeque<T> {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        (self.len() as u64).save(out)?;
+        self.iter().try_for_each(|value| value.save(out))
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        Vec::load(from).map(VecDeque::from)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::attributes::{VALUES_BYTES_MAX, WRITE_ONLY};
 use crate::compound::Compound;
 use crate::directory::Directory;
 use crate::file::{File, Kind};
-use crate::files::ROOT;
+use crate::files::{Caller, ROOT};
 use crate::operations::write;
 use crate::set_attributes::{Changes, check_kind};
 use crate::tree::Listed;
@@ -14,7 +14,7 @@ use ringback_rpc::nfs4::fore::{
     CreateArgs, CreateOk, CreateType, DirEntries, DirEntry, LinkOk, OpRes, ReadDirArgs, ReadDirOk, ReadLinkOk,
     RemoveOk, RenameArgs, RenameOk, SecInfo4, SecInfoOk, SecInfoStyle, file_type,
 };
-use ringback_rpc::nfs4::{Fattr, List, Status, Verifier4};
+use ringback_rpc::nfs4::{Fattr, List, Status};
 use ringback_rpc::xdr::{self, Writer};
 use std::sync::Arc;
 
@@ -68,7 +68,9 @@ impl Compound<'_> {
         if is_directory {
             file.mode |= setgid;
         }
-        let (made, change_info) = self.server.files.make(directory, args.name, file)?;
+        let (files, callbacks) = (&self.server.files, &self.server.callbacks);
+        let caller = Caller { maker, ..self.caller(&client) };
+        let (made, change_info) = files.make(directory, args.name, file, &caller, callbacks)?;
         self.go_to(made);
         Ok(CreateOk { change_info, attributes_set: args.attributes.mask })
     }
@@ -122,7 +124,7 @@ impl Compound<'_> {
         write(&OpRes::ReadLink(ok.map_err(|status| *status)), w)
     }
 
-    /// READDIR (RFC 8881 section 18.23). Cookies stay valid, so that the verifier never changes and is not checked.
+    /// READDIR (RFC 8881 section 18.23). Cookies stay valid even when the verifier is changed, by hand, so it is not checked.
     pub(crate) fn read_dir(&self, args: &ReadDirArgs, limit: usize, w: &mut Writer<'_>) -> xdr::Result<Status> {
         let room = limit.saturating_sub(w.position()).min(w.left());
         // maxcount counts the results without operation and status.
@@ -130,8 +132,9 @@ impl Compound<'_> {
         let mut space = vec![0; room.saturating_sub(READDIR_BYTES)];
         let mut entries = Writer::new(&mut space);
         let eof = self.entries(args, &mut entries);
-        let res = OpRes::ReadDir(eof.map(|eof| ReadDirOk {
-            verifier: Verifier4::default(),
+        let verifier = self.file().and_then(|file| self.server.files.cookie_verifier(file));
+        let res = OpRes::ReadDir(eof.and_then(|eof| Ok((eof, verifier?))).map(|(eof, verifier)| ReadDirOk {
+            verifier,
             entries: DirEntries::written(entries.written()),
             eof,
         }));

@@ -1,7 +1,7 @@
 //! The operation OPEN: what its arguments mean (RFC 8881 section 18.16).
 
 use crate::compound::Compound;
-use crate::delegations::{Granted, Want};
+use crate::grants::{Granted, Want};
 use crate::opens::{How, OpenRequest, Target};
 use crate::set_attributes::Changes;
 use ringback_rpc::nfs4::fore::{OpenArgs, OpenClaim, OpenHow, OpenOk, open_result_flag, share_access, share_deny};

@@ -3,9 +3,10 @@
 use crate::arena::{Arena, Id, Link, Links, NONE};
 use crate::callbacks::Callbacks;
 use crate::clients::Client;
-use crate::delegations::{Conflict, Granted, Want};
+use crate::delegations::Conflict;
 use crate::file::{File, Kind as FileKind};
 use crate::files::{Caller, Files, Holder, Shard, global};
+use crate::grants::{Granted, Want};
 use crate::keep::keep;
 use crate::name::ShortBytes;
 use crate::quota::Reserved;
@@ -120,7 +121,7 @@ pub(crate) struct Opened {
 impl Files {
     /// OPEN. NFS4ERR_DELAY says that delegations of others are being recalled because of it.
     pub(crate) fn open(&self, request: &OpenRequest<'_>, callbacks: &Callbacks) -> Result<Opened, Status> {
-        let (file, change, room) = self.target(request)?;
+        let (file, change, room) = self.target(request, callbacks)?;
         let made = room.is_some();
         let (mut shard, number, index) = self.live(file)?;
         // Under the lock that forgetting a client takes too: nothing is added to a client that has been swept.
@@ -147,7 +148,11 @@ impl Files {
 
     /// The file to open, how its directory changed, and room for an open of it if it was made just now: what cannot be
     /// opened is not made.
-    fn target(&self, request: &OpenRequest<'_>) -> Result<(Id, ChangeInfo4, Option<Reserved<'_>>), Status> {
+    fn target(
+        &self,
+        request: &OpenRequest<'_>,
+        callbacks: &Callbacks,
+    ) -> Result<(Id, ChangeInfo4, Option<Reserved<'_>>), Status> {
         let (directory, name) = match request.target {
             Target::Name(directory, name) => (directory, name),
             Target::File(file) => {
@@ -164,7 +169,7 @@ impl Files {
             Err(status) => return Err(status),
         }
         let room = self.opens.reserve(1).ok_or(Status::NFS4ERR_DELAY)?;
-        match self.make(directory, name, self.new_file(request)?) {
+        match self.make(directory, name, self.new_file(request)?, &request.caller, callbacks) {
             Ok((file, change)) => Ok((file, change, Some(room))),
             // Another create came first.
             Err(Status::NFS4ERR_EXIST) => unchanged(self.lookup(directory, name)?),

@@ -1,5 +1,6 @@
 //! What each operation of a compound does: the table of operations, and those that are about sessions and stateids. Those on
-//! names, attributes, content and locks are in `name_ops.rs`, `file_ops.rs`, `io_ops.rs`, `copy_ops.rs`, `lock_ops.rs` and `open_op.rs`.
+//! names, attributes, content and locks are in `name_ops.rs`, `file_ops.rs`, `io_ops.rs`, `copy_ops.rs`, `lock_ops.rs`, `open_op.rs`
+//! and `delegation_ops.rs`.
 
 use crate::compound::{Compound, Place};
 use crate::files::ROOT;
@@ -76,6 +77,7 @@ impl Compound<'_> {
             OpArgs::SetClientIdConfirm(args) if self.is_minor0() => {
                 OpRes::SetClientIdConfirm(self.server.set_client_id_confirm(args, &self.origin))
             }
+            OpArgs::GetDirDelegation(args) => OpRes::GetDirDelegation(self.get_dir_delegation(args)),
             OpArgs::FreeStateid(args) => OpRes::FreeStateid(self.free_stateid(&args.stateid)),
             other => return self.session_operation(other, place, w),
         };

@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) client: Arc<Client>,
     /// What was granted for the fore channel.
     pub(crate) fore: ChannelAttrs,
+    /// Bytes of one callback.
+    pub(crate) callback_bytes_max: u32,
     /// Whether a connection may be bound to its backchannel: not if the client accepts only credentials that are not
     /// served here.
     has_backchannel: bool,
@@ -60,7 +62,7 @@ impl Session {
     pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         let (client, serial) = self.key.to_parts();
         (self.id, (self.client.id, (client, serial))).save(out)?;
-        (self.fore, self.has_backchannel).save(out)?;
+        (self.fore, (self.callback_bytes_max, self.has_backchannel)).save(out)?;
         self.connections().save(out)?;
         let slots = self.slots().export();
         slots.save(out)
@@ -69,12 +71,12 @@ impl Session {
     /// One of another process, of these clients.
     pub(crate) fn load(clients: &Clients, from: &mut dyn Read) -> io::Result<Self> {
         let (id, (client_id, (client, serial))) = Keep::load(from)?;
-        let (fore, has_backchannel) = Keep::load(from)?;
+        let (fore, (callback_bytes_max, has_backchannel)) = Keep::load(from)?;
         let connections = Mutex::new(Keep::load(from)?);
         let slots = Mutex::new(ReplierSlots::import(ReplierImage::load(from)?).ok_or_else(malformed)?);
         let key = SessionKey::from_parts(client, serial);
         let client = Arc::clone(clients.client(client_id).ok_or_else(malformed)?);
-        Ok(Session { id, key, client, fore, has_backchannel, connections, slots })
+        Ok(Session { id, key, client, fore, callback_bytes_max, has_backchannel, connections, slots })
     }
 
     /// Associates it with a connection: CREATE_SESSION, BIND_CONN_TO_SESSION and SEQUENCE do.
@@ -251,7 +253,9 @@ impl Inner {
         let slots = ReplierSlots::new(fore.requests_max, fore.response_bytes_max_cached as usize);
         let connections = Mutex::new(vec![origin.connection]);
         let slots = Mutex::new(slots);
-        let session = Session { id: session_id, key, client, fore, has_backchannel, connections, slots };
+        let (id_of_session, callback_bytes_max) = (session_id, back.request_bytes_max);
+        let session =
+            Session { id: id_of_session, key, client, fore, callback_bytes_max, has_backchannel, connections, slots };
         self.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(session_id, Arc::new(session));
         if let Some(record) = clients.records.get_mut(&id) {
             record.sessions.push(session_id);

@@ -11,7 +11,8 @@ use crate::directory::Directory;
 use crate::file::File;
 use crate::files::{Caller, Files, SHARDS, Shard, global, shard_number};
 use crate::name::{ShortBytes, check_name};
-use ringback_rpc::nfs4::{ChangeInfo4, NfsTime4, Status};
+use crate::watches::{Named, Names, Observed};
+use ringback_rpc::nfs4::{ChangeInfo4, NfsTime4, Status, Verifier4};
 use std::sync::{MutexGuard, PoisonError};
 
 /// Most names of one file, and most subdirectories of one directory.
@@ -27,6 +28,25 @@ pub(crate) struct Listed {
     pub(crate) id: Id,
 }
 
+/// Who changes a directory.
+pub(crate) struct Editor<'a> {
+    caller: &'a Caller<'a>,
+    callbacks: &'a Callbacks,
+    /// Those who watch it have been asked, and what may be told of it has not changed since.
+    has_asked: bool,
+}
+
+impl<'a> Editor<'a> {
+    const fn new(caller: &'a Caller<'a>, callbacks: &'a Callbacks) -> Self {
+        Editor { caller, callbacks, has_asked: false }
+    }
+
+    /// Whether delegations stand against a change of names. They are being recalled then.
+    fn is_resisted(&self, files: &Files, shard: &mut Shard, directory: u32, names: &Names<'_>) -> bool {
+        files.recall_of_watchers(shard, directory, self.caller, names.notification(), self.callbacks)
+    }
+}
+
 impl Files {
     /// LOOKUP.
     pub(crate) fn lookup(&self, directory: Id, name: &[u8]) -> Result<Id, Status> {
@@ -37,36 +57,69 @@ impl Files {
         })?
     }
 
+    /// The verifier of the cookies of a directory.
+    pub(crate) fn cookie_verifier(&self, directory: Id) -> Result<Verifier4, Status> {
+        self.with_file(directory, |file| Ok(Verifier4(file.directory()?.verifier.to_be_bytes())))?
+    }
+
     /// The change attribute.
     pub(crate) fn change(&self, id: Id) -> Result<u64, Status> {
         self.with_file(id, |file| file.change)
     }
 
-    fn namespace(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn namespace(&self) -> MutexGuard<'_, ()> {
         self.namespace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the entries of a directory that has not been removed.
-    fn edit<R>(
+    /// Changes the entries of a directory that has not been removed, so that `names` come and go. Who watches it is told.
+    fn edit(
         &self,
         directory: Id,
-        now: NfsTime4,
-        change: impl FnOnce(&mut Directory) -> Result<R, Status>,
-    ) -> Result<(R, ChangeInfo4), Status> {
-        self.with_file_mut(directory, |file| {
-            let before = file.change;
-            let entries = file.directory_mut()?;
-            if entries.removed {
-                return Err(Status::NFS4ERR_STALE);
-            }
-            let result = change(entries)?;
-            file.modify(now);
-            Ok((result, ChangeInfo4 { atomic: true, before, after: file.change }))
-        })?
+        names: Names<'_>,
+        by: &Editor<'_>,
+        change: impl FnOnce(&mut Directory) -> Result<(), Status>,
+    ) -> Result<ChangeInfo4, Status> {
+        let (mut shard, local) = self.shard_of(directory);
+        let file = shard.files.get(local).ok_or(Status::NFS4ERR_STALE)?;
+        let watched = file.delegations != NONE;
+        if file.directory()?.removed {
+            return Err(Status::NFS4ERR_STALE);
+        }
+        if watched && !by.has_asked && by.is_resisted(self, &mut shard, local.index, &names) {
+            return Err(Status::NFS4ERR_DELAY);
+        }
+        let file = shard.files.get_mut(local).ok_or(Status::NFS4ERR_STALE)?;
+        let before = file.change;
+        let entries = file.directory_mut()?;
+        let observed = watched.then(|| Observed::before(entries, names));
+        change(entries)?;
+        file.modify(by.caller.maker.now);
+        let after = file.change;
+        if let Some(observed) = observed {
+            self.tell_watchers(&mut shard, local.index, by.caller.client, observed, by.callbacks);
+        }
+        Ok(ChangeInfo4 { atomic: true, before, after })
+    }
+
+    /// Asks those who watch a directory before names are taken away from it; they are not asked again then.
+    fn ask_watchers(&self, directory: Id, names: &Names<'_>, by: &Editor<'_>) -> Result<(), Status> {
+        let (mut shard, _, index) = self.live(directory)?;
+        if by.is_resisted(self, &mut shard, index, names) { Err(Status::NFS4ERR_DELAY) } else { Ok(()) }
+    }
+
+    fn named<'n>(&self, name: &'n [u8]) -> Option<Named<'n>> {
+        Some(Named { hash: self.hash(name), name })
     }
 
     /// Makes a file of any kind. With a name that is taken it answers NFS4ERR_EXIST.
-    pub(crate) fn make(&self, directory: Id, name: &[u8], file: File) -> Result<(Id, ChangeInfo4), Status> {
+    pub(crate) fn make(
+        &self,
+        directory: Id,
+        name: &[u8],
+        file: File,
+        caller: &Caller<'_>,
+        callbacks: &Callbacks,
+    ) -> Result<(Id, ChangeInfo4), Status> {
         match self.lookup(directory, name) {
             Err(Status::NFS4ERR_NOENT) => {}
             Ok(_) => return Err(Status::NFS4ERR_EXIST),
@@ -76,7 +129,8 @@ impl Files {
         let is_directory = file.directory().is_ok();
         let hash = self.hash(name);
         let id = self.adopt(hash, file)?;
-        let added = self.edit(directory, now, |entries| {
+        let names = Names { added: Some(Named { hash, name }), removed: None };
+        let added = self.edit(directory, names, &Editor::new(caller, callbacks), |entries| {
             if entries.find(hash, name).is_some() {
                 return Err(Status::NFS4ERR_EXIST);
             }
@@ -87,13 +141,7 @@ impl Files {
             entries.subdirectories += u32::from(is_directory);
             Ok(())
         });
-        match added {
-            Ok(((), change)) => Ok((id, change)),
-            Err(status) => {
-                self.unlink(id, now);
-                Err(status)
-            }
-        }
+        added.map(|change| (id, change)).inspect_err(|_| self.unlink(id, now))
     }
 
     /// Stores a file that has no name yet, in a shard that follows from its first one.
@@ -144,7 +192,13 @@ impl Files {
             if !directory.is_empty() {
                 return Err(Status::NFS4ERR_NOTEMPTY);
             }
-            directory.removed = true;
+            // Whatever is told of a directory, it is not that it is gone (section 10.9).
+            if self.recall_of_others(&mut shard, local.index, caller, Conflict::Write, callbacks) {
+                return Err(Status::NFS4ERR_DELAY);
+            }
+            if let Some(Ok(directory)) = shard.files.get_mut(local).map(File::directory_mut) {
+                directory.removed = true;
+            }
             return Ok(true);
         }
         match self.recall_of_others(&mut shard, local.index, caller, Conflict::Write, callbacks) {
@@ -163,14 +217,16 @@ impl Files {
     ) -> Result<ChangeInfo4, Status> {
         let _alone = self.namespace();
         let id = self.lookup(directory, name)?;
+        let by = Editor { caller, callbacks, has_asked: true };
+        let names = Names { removed: self.named(name), added: None };
+        self.ask_watchers(directory, &names, &by)?;
         let is_directory = self.release(id, caller, callbacks)?;
-        let now = caller.maker.now;
-        let ((), change) = self.edit(directory, now, |entries| {
+        let change = self.edit(directory, names, &by, |entries| {
             entries.remove(self.hash(name), name);
             entries.subdirectories -= u32::from(is_directory);
             Ok(())
         })?;
-        self.unlink(id, now);
+        self.unlink(id, caller.maker.now);
         Ok(change)
     }
 
@@ -209,11 +265,13 @@ impl Files {
             }
         }
         let hash = self.hash(name);
-        let added = self.edit(directory, now, |entries| match entries.find(hash, name) {
-            Some(_) => Err(Status::NFS4ERR_EXIST),
-            None => entries.put(hash, name, file),
-        });
-        added.map(|((), change)| change).inspect_err(|_| self.unlink(file, now))
+        let names = Names { added: Some(Named { hash, name }), removed: None };
+        let added =
+            self.edit(directory, names, &Editor::new(caller, callbacks), |entries| match entries.find(hash, name) {
+                Some(_) => Err(Status::NFS4ERR_EXIST),
+                None => entries.put(hash, name, file),
+            });
+        added.inspect_err(|_| self.unlink(file, now))
     }
 
     /// RENAME, with the changes of both directories.
@@ -239,6 +297,10 @@ impl Files {
             };
             return Ok((unchanged(from.0)?, unchanged(to.0)?));
         }
+        let by = Editor { caller, callbacks, has_asked: true };
+        for (directory, names) in self.moved(from, to) {
+            self.ask_watchers(directory, &names, &by)?;
+        }
         let is_directory = self.check_move(id, to.0, caller, callbacks)?;
         if let Some(target) = target {
             let replaced = self.with_file(target, |file| file.directory().is_ok())?;
@@ -251,7 +313,16 @@ impl Files {
                 status => status,
             })?;
         }
-        self.move_name(id, from, to, (is_directory, target), caller.maker.now)
+        self.move_name(id, from, to, (is_directory, target), &by)
+    }
+
+    /// What a rename does to the names of its directories, the target first: within one directory that is one change.
+    fn moved<'n>(&self, from: (Id, &'n [u8]), to: (Id, &'n [u8])) -> Vec<(Id, Names<'n>)> {
+        let (removed, added) = (self.named(from.1), self.named(to.1));
+        match from.0 == to.0 {
+            true => vec![(to.0, Names { removed, added })],
+            false => vec![(to.0, Names { removed: None, added }), (from.0, Names { removed, added: None })],
+        }
     }
 
     /// Whether a file may be moved into `directory`; whether it is a directory itself.
@@ -287,41 +358,48 @@ impl Files {
         from: (Id, &[u8]),
         to: (Id, &[u8]),
         (is_directory, target): (bool, Option<Id>),
-        now: NfsTime4,
+        by: &Editor<'_>,
     ) -> Result<(ChangeInfo4, ChangeInfo4), Status> {
         let (from_hash, to_hash) = (self.hash(from.1), self.hash(to.1));
-        let one = u32::from(is_directory);
+        let (one, now) = (u32::from(is_directory), by.caller.maker.now);
         let put = |entries: &mut Directory| match entries.find(to_hash, to.1) {
             found if found == target => entries.put(to_hash, to.1, id),
             _ => Err(Status::NFS4ERR_DELAY),
         };
-        let changes = if from.0 == to.0 {
-            let ((), change) = self.edit(from.0, now, |entries| {
-                put(entries)?;
-                entries.remove(from_hash, from.1);
-                entries.subdirectories -= if target.is_some() { one } else { 0 };
-                Ok(())
-            })?;
-            (change, change)
-        } else {
-            let ((), target_change) = self.edit(to.0, now, |entries| {
-                put(entries)?;
-                entries.subdirectories += if target.is_some() { 0 } else { one };
-                Ok(())
-            })?;
-            let ((), source_change) = self.edit(from.0, now, |entries| {
-                entries.remove(from_hash, from.1);
-                entries.subdirectories -= one;
-                Ok(())
-            })?;
-            (source_change, target_change)
+        let changes = match &*self.moved(from, to) {
+            [(source, removed), ..] if *source == from.0 => {
+                let change = self.edit(*source, *removed, by, |entries| {
+                    put(entries)?;
+                    entries.remove(from_hash, from.1);
+                    entries.subdirectories -= if target.is_some() { one } else { 0 };
+                    Ok(())
+                })?;
+                (change, change)
+            }
+            [(destination, added), (source, removed)] => {
+                let target_change = self.edit(*destination, *added, by, |entries| {
+                    put(entries)?;
+                    entries.subdirectories += if target.is_some() { 0 } else { one };
+                    Ok(())
+                })?;
+                let source_change = self.edit(*source, *removed, by, |entries| {
+                    entries.remove(from_hash, from.1);
+                    entries.subdirectories -= one;
+                    Ok(())
+                })?;
+                (source_change, target_change)
+            }
+            _ => return Err(Status::NFS4ERR_SERVERFAULT),
         };
-        self.with_file_mut(id, |file| {
+        let (mut shard, _, index) = self.live(id)?;
+        if let Some(file) = shard.files.at_mut(index) {
             if let Ok(directory) = file.directory_mut() {
                 directory.parent = to.0;
             }
             file.touch(now);
-        })?;
+            self.tell_attributes(&mut shard, index, by.caller.client, by.callbacks);
+        }
+        drop(shard);
         if let Some(target) = target {
             self.unlink(target, now);
         }
@@ -360,22 +438,33 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clients::Client;
     use crate::config::Config;
     use crate::file::{Kind, Maker, now};
     use crate::files::ROOT;
+    use std::sync::Arc;
 
     #[test]
     fn a_name_that_is_made_while_another_moves_there_stays() {
-        let files = Files::new(&Config::default(), 1);
+        let (files, nobody, callbacks) =
+            (Files::new(&Config::default(), 1), Client::nobody(), Callbacks::new(Arc::new(())));
         let maker = Maker { uid: 0, gid: 0, now: now() };
-        let make = |to, name: &[u8], kind| files.make(to, name, File::new(kind, 0, &maker)).unwrap().0;
+        let caller = Caller { client: &nobody, now_s: 0, maker };
+        let make =
+            |to, name: &[u8], kind| files.make(to, name, File::new(kind, 0, &maker), &caller, &callbacks).unwrap().0;
         let regular = || Kind::Regular(Default::default());
         let moved = make(ROOT, b"old", regular());
         let below = make(ROOT, b"below", Kind::Directory(Directory::new(ROOT)));
         // A rename has seen no such names.
         let made = [(ROOT, make(ROOT, b"new", regular())), (below, make(below, b"new", regular()))];
         for (directory, id) in made {
-            let renamed = files.move_name(moved, (ROOT, b"old"), (directory, b"new"), (false, None), maker.now);
+            let renamed = files.move_name(
+                moved,
+                (ROOT, b"old"),
+                (directory, b"new"),
+                (false, None),
+                &Editor::new(&caller, &callbacks),
+            );
             assert_eq!(renamed.unwrap_err(), Status::NFS4ERR_DELAY);
             assert_eq!((files.lookup(ROOT, b"old"), files.lookup(directory, b"new")), (Ok(moved), Ok(id)));
         }

@@ -43,6 +43,7 @@ fn open_files_delegations_and_sessions_outlive_the_process() {
     holder.visit("read by the holder", share_access::READ);
     let held = holder.held.len();
     assert_eq!(held, 2, "both are delegated");
+    holder.watch();
     let mut waiting = TcpStream::connect(address).unwrap();
     for (n, backend) in chain.iter().enumerate().skip(1) {
         let mut following = next(backend, &socket, &admin, &["--reactors", &(1 + n % 3).to_string()]);
@@ -61,12 +62,22 @@ fn open_files_delegations_and_sessions_outlive_the_process() {
         let mut other = Client::connect(address, "other".to_owned());
         other.visit("file", share_access::READ | share_access::WRITE);
         other.visit("read by the holder", share_access::WRITE);
+        other.visit("made by the other", share_access::READ);
     });
     while !other.is_finished() {
         // It answers recalls, and gives back what was recalled, between its own calls.
         holder.visit("something else", share_access::READ);
     }
     other.join().unwrap();
+    // The notification may be behind the reply to who has made it.
+    for _ in 0..1000 {
+        if holder.added.len() == 2 {
+            break;
+        }
+        holder.read(&open, 0, 1);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(holder.added, ["something else", "made by the other"], "the directory is delegated as before");
     assert_eq!(holder.recalls, held as u64);
     holder.write(&open, 3, b"!");
     // A connection that was there from the beginning is one still.

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 use std::slice::from_ref;
 
 /// What a client has been sent: replies to what it posted, and callbacks.
-struct Inbox<'p, 'w> {
+pub(super) struct Inbox<'p, 'w> {
     peer: &'p Peer<'w>,
     records: VecDeque<Vec<u8>>,
 }
 
 impl<'p, 'w> Inbox<'p, 'w> {
-    fn of(peer: &'p Peer<'w>) -> Self {
+    pub(super) fn of(peer: &'p Peer<'w>) -> Self {
         Inbox { peer, records: VecDeque::new() }
     }
 
@@ -29,15 +29,15 @@ impl<'p, 'w> Inbox<'p, 'w> {
         }
     }
 
-    fn call(&mut self) -> Vec<u8> {
+    pub(super) fn call(&mut self) -> Vec<u8> {
         self.next(MessageType::Call)
     }
 
-    fn reply(&mut self) -> Reply {
+    pub(super) fn reply(&mut self) -> Reply {
         Reply(self.next(MessageType::Reply))
     }
 
-    fn is_empty(&mut self) -> bool {
+    pub(super) fn is_empty(&mut self) -> bool {
         self.records.is_empty() && self.peer.callbacks.recv_timeout(Duration::from_millis(50)).is_err()
     }
 }
@@ -51,7 +51,7 @@ impl Peer<'_> {
         self.next = self.next.wrapping_add(1);
     }
 
-    fn flags(&mut self) -> u32 {
+    pub(super) fn flags(&mut self) -> u32 {
         match self.call(&[]).last() {
             OpRes::Sequence(Ok(ok)) => ok.status_flags,
             other => panic!("{other:?}"),

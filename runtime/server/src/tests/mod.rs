@@ -6,6 +6,7 @@ mod callbacks;
 mod clients;
 mod copies;
 mod delegations;
+mod directories;
 mod files;
 mod hostile;
 mod inspect;

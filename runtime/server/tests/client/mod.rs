@@ -3,7 +3,9 @@
 #![allow(dead_code)] // each test file uses a part
 
 use ringback_rpc::message::{CallHeader, MessageType, OpaqueAuth, ReplyHeader, peek};
-use ringback_rpc::nfs4::callback::{CbArgs, CbCompoundArgs, CbCompoundRes, CbRes, CbSequenceRes};
+use ringback_rpc::nfs4::callback::{
+    CbArgs, CbCompoundArgs, CbCompoundRes, CbNotifyArgs, CbRecallArgs, CbRes, CbSequenceRes, Notification, notify_type,
+};
 use ringback_rpc::nfs4::fore::*;
 use ringback_rpc::nfs4::*;
 use ringback_rpc::record::{self, RecordReader};
@@ -30,6 +32,8 @@ pub struct Client {
     pub held: Held,
     recalled: Vec<(Stateid4, Vec<u8>)>,
     pub recalls: u64,
+    /// The names of which CB_NOTIFY has told that they are new.
+    pub added: Vec<String>,
 }
 
 fn encode(values: &[&dyn Encode]) -> Vec<u8> {
@@ -57,6 +61,7 @@ impl Client {
             held: Held::new(),
             recalled: Vec::new(),
             recalls: 0,
+            added: Vec::new(),
         };
         client.establish();
         client
@@ -162,27 +167,60 @@ impl Client {
             highest_slot_id: 3,
             target_highest_slot_id: 3,
         };
-        let mut statuses = Vec::new();
+        let mut results = Vec::new();
         for _ in 1..head.count {
-            let CbArgs::Recall(recall) = CbArgs::decode(&mut r).unwrap() else { panic!() };
-            self.recalls += 1;
-            // The OPEN's reply may be behind the recall, or the return before it.
-            let known = self.held.get(recall.fh.as_bytes()) == Some(&recall.stateid);
-            statuses.push(if known { Status::NFS4_OK } else { Status::NFS4ERR_BAD_STATEID });
-            if known {
-                self.recalled.push((recall.stateid, recall.fh.as_bytes().to_vec()));
-            } else {
+            let result = match CbArgs::decode(&mut r).unwrap() {
+                CbArgs::Recall(recall) => CbRes::Recall(self.recall(&recall)),
+                CbArgs::Notify(notify) => CbRes::Notify(self.note(&notify)),
+                other => panic!("{other:?}"),
+            };
+            results.push(result);
+            if !result.status().is_ok() {
                 break;
             }
         }
-        let status = *statuses.last().unwrap();
-        let head = CbCompoundRes { status, tag: head.tag, count: 1 + statuses.len() as u32 };
-        let results: Vec<CbRes<'_>> = statuses.into_iter().map(CbRes::Recall).collect();
+        let status = results.last().unwrap().status();
+        let head = CbCompoundRes { status, tag: head.tag, count: 1 + results.len() as u32 };
         let first = CbRes::Sequence(Ok(sequence));
         let reply = ReplyHeader::success(header.xid);
         let mut values: Vec<&dyn Encode> = vec![&reply, &head, &first];
         values.extend(results.iter().map(|r| r as &dyn Encode));
         self.socket.write_all(&encode(&values)).unwrap();
+    }
+
+    fn recall(&mut self, recall: &CbRecallArgs<'_>) -> Status {
+        self.recalls += 1;
+        // The OPEN's reply may be behind the recall, or the return before it.
+        if self.held.get(recall.fh.as_bytes()) != Some(&recall.stateid) {
+            return Status::NFS4ERR_BAD_STATEID;
+        }
+        self.recalled.push((recall.stateid, recall.fh.as_bytes().to_vec()));
+        Status::NFS4_OK
+    }
+
+    fn note(&mut self, notify: &CbNotifyArgs<'_>) -> Status {
+        for notification in notify.changes.iter().flat_map(|change| change.notifications()) {
+            let Notification::Add(add) = notification.unwrap() else { panic!("{notification:?}") };
+            self.added.push(String::from_utf8(add.new_entry.name.to_vec()).unwrap());
+        }
+        Status::NFS4_OK
+    }
+
+    /// Takes a delegation of the root directory, to be told of new names in it.
+    pub fn watch(&mut self) {
+        let delay = NfsTime4 { seconds: 0, nseconds: 0 };
+        let args = GetDirDelegationArgs {
+            signal: false,
+            notification_types: Bitmap4::of(&[notify_type::ADD_ENTRY]),
+            child_delay: delay,
+            directory_delay: delay,
+            child_attributes: Bitmap4::of(&[attr::FILEID]),
+            directory_attributes: Bitmap4::EMPTY,
+        };
+        let reply = self.call(&[OpArgs::PutRootFh, OpArgs::GetDirDelegation(args)]);
+        let Some(OpRes::GetDirDelegation(Ok(GetDirDelegationOk::Granted(_)))) = results(&reply).pop() else {
+            panic!("{:?}", results(&reply));
+        };
     }
 
     pub fn give_back(&mut self, stateid: Stateid4, handle: &[u8]) {

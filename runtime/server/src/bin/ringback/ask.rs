@@ -107,6 +107,7 @@ pub fn trigger(options: TriggerOptions) -> Result<(), String> {
     let request = match options.what {
         TriggerWhat { getattr: Some(file), .. } => Request::Getattr(file),
         TriggerWhat { notify_lock: Some(file), .. } => Request::NotifyLock(file),
+        TriggerWhat { cookie_verifier: Some(directory), .. } => Request::CookieVerifier(directory),
         TriggerWhat { recall_any: Some(keep), .. } => Request::RecallAny(keep),
         TriggerWhat { max_delegations: Some(max), .. } => Request::MaxDelegations(max),
         TriggerWhat { session_slots: Some(slots), .. } => Request::SessionSlots(slots),

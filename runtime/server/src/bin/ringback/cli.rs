@@ -165,6 +165,9 @@ pub struct TriggerWhat {
     /// CB_NOTIFY_LOCK to all who wait for a lock of this file.
     #[arg(long, value_name = "PATH")]
     pub notify_lock: Option<String>,
+    /// Give this directory another cookie verifier: CB_NOTIFY, or CB_RECALL, to who holds a delegation of it.
+    #[arg(long, value_name = "PATH")]
+    pub cookie_verifier: Option<String>,
     /// CB_RECALL_ANY to all clients: to keep about so many delegations, all together.
     #[arg(long, value_name = "KEEP")]
     pub recall_any: Option<u64>,
