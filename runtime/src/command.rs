@@ -4,6 +4,8 @@
 use crate::callback::CallbackKey;
 use crate::drain::DrainJob;
 use crate::guard::guard;
+#[cfg(feature = "checkpoint")]
+use crate::hooks::Event;
 use crate::inspect::ClientReport;
 use crate::io::SendBuf;
 use crate::keys::{ClientId, ConnectionId, SessionKey};
@@ -247,9 +249,39 @@ impl Command {
         }
     }
 
-    /// What an embedder has called for it; nothing, if it is a message between reactors, or somebody waits for an answer.
+    /// What is told of a call that is left undone; nothing, if this is a message between reactors, or somebody waits for an
+    /// answer.
     #[cfg(feature = "checkpoint")]
-    pub fn asked_by(&self) -> Option<&'static str> {
+    pub fn left_undone(&self) -> Option<Event> {
+        let call = self.asked_by()?;
+        let client = match self {
+            Command::AddClient(client)
+            | Command::RemoveClient(client)
+            | Command::ClientState { client, .. }
+            | Command::Limits { client, .. }
+            | Command::Move { client, .. } => Some(*client),
+            Command::AddSession { session, .. }
+            | Command::RemoveSession(session)
+            | Command::Control { session, .. }
+            | Command::ConfirmPath { path: session, .. }
+            | Command::Bind { session, .. } => Some(session.client),
+            _ => None,
+        };
+        let connection = match self {
+            Command::AddSocket { connection, .. }
+            | Command::AddTransport { connection, .. }
+            | Command::CloseConnection(connection)
+            | Command::Receive { connection, .. }
+            | Command::Reply { connection, .. }
+            | Command::Bind { connection, .. } => Some(*connection),
+            _ => None,
+        };
+        Some(Event::LeftUndone { call, client, connection, key: None })
+    }
+
+    /// What an embedder has called for it.
+    #[cfg(feature = "checkpoint")]
+    fn asked_by(&self) -> Option<&'static str> {
         Some(match self {
             Command::AddSocket { .. } => "add_connection",
             Command::AddTransport { .. } => "add_transport",

@@ -139,6 +139,15 @@ impl Shared {
         asked
     }
 
+    /// The answer to a request that a run is to serve which is going on: not here, if it goes on in another process.
+    fn unless_left(&self, answer: TryRun) -> TryRun {
+        #[cfg(feature = "checkpoint")]
+        if self.standstill.has_left() {
+            return TryRun::Closed;
+        }
+        answer
+    }
+
     /// A request that `claim` makes. If it is accepted, on which reactor, which may have to be woken.
     pub fn ask_quietly(
         &self,
@@ -152,8 +161,8 @@ impl Shared {
         let Some(entry) = self.slab.get(key.index) else { return (TryRun::Stale, None) };
         match claim(entry) {
             Claim::Submit => {}
-            Claim::Coalesced => return (TryRun::Coalesced, None),
-            Claim::Rearmed => return (TryRun::Rearmed, None),
+            Claim::Coalesced => return (self.unless_left(TryRun::Coalesced), None),
+            Claim::Rearmed => return (self.unless_left(TryRun::Rearmed), None),
             Claim::Stale => return (TryRun::Stale, None),
             Claim::Dying => return (TryRun::Dying, None),
         }

@@ -5,6 +5,7 @@ use crate::{CallbackKey, ClientId, ConnectionId, SessionKey};
 use ringback_rpc::backchannel::{AddError, ReferringCalls};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr;
+use std::fmt;
 
 /// One run of a callback, as the hooks see it.
 ///
@@ -235,7 +236,7 @@ pub trait Hooks: Send + Sync + 'static {
 ///     match event {
 ///         Event::PathState { client, state } => println!("the path of {client:?} is {state:?}"),
 ///         Event::ReturnOverdue { key, .. } => println!("{key:?} was not returned in time: revoke it"),
-///         _ => println!("{event:?}"),
+///         _ => println!("{event}"),
 ///     }
 /// }
 /// ```
@@ -310,11 +311,17 @@ pub enum Event {
         error: String,
     },
     /// The runtime was asked for something while it stood still, and then everything went to another process: it was not done,
-    /// and is to be asked for there.
+    /// and is to be asked for there. Who has asked may have been told that it was accepted.
     #[cfg(feature = "checkpoint")]
     LeftUndone {
-        /// What was called, such as "add_connection".
+        /// What was called, such as "add_connection" or "try_run".
         call: &'static str,
+        /// The client that it was about.
+        client: Option<ClientId>,
+        /// The connection.
+        connection: Option<ConnectionId>,
+        /// The callback.
+        key: Option<CallbackKey>,
     },
     /// There are too many delegations: CB_RECALL_ANY asks a client to keep fewer (RFC 8881 section 20.6).
     AskedToKeep {
@@ -367,4 +374,54 @@ pub enum Event {
         /// Why.
         error: AddError,
     },
+}
+
+/// In one line, as it is logged. What has happened is in it, with every count and reason; the client is not, of which the fields
+/// tell.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::PathState { state, .. } => write!(f, "its callback path is {}", state.name()),
+            Event::BackchannelFault { session, fault } => {
+                write!(f, "the backchannel of session {} does not follow the protocol: {fault:?}", session.serial)
+            }
+            Event::Unbound { session, connection } => {
+                write!(f, "connection {:#x} does not carry session {}", connection.to_bits(), session.serial)
+            }
+            Event::SessionLost { session } => {
+                write!(f, "session {} is unknown to it (NFS4ERR_BADSESSION)", session.serial)
+            }
+            Event::ReturnOverdue { key, .. } => write!(f, "callback {:#x} was not returned in time", key.to_bits()),
+            Event::Moved { reactor, .. } => write!(f, "its home is reactor {reactor} now"),
+            Event::Panicked { call, key: Some(key) } => {
+                write!(f, "{call} panicked, about callback {:#x}", key.to_bits())
+            }
+            Event::Panicked { call, key: None } => write!(f, "{call} panicked"),
+            #[cfg(feature = "checkpoint")]
+            Event::CheckpointFailed { error } => write!(f, "no checkpoint was written: {error}"),
+            #[cfg(feature = "checkpoint")]
+            Event::LeftUndone { call, connection, key, .. } => {
+                write!(f, "{call} came too late, and is to be called in the next process")?;
+                connection.map_or(Ok(()), |connection| write!(f, ", on connection {:#x}", connection.to_bits()))?;
+                key.map_or(Ok(()), |key| write!(f, ", about callback {:#x}", key.to_bits()))
+            }
+            Event::AskedToKeep { held, keep, .. } => {
+                write!(f, "it holds {held} delegations, and is asked to keep {keep}")
+            }
+            Event::AskedInVain { held, keep, recalled, .. } => {
+                write!(f, "asked to keep {keep} delegations it keeps {held}; {recalled} are recalled")
+            }
+            Event::RecallAnySent { keep, clients } => {
+                write!(f, "{clients} clients are asked, so that {keep} delegations stay")
+            }
+            Event::MemoryPressure { held, keep } => {
+                write!(f, "memory is short: clients hold {held} delegations, and are to keep {keep}")
+            }
+            Event::MemoryPressureLost => f.write_str("memory pressure is not told any more"),
+            Event::ConnectionWanted { path } => write!(f, "a connection for path {} is wanted", path.serial),
+            Event::SessionRefused { session, error } => {
+                write!(f, "session {} could not be taken: {error}", session.serial)
+            }
+        }
+    }
 }

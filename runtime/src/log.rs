@@ -224,65 +224,29 @@ impl Shared {
         if self.settings.log.0.is_none() {
             return;
         }
-        self.log_event_of_client(port, event);
-        let log = |kind, level, text: fmt::Arguments<'_>| self.log(port, kind, level, None, text);
-        match event {
+        let (kind, level, client) = match event {
             #[cfg(feature = "checkpoint")]
-            Event::CheckpointFailed { error } => {
-                log(LogKind::Checkpoint, LogLevel::Error, format_args!("no checkpoint was written: {error}"));
-            }
-            Event::Panicked { call, key: Some(key) } => {
-                let text = format_args!("{call} panicked, about callback {:#x}", key.to_bits());
-                log(LogKind::Panicked, LogLevel::Error, text);
-            }
-            Event::Panicked { call, key: None } => {
-                log(LogKind::Panicked, LogLevel::Error, format_args!("{call} panicked"));
-            }
-            Event::MemoryPressure { held, keep } => {
-                let text = format_args!("memory is short: clients hold {held} delegations, and are to keep {keep}");
-                log(LogKind::Memory, LogLevel::Warn, text);
-            }
-            Event::MemoryPressureLost => {
-                log(LogKind::Memory, LogLevel::Warn, format_args!("memory pressure is not told any more"));
-            }
-            _ => {}
-        }
-    }
-
-    fn log_event_of_client(&self, port: Option<&ReactorPort>, event: &Event) {
-        let log = |kind, level, client, text: fmt::Arguments<'_>| self.log(port, kind, level, client, text);
-        match event {
+            Event::CheckpointFailed { .. } => (LogKind::Checkpoint, LogLevel::Error, None),
+            #[cfg(feature = "checkpoint")]
+            Event::LeftUndone { client, .. } => (LogKind::Checkpoint, LogLevel::Warn, *client),
+            Event::Panicked { .. } => (LogKind::Panicked, LogLevel::Error, None),
+            Event::MemoryPressure { .. } | Event::MemoryPressureLost => (LogKind::Memory, LogLevel::Warn, None),
+            Event::AskedInVain { client, .. } => (LogKind::Memory, LogLevel::Warn, Some(*client)),
             Event::PathState { client, state } => {
                 let level = match state {
                     PathState::Up => LogLevel::Info,
                     PathState::Unknown => LogLevel::Debug,
                     _ => LogLevel::Warn,
                 };
-                log(LogKind::Path, level, Some(*client), format_args!("its callback path is {}", state.name()));
+                (LogKind::Path, level, Some(*client))
             }
-            Event::BackchannelFault { session, fault } => log(
-                LogKind::Session,
-                LogLevel::Warn,
-                Some(session.client),
-                format_args!("the backchannel of session {} does not follow the protocol: {fault:?}", session.serial),
-            ),
-            Event::SessionLost { session } => {
-                let text = format_args!("session {} is unknown to it (NFS4ERR_BADSESSION)", session.serial);
-                log(LogKind::Session, LogLevel::Warn, Some(session.client), text);
-            }
-            Event::SessionRefused { session, error } => {
-                let text = format_args!("session {} could not be taken: {error}", session.serial);
-                log(LogKind::Session, LogLevel::Warn, Some(session.client), text);
-            }
-            Event::Moved { client, reactor } => {
-                log(LogKind::Moved, LogLevel::Debug, Some(*client), format_args!("its home is reactor {reactor} now"));
-            }
-            Event::AskedInVain { client, held, keep, recalled } => {
-                let text = format_args!("asked to keep {keep} delegations it keeps {held}; {recalled} are recalled");
-                log(LogKind::Memory, LogLevel::Warn, Some(*client), text);
-            }
-            _ => {}
-        }
+            Event::BackchannelFault { session, .. }
+            | Event::SessionLost { session }
+            | Event::SessionRefused { session, .. } => (LogKind::Session, LogLevel::Warn, Some(session.client)),
+            Event::Moved { client, .. } => (LogKind::Moved, LogLevel::Debug, Some(*client)),
+            _ => return,
+        };
+        self.log(port, kind, level, client, format_args!("{event}"));
     }
 }
 

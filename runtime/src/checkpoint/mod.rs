@@ -109,6 +109,9 @@ pub enum CheckpointError {
     /// The runtime is suspended already, is draining, or was called from a hook.
     #[error("the runtime is suspended or draining, or a hook asked for it")]
     Busy,
+    /// A runtime was [built](crate::Builder::upgrade_from) of this upgrade before: connections come along once.
+    #[error("a runtime was built of this upgrade before")]
+    Used,
 }
 
 /// A checkpoint that was read and found valid.

@@ -6,7 +6,6 @@ use super::record::LineRecord;
 use super::restore::RestoredReactor;
 use super::take::{CheckpointSize, Piece, STANDSTILL_NS, replace, take};
 use crate::command::Command;
-use crate::hooks::Event;
 use crate::runtime::Runtime;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -206,7 +205,7 @@ impl Suspended {
     /// Ends the reactors where they stand, and closes what they hold of connections. No run ends here and no hook is called for
     /// one: all that goes on in the process that restores the checkpoint. Calls into this runtime are answered
     /// [`Error::HandedOver`](crate::Error::HandedOver) from now on. What was asked for while it stood still was not done;
-    /// [`Event::LeftUndone`] tells of each, on this thread, and the answer is how many there were.
+    /// [`Event::LeftUndone`](crate::Event::LeftUndone) tells of each, on this thread, and the answer is how many there were.
     pub fn leave(mut self) -> u64 {
         self.left = true;
         let shared = Arc::clone(self.runtime.shared());
@@ -215,8 +214,8 @@ impl Suspended {
         let mut undone = 0;
         for port in &shared.reactors {
             while let Some(command) = port.commands.pop() {
-                if let Some(call) = command.asked_by() {
-                    shared.tell(None, &Event::LeftUndone { call });
+                if let Some(event) = command.left_undone() {
+                    shared.tell(None, &event);
                     undone += 1;
                 }
                 command.discard();

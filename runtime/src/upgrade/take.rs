@@ -59,7 +59,8 @@ pub struct Upgrade {
 /// What a builder makes of it.
 #[derive(Debug, Default)]
 pub(crate) struct Stage {
-    sockets: Vec<OwnedFd>,
+    /// Until a runtime is built of it.
+    sockets: Option<Vec<OwnedFd>>,
     built: Option<Built>,
 }
 
@@ -78,10 +79,8 @@ impl Built {
         checkpoint: &Checkpoint,
         stage: &Mutex<Stage>,
     ) -> Result<(), CheckpointError> {
-        let sockets = std::mem::take(&mut stage.lock().unwrap_or_else(PoisonError::into_inner).sockets);
-        if sockets.len() != checkpoint.connections() {
-            return Err(io::Error::other("an earlier build has taken the connections of the upgrade").into());
-        }
+        let sockets = stage.lock().unwrap_or_else(PoisonError::into_inner).sockets.take();
+        let sockets = sockets.ok_or(CheckpointError::Used)?;
         let until_ns = pace.now_ns() + STANDSTILL_NS;
         let suspended = Suspended::begin(runtime, pace.clone(), until_ns).await?;
         // From here on it leaves, and does not go on, if this is dropped.
@@ -136,7 +135,7 @@ impl Upgrade {
         match receive(&mut channel).await {
             Ok((checkpoint, files, sockets, began_ns)) => {
                 let connections = sockets.len();
-                let stage = Arc::new(Mutex::new(Stage { sockets, built: None }));
+                let stage = Arc::new(Mutex::new(Stage { sockets: Some(sockets), built: None }));
                 Ok(Upgrade { channel, checkpoint, files, connections, began_ns, stage })
             }
             Err(error) => {

@@ -154,7 +154,7 @@ fn busy(backend: Backend) -> (Runtime, Arc<Busy>) {
 fn undone(hooks: &Busy) -> Vec<&'static str> {
     let events = hooks.counting.events.lock().unwrap();
     let undone = events.iter().filter_map(|event| match event {
-        Event::LeftUndone { call } => Some(*call),
+        Event::LeftUndone { call, .. } => Some(*call),
         _ => None,
     });
     undone.collect()
