@@ -75,6 +75,9 @@ typedef enum rb_error {
     RB_ERR_CHECKPOINT = -22,
     // The runtime is suspended already, is draining, or a hook has asked.
     RB_ERR_BUSY = -23,
+    // An upgrade came to nothing: the other process has refused, is gone, of another user or of another version; or no runtime
+    // was made of it, or one before.
+    RB_ERR_UPGRADE = -24,
 } rb_error;
 
 // What drives the sockets.
@@ -273,7 +276,8 @@ typedef enum rb_event_kind {
     RB_EVENT_RETURN_OVERDUE = 5,
     // The session, its new parameters or a binding could not be taken: `detail` is an rb_refusal.
     RB_EVENT_SESSION_REFUSED = 6,
-    // Code behind a hook panicked, which a hook in C cannot; it was taken as if it had refused, or returned: `key`.
+    // Code behind a hook panicked, which a hook in C cannot; it was taken as if it had refused, or returned: `key`, and `text`
+    // has its name.
     RB_EVENT_PANICKED = 7,
     // There are too many delegations: a CB_RECALL_ANY asks the client, which holds `held`, to keep `keep`.
     RB_EVENT_ASKED_TO_KEEP = 8,
@@ -290,9 +294,11 @@ typedef enum rb_event_kind {
     RB_EVENT_MOVED = 13,
     // A connection is wanted for `session`, a path of minor version 0 without an address: make one, and rb_bind() it.
     RB_EVENT_CONNECTION_WANTED = 14,
-    // The checkpoint of rb_options.checkpoint_file could not be written; the one before it is still there. rb_options.log says why.
+    // The checkpoint of rb_options.checkpoint_file could not be written; the one before it is still there. `text` says why.
     RB_EVENT_CHECKPOINT_FAILED = 15,
-    // Something was asked for while the runtime was suspended, and was not done before it left: to be asked for in the next process.
+    // Something was asked for while the runtime stood still, and was not done before it left: to be asked for in the next
+    // process. `text` begins with what was called, such as "add_connection" or "try_run"; `client`, `connection` and `key` are
+    // what it was about.
     RB_EVENT_LEFT_UNDONE = 16,
 } rb_event_kind;
 
@@ -434,6 +440,9 @@ typedef struct rb_snapshot rb_snapshot;
 
 // A runtime that stands still: given up by rb_suspended_leave() or rb_suspended_free().
 typedef struct rb_suspended rb_suspended;
+
+// Everything that another process had, which stands still meanwhile: given up by rb_upgrade_confirm() or rb_upgrade_free().
+typedef struct rb_upgrade rb_upgrade;
 
 // The end of a run, to be waited for: given up by rb_wait_free() or rb_wait_block().
 typedef struct rb_wait rb_wait;
@@ -1097,6 +1106,9 @@ typedef struct rb_options {
                           size_t peer_bytes);
     // Handed to `connect_allows`; null, if that is null.
     void *connect_user;
+    // Go on where the process stands still that this was received from, which stays the caller's: as with `restore`, and
+    // connections come along under the names that they had. The runtime stands still until rb_upgrade_confirm(). Null: not.
+    const struct rb_upgrade *upgrade;
 } rb_options;
 
 // One run of a callback.
@@ -1151,6 +1163,9 @@ typedef struct rb_event {
     uint64_t keep;
     // Delegations.
     uint64_t recalled;
+    // All of it in one line for the log, with every count and reason; the client is not in it. Never null. It lives until the
+    // hook returns, or until the next rb_queue_poll() or rb_queue_release() of the queue that has told it.
+    const char *text;
 } rb_event;
 
 // A callback that comes back from a checkpoint, as the restored hook is asked about it.
@@ -1517,6 +1532,35 @@ typedef struct rb_tuning {
     // Of what arrives from now on.
     uint64_t unsent_bytes_max;
 } rb_tuning;
+
+// What has gone over. Set `size`.
+typedef struct rb_upgraded {
+    // sizeof(rb_upgraded).
+    size_t size;
+    // Connections whose sockets went over.
+    uint64_t connections;
+    // Registered clients.
+    uint64_t clients;
+    // Callbacks.
+    uint64_t callbacks;
+    // Callbacks in flight.
+    uint64_t in_flight;
+    // Nanoseconds in which nothing was sent and received. The old process measures until it lets go, the new one until it
+    // has begun.
+    uint64_t pause_ns;
+    // What the old process was asked for while it stood still, and has left undone: RB_EVENT_LEFT_UNDONE.
+    uint64_t undone;
+} rb_upgraded;
+
+// What comes along with an upgrade. Set `size`.
+typedef struct rb_upgrade_info {
+    // sizeof(rb_upgrade_info).
+    size_t size;
+    // Connections, which are the runtime's.
+    uint64_t connections;
+    // Files of the other program that rb_upgrade_take_files() has not given yet.
+    uint64_t files;
+} rb_upgrade_info;
 
 // How a run ended, for who waited for it. Set `size`.
 typedef struct rb_ended {
@@ -2091,6 +2135,66 @@ int rb_get_tuning(const struct rb_runtime *runtime, struct rb_tuning *tuning);
 
 // Sets all of it. An error names what is out of range, and then nothing has changed.
 int rb_set_tuning(const struct rb_runtime *runtime, const struct rb_tuning *tuning);
+
+// Hands everything over to the process at the other end of `successor`, a connected Unix socket, which has called
+// rb_upgrade_receive(), or is about to: clients, sessions, callbacks, the sockets of the connections, and `files`, which are
+// the program's own (a listening socket, say). What the program has to say beside that is asked for by the checkpoint hook, on
+// this thread, while everything stands still. Only a process of the same user may be there.
+//
+// All of it may take `patience_ms`. After an error the runtime goes on as if nothing had happened, but for the pause. After 0
+// no run completes here any more, functions answer RB_ERR_CLOSED, and what is left to do is rb_runtime_free(). All
+// descriptors stay the caller's to close; nothing more can be said on `successor`.
+//
+// What is on the queues and was not taken goes along, but for items that are about an embedder's own transports, and
+// notices. No other thread takes items or answers calls meanwhile; calls that the program has taken can be
+// answered in the next process: rb_call_parts(). Waits for the reactors: not from a hook (RB_ERR_BUSY). `files` may be null if
+// there are none, `upgraded` if nobody wants to know.
+int rb_upgrade_to(const struct rb_runtime *runtime,
+                  int successor,
+                  const int *files,
+                  size_t files_count,
+                  uint64_t patience_ms,
+                  struct rb_upgraded *upgraded);
+
+// Asks the process at the other end of `predecessor`, a connected Unix socket, which is in rb_upgrade_to() or about to be, for
+// all that it has. From here on that one stands still, until rb_upgrade_confirm(), or goes on, after rb_upgrade_free(). Its
+// answers may take `patience_ms` together. The descriptor stays the caller's to close.
+int rb_upgrade_receive(int predecessor,
+                       uint64_t patience_ms,
+                       struct rb_upgrade **upgrade);
+
+// How much comes along.
+int rb_get_upgrade_info(const struct rb_upgrade *upgrade, struct rb_upgrade_info *info);
+
+// What the other process knew, for a look at it; rb_checkpoint_own() is what its program has to say. It is given up by
+// rb_checkpoint_free(), before or after the upgrade.
+int rb_upgrade_checkpoint(const struct rb_upgrade *upgrade, struct rb_checkpoint **checkpoint);
+
+// Gives the files of the other program, in their order: how many. They are the caller's from now on, and given once. With less
+// place than there are files the answer is RB_ERR_NO_SPACE, and none is given.
+int rb_upgrade_take_files(struct rb_upgrade *upgrade,
+                          int *files,
+                          size_t files_max);
+
+// The other process lets go, and the runtime that was made with this as rb_options.upgrade begins. The upgrade is given up
+// whatever the answer is; after an error the other process goes on, and what is left to do is rb_runtime_free(). This takes
+// as long as the other process is willing to wait. What was on its queues is told before this returns: on the queues here, or by
+// the hooks, on this thread. `upgraded` may be null.
+int rb_upgrade_confirm(struct rb_upgrade **upgrade,
+                       struct rb_upgraded *upgraded);
+
+// Gives an upgrade up: the other process goes on as if nothing had happened. A runtime that was made of it never begins; free
+// it.
+int rb_upgrade_free(struct rb_upgrade **upgrade);
+
+// The numbers by which the next process knows a call that this one has not answered: rb_call_from_parts(). The record is
+// the program's to hand on, if it needs it. The call stays the caller's, for the case that the upgrade fails.
+int rb_call_parts(const struct rb_call *call,
+                  rb_connection *connection,
+                  uint64_t *serial);
+
+// The call that rb_call_parts() has named in the process that came before, to be answered here. It has no record.
+int rb_call_from_parts(rb_connection connection, uint64_t serial, struct rb_call **call);
 
 // Begins to wait for the end of the run that is going on now. Any number may wait. If there is none, it has ended, or the
 // like, rb_wait_result() says so.

@@ -1,5 +1,6 @@
 //! Checkpoints: what the callback side of a server knows, as a file, and going on from there.
 
+use crate::carried;
 use crate::error::{Failure, guard, rb_error};
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::{rb_client, rb_key, rb_runtime};
@@ -127,6 +128,7 @@ impl From<CheckpointError> for Failure {
             CheckpointError::OutOfMemory => rb_error::RB_ERR_NO_MEMORY,
             CheckpointError::Reactor { .. } => rb_error::RB_ERR_REACTOR_ENDED,
             CheckpointError::Busy => rb_error::RB_ERR_BUSY,
+            CheckpointError::Used => rb_error::RB_ERR_UPGRADE,
             _ => rb_error::RB_ERR_CHECKPOINT,
         };
         Failure::new(code, error.to_string())
@@ -340,7 +342,7 @@ pub unsafe extern "C" fn rb_get_checkpoint_info(
                 clients: found.clients() as u64,
                 callbacks: found.callbacks(),
                 in_flight: found.in_flight(),
-                own_bytes: found.own().len(),
+                own_bytes: carried::split(&found.own()).0.len(),
                 ..old
             })
         };
@@ -360,8 +362,9 @@ pub unsafe extern "C" fn rb_checkpoint_own(
 ) -> c_int {
     guard("rb_checkpoint_own", String::new, || {
         let own = not_null(checkpoint, "checkpoint")?.0.own();
+        let (own, _) = carried::split(&own);
         // SAFETY: P2
-        unsafe { pointer::put(&own, bytes, bytes_max, "bytes") }?;
+        unsafe { pointer::put(own, bytes, bytes_max, "bytes") }?;
         Ok(0)
     })
 }

@@ -23,6 +23,14 @@ impl rb_call {
         rb_call { token, record }
     }
 
+    pub fn from_parts(token: CallToken, record: Vec<u8>) -> Self {
+        rb_call { token, record }
+    }
+
+    pub fn token(&self) -> &CallToken {
+        &self.token
+    }
+
     pub fn record(&self) -> &[u8] {
         &self.record
     }

@@ -57,10 +57,13 @@ pub enum rb_error {
     RB_ERR_CHECKPOINT = -22,
     /// The runtime is suspended already, is draining, or a hook has asked.
     RB_ERR_BUSY = -23,
+    /// An upgrade came to nothing: the other process has refused, is gone, of another user or of another version; or no runtime
+    /// was made of it, or one before.
+    RB_ERR_UPGRADE = -24,
 }
 
 /// The last of [`rb_error`].
-const LAST_ERROR: c_int = rb_error::RB_ERR_BUSY as c_int;
+const LAST_ERROR: c_int = rb_error::RB_ERR_UPGRADE as c_int;
 
 /// An error and its text.
 #[derive(Debug)]
@@ -206,6 +209,7 @@ fn text_of(error: c_int) -> &'static CStr {
         c"no such session",
         c"not a checkpoint, or not one that can be read",
         c"suspended, draining, or called from a hook",
+        c"the upgrade came to nothing",
     ];
     let known = error.checked_neg().and_then(|at| usize::try_from(at).ok()).and_then(|at| TEXTS.get(at));
     known.copied().unwrap_or(if error > 0 { c"success" } else { c"unknown error" })

@@ -1,6 +1,7 @@
 //! The embedder's hooks, as the runtime calls them.
 
 use crate::args::{rb_args, rb_referring};
+use crate::carried::{self, Carried};
 use crate::checkpoint::{rb_own, rb_restored};
 use crate::connection::rb_call;
 use crate::numbers::{self, rb_outcome};
@@ -12,8 +13,9 @@ use runtime::{
     Call, ClientId, Completion, ConnectionId, Done, Ending, Event, ForeChannel, Hooks, Outcome, Prepare,
     ReferringCalls, Restored, Run,
 };
-use std::ffi::{c_int, c_void};
-use std::sync::{Arc, OnceLock};
+use std::ffi::{CString, c_int, c_void};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
 
 /// One run of a callback.
 #[repr(C)]
@@ -145,6 +147,18 @@ pub struct Embedder {
     hooks: HookTable,
     /// Set right after the runtime was built, when there are no clients and no connections yet.
     mailboxes: OnceLock<Arc<[Arc<Mailbox>]>>,
+    handing_over: Mutex<HandingOver>,
+}
+
+/// Whether a checkpoint is that of an upgrade.
+#[derive(Default)]
+enum HandingOver {
+    #[default]
+    No,
+    /// The next one that this thread writes. Others may be written at an interval.
+    By(ThreadId),
+    /// What was on the queues is in the checkpoint.
+    Taken(Carried),
 }
 
 /// Functions are the same on every thread; what `user` points at is the embedder's, who was told.
@@ -157,7 +171,7 @@ unsafe impl Sync for HookTable {}
 
 impl Embedder {
     pub fn new(hooks: rb_hooks) -> Self {
-        Embedder { hooks: HookTable(hooks), mailboxes: OnceLock::new() }
+        Embedder { hooks: HookTable(hooks), mailboxes: OnceLock::new(), handing_over: Mutex::default() }
     }
 
     pub fn connect(&self, mailboxes: Arc<[Arc<Mailbox>]>) {
@@ -167,6 +181,62 @@ impl Embedder {
 
     fn hooks(&self) -> &rb_hooks {
         &self.hooks.0
+    }
+
+    fn mailboxes(&self) -> &[Arc<Mailbox>] {
+        self.mailboxes.get().map_or(&[], |mailboxes| mailboxes)
+    }
+
+    fn handing_over(&self) -> MutexGuard<'_, HandingOver> {
+        self.handing_over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next checkpoint that this thread writes is that of an upgrade. `false`: another thread is at it.
+    pub fn begin_upgrade(&self) -> bool {
+        let mut handing_over = self.handing_over();
+        let is_free = matches!(*handing_over, HandingOver::No);
+        if is_free {
+            *handing_over = HandingOver::By(std::thread::current().id());
+        }
+        is_free
+    }
+
+    /// The upgrade has come to an end: what was taken off the queues is elsewhere now, or comes back.
+    pub fn end_upgrade(&self, handed_over: bool) {
+        if let HandingOver::Taken(carried) = std::mem::take(&mut *self.handing_over())
+            && !handed_over
+        {
+            carried.put_back(self.mailboxes());
+        }
+    }
+
+    /// Tells what was on the queues of the process before.
+    pub fn go_on(&self, own: &[u8]) {
+        for message in carried::messages(carried::split(own).1) {
+            match message {
+                Message::Call(call) => {
+                    let reactor = ConnectionId::from_bits(call.connection()).reactor();
+                    self.tell_call(reactor, call);
+                }
+                Message::Closed { connection } => self.closed(ConnectionId::from_bits(connection)),
+                Message::Event(event, text) => self.tell_event(event, text),
+                Message::Send { .. } | Message::About { .. } => {}
+            }
+        }
+    }
+
+    fn tell_event(&self, told: rb_event, text: CString) {
+        match self.hooks().event {
+            Some(event) => event(self.hooks().user, &rb_event { text: text.as_ptr(), ..told }),
+            None => self.tell(0, Message::Event(told, text)),
+        }
+    }
+
+    fn tell_call(&self, reactor: usize, call: Box<rb_call>) {
+        match self.hooks().call {
+            Some(hook) => hook(self.hooks().user, Box::into_raw(call)),
+            None => self.tell(reactor, Message::Call(call)),
+        }
     }
 
     /// Tells something on a queue, if there are queues. With none and no hook nobody wants to know.
@@ -255,13 +325,17 @@ impl Hooks for Embedder {
         if let Some(checkpoint) = self.hooks().checkpoint {
             checkpoint(self.hooks().user, &mut rb_own(out));
         }
+        let mut handing_over = self.handing_over();
+        if matches!(*handing_over, HandingOver::By(thread) if thread == std::thread::current().id()) {
+            let carried = Carried::take(self.mailboxes());
+            carried.append(out);
+            *handing_over = HandingOver::Taken(carried);
+        }
     }
 
     fn event(&self, event: &Event) {
-        let Some(told) = rb_event::new(event) else { return };
-        match self.hooks().event {
-            Some(event) => event(self.hooks().user, &told),
-            None => self.tell(0, Message::Event(told)),
+        if let Some((told, text)) = rb_event::new(event) {
+            self.tell_event(told, text);
         }
     }
 }
@@ -269,11 +343,7 @@ impl Hooks for Embedder {
 impl ForeChannel for Embedder {
     fn call(&self, call: Call<'_>) {
         let reactor = call.connection().reactor();
-        let call = Box::new(rb_call::new(call));
-        match self.hooks().call {
-            Some(hook) => hook(self.hooks().user, Box::into_raw(call)),
-            None => self.tell(reactor, Message::Call(call)),
-        }
+        self.tell_call(reactor, Box::new(rb_call::new(call)));
     }
 
     fn closed(&self, connection: ConnectionId) {
@@ -285,8 +355,8 @@ impl ForeChannel for Embedder {
 }
 
 impl rb_event {
-    /// `None`: something that this version of the interface has no number for.
-    fn new(event: &Event) -> Option<Self> {
+    /// What is told of an event, and its text. `None`: something that this version of the interface has no number for.
+    pub fn new(event: &Event) -> Option<(Self, CString)> {
         use crate::queue::rb_event_kind::*;
         let mut told = rb_event::default();
         let kind = match event {
@@ -346,13 +416,19 @@ impl rb_event {
                 RB_EVENT_CONNECTION_WANTED
             }
             Event::CheckpointFailed { .. } => RB_EVENT_CHECKPOINT_FAILED,
-            Event::LeftUndone { .. } => RB_EVENT_LEFT_UNDONE,
+            Event::LeftUndone { client, connection, key, .. } => {
+                told.client = client.map_or(0, ClientId::to_bits);
+                told.connection = connection.map_or(0, ConnectionId::to_bits);
+                told.key = key.map_or(0, runtime::CallbackKey::to_bits);
+                RB_EVENT_LEFT_UNDONE
+            }
             _ => return None,
         };
         told.kind = kind as i32;
         if told.session.serial != 0 {
             told.client = told.session.client;
         }
-        Some(told)
+        // A zero would end it too early: some of it may be the embedder's text.
+        Some((told, CString::new(event.to_string().replace('\0', " ")).unwrap_or_default()))
     }
 }

@@ -23,6 +23,7 @@ extern crate runtime as ringback; // as the test bed of the runtime calls it
 mod args;
 mod budget;
 mod callback;
+mod carried;
 mod checkpoint;
 mod client;
 mod connection;
@@ -44,6 +45,7 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 mod tuning;
+mod upgrade;
 mod wait;
 
 // Numbers that only programs in C use.
@@ -59,6 +61,7 @@ pub use queue::{rb_event_kind, rb_item_kind};
 pub use snapshot::{rb_class, rb_latency_stage, rb_stage};
 
 use error::{Failure, guard};
+use hooks::Embedder;
 use queue::Mailbox;
 use runtime::{ClientId, ConnectionId, Runtime, SessionKey};
 use std::ffi::{CString, c_char, c_int};
@@ -107,14 +110,15 @@ impl std::fmt::Display for rb_session {
 /// A runtime: made by rb_runtime_new(), and given up by rb_runtime_free(). All functions may be called from any thread.
 pub struct rb_runtime {
     runtime: Runtime,
+    embedder: Arc<Embedder>,
     mailboxes: Arc<[Arc<Mailbox>]>,
     backend_reason: CString,
 }
 
 impl rb_runtime {
-    fn new(runtime: Runtime, mailboxes: Arc<[Arc<Mailbox>]>) -> Self {
+    fn new(runtime: Runtime, embedder: Arc<Embedder>, mailboxes: Arc<[Arc<Mailbox>]>) -> Self {
         let backend_reason = CString::new(runtime.backend().reason.replace('\0', "")).unwrap_or_default();
-        rb_runtime { runtime, mailboxes, backend_reason }
+        rb_runtime { runtime, embedder, mailboxes, backend_reason }
     }
 
     /// The connection that a number names, if it can be one of this runtime.

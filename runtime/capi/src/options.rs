@@ -8,6 +8,7 @@ use crate::path::asking;
 use crate::pointer::{self, Versioned, give, not_null};
 use crate::queue::Mailbox;
 use crate::rb_runtime;
+use crate::upgrade::rb_upgrade;
 use runtime::{Backend, Budget, Builder, ClientLimits, ConnectPolicy, CpuList};
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
@@ -101,6 +102,9 @@ pub struct rb_options {
     >,
     /// Handed to `connect_allows`; null, if that is null.
     pub connect_user: *mut c_void,
+    /// Go on where the process stands still that this was received from, which stays the caller's: as with `restore`, and
+    /// connections come along under the names that they had. The runtime stands still until rb_upgrade_confirm(). Null: not.
+    pub upgrade: *const rb_upgrade,
 }
 
 // SAFETY: as the trait asks for.
@@ -150,9 +154,16 @@ impl rb_options {
     }
 
     fn checkpoints(&self, mut builder: Builder) -> Result<Builder, Failure> {
+        if !self.restore.is_null() && !self.upgrade.is_null() {
+            return Err(Failure::new(rb_error::RB_ERR_INVALID, "restore and upgrade are both set"));
+        }
         // SAFETY: P1
         if let Some(checkpoint) = unsafe { self.restore.as_ref() } {
             builder = builder.restore(&checkpoint.0);
+        }
+        // SAFETY: P1
+        if let Some(upgrade) = unsafe { self.upgrade.as_ref() } {
+            builder = builder.upgrade_from(upgrade.inner());
         }
         if self.checkpoint_file.is_null() != (self.checkpoint_interval_ms == 0) {
             let text = "checkpoint_file and checkpoint_interval_ms are set together, or neither";
@@ -261,12 +272,13 @@ pub unsafe extern "C" fn rb_runtime_new(
     guard("rb_runtime_new", String::new, || {
         let runtime = not_null(runtime, "runtime")?;
         runtime.write(std::ptr::null_mut());
-        let builder = if options.is_null() {
-            Builder::new().completion_queues(1)
+        let options = if options.is_null() {
+            None
         } else {
             // SAFETY: P3
-            unsafe { pointer::read(options, "options") }?.builder()?
+            Some(unsafe { pointer::read(options, "options") }?)
         };
+        let builder = options.as_ref().map_or_else(|| Ok(Builder::new().completion_queues(1)), rb_options::builder)?;
         // SAFETY: P3
         let hooks = unsafe { pointer::read(hooks, "hooks") }?;
         not_null(hooks.encode, "hooks.encode")?;
@@ -277,7 +289,11 @@ pub unsafe extern "C" fn rb_runtime_new(
             .map(|queue| Arc::new(Mailbox::new(queue.waker())))
             .collect();
         embedder.connect(Arc::clone(&mailboxes));
-        give(runtime, rb_runtime::new(built, mailboxes));
+        // SAFETY: P1
+        if let Some(upgrade) = options.and_then(|options| unsafe { options.upgrade.as_ref() }) {
+            upgrade.is_built_by(&embedder);
+        }
+        give(runtime, rb_runtime::new(built, embedder, mailboxes));
         Ok(0)
     })
 }

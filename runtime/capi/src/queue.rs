@@ -8,7 +8,7 @@ use crate::pointer::{self, User, give, not_null};
 use crate::{rb_client, rb_connection, rb_key, rb_runtime, rb_session};
 use crossbeam::queue::SegQueue;
 use runtime::{Completion, CompletionQueue};
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -33,7 +33,8 @@ pub enum rb_event_kind {
     RB_EVENT_RETURN_OVERDUE = 5,
     /// The session, its new parameters or a binding could not be taken: `detail` is an rb_refusal.
     RB_EVENT_SESSION_REFUSED = 6,
-    /// Code behind a hook panicked, which a hook in C cannot; it was taken as if it had refused, or returned: `key`.
+    /// Code behind a hook panicked, which a hook in C cannot; it was taken as if it had refused, or returned: `key`, and `text`
+    /// has its name.
     RB_EVENT_PANICKED = 7,
     /// There are too many delegations: a CB_RECALL_ANY asks the client, which holds `held`, to keep `keep`.
     RB_EVENT_ASKED_TO_KEEP = 8,
@@ -50,15 +51,17 @@ pub enum rb_event_kind {
     RB_EVENT_MOVED = 13,
     /// A connection is wanted for `session`, a path of minor version 0 without an address: make one, and rb_bind() it.
     RB_EVENT_CONNECTION_WANTED = 14,
-    /// The checkpoint of rb_options.checkpoint_file could not be written; the one before it is still there. rb_options.log says why.
+    /// The checkpoint of rb_options.checkpoint_file could not be written; the one before it is still there. `text` says why.
     RB_EVENT_CHECKPOINT_FAILED = 15,
-    /// Something was asked for while the runtime was suspended, and was not done before it left: to be asked for in the next process.
+    /// Something was asked for while the runtime stood still, and was not done before it left: to be asked for in the next
+    /// process. `text` begins with what was called, such as "add_connection" or "try_run"; `client`, `connection` and `key` are
+    /// what it was about.
     RB_EVENT_LEFT_UNDONE = 16,
 }
 
 /// Something happened to a client's callback path, or did not happen in time. What a kind does not name is 0.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct rb_event {
     /// An rb_event_kind.
     pub kind: i32,
@@ -80,6 +83,21 @@ pub struct rb_event {
     pub keep: u64,
     /// Delegations.
     pub recalled: u64,
+    /// All of it in one line for the log, with every count and reason; the client is not in it. Never null. It lives until the
+    /// hook returns, or until the next rb_queue_poll() or rb_queue_release() of the queue that has told it.
+    pub text: *const c_char,
+}
+
+// SAFETY: the pointer is the reader's to follow, who was told for how long.
+unsafe impl Send for rb_event {}
+
+impl Default for rb_event {
+    fn default() -> Self {
+        let (client, session, connection, key, cookie) = Default::default();
+        let (kind, detail, held, keep, recalled) = Default::default();
+        let text = c"".as_ptr();
+        rb_event { kind, detail, client, session, connection, key, cookie, held, keep, recalled, text }
+    }
 }
 
 /// What an item of a queue is about.
@@ -196,7 +214,7 @@ impl rb_item {
 
 /// What is not a completion.
 pub enum Message {
-    Event(rb_event),
+    Event(rb_event, CString),
     Call(Box<rb_call>),
     Closed {
         connection: rb_connection,
@@ -212,10 +230,16 @@ pub enum Message {
     },
 }
 
-impl From<Message> for rb_item {
-    fn from(message: Message) -> Self {
-        let (kind, body) = match message {
-            Message::Event(event) => (rb_item_kind::RB_ITEM_EVENT, rb_item_body { event }),
+impl Message {
+    /// The item that tells of it. The texts that it names live as long as they are in `texts`.
+    fn into_item(self, texts: &mut Vec<CString>) -> rb_item {
+        let (kind, body) = match self {
+            Message::Event(event, text) => {
+                let event = rb_event { text: text.as_ptr(), ..event };
+                // What it points to stays where it is.
+                texts.push(text);
+                (rb_item_kind::RB_ITEM_EVENT, rb_item_body { event })
+            }
             Message::Call(call) => {
                 let record = call.record();
                 let (connection, record, record_bytes) = (call.connection(), record.as_ptr(), record.len());
@@ -251,6 +275,14 @@ impl Mailbox {
         self.messages.push(message);
         self.waker.wake_by_ref();
     }
+
+    /// Takes the messages off that fit; the others stay, in their order.
+    pub fn extract(&self, fits: impl Fn(&Message) -> bool) -> Vec<Message> {
+        let there: Vec<_> = std::iter::from_fn(|| self.messages.pop()).collect();
+        let (taken, left): (Vec<_>, Vec<_>) = there.into_iter().partition(fits);
+        left.into_iter().for_each(|message| self.messages.push(message));
+        taken
+    }
 }
 
 /// Posts one notice when it is woken, however often that is: who asks for it wakes it himself if there is nothing to wait
@@ -281,6 +313,8 @@ pub struct rb_queue {
     queue: CompletionQueue,
     pub mailbox: Arc<Mailbox>,
     batch: Mutex<Vec<Completion>>,
+    /// Of the events that the last poll has told of.
+    texts: Mutex<Vec<CString>>,
     /// Whether the place that cannot be halved is a completion's.
     odd: AtomicBool,
 }
@@ -289,16 +323,22 @@ impl rb_queue {
     /// Moves messages into `items`; how many.
     fn take_messages(&self, items: &mut [MaybeUninit<rb_item>]) -> usize {
         let mut taken = 0;
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(item) = items.get_mut(taken)
             && let Some(message) = self.mailbox.messages.pop()
         {
-            item.write(message.into());
+            item.write(message.into_item(&mut texts));
             taken += 1;
         }
         taken
     }
 
+    fn forget_texts(&self) {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn poll(&self, items: &mut [MaybeUninit<rb_item>]) -> usize {
+        self.forget_texts();
         // Half of the place at first, so that neither kind keeps the other waiting; the odd place is each one's in turn.
         let odd = usize::from(!self.odd.fetch_xor(true, Relaxed));
         let first = (items.len() + odd) / 2;
@@ -346,6 +386,7 @@ pub extern "C" fn rb_queue_open(
                 queue: completions,
                 mailbox: Arc::clone(mailbox),
                 batch: Mutex::default(),
+                texts: Mutex::default(),
                 odd: AtomicBool::new(false),
             },
         );
@@ -379,7 +420,9 @@ pub unsafe extern "C" fn rb_queue_poll(queue: Option<&rb_queue>, items: *mut rb_
 #[unsafe(no_mangle)]
 pub extern "C" fn rb_queue_release(queue: Option<&rb_queue>) -> c_int {
     guard("rb_queue_release", String::new, || {
-        not_null(queue, "queue")?.queue.release();
+        let queue = not_null(queue, "queue")?;
+        queue.forget_texts();
+        queue.queue.release();
         Ok(0)
     })
 }

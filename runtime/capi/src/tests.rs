@@ -4,6 +4,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod event;
 mod log;
 mod minor0;
 mod misuse;

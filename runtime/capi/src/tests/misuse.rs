@@ -68,6 +68,7 @@ macro_rules! answers {
 mod checkpoint;
 mod sizes;
 mod snapshot;
+mod upgrade;
 
 const NO_SESSION: rb_session = rb_session { client: 0, serial: 0 };
 const NO_BYTES: rb_bytes = rb_bytes { data: std::ptr::null(), count: 0 };
@@ -187,6 +188,7 @@ fn null_is_an_error_of_every_function() {
     };
     called.extend(checkpoint::nulls());
     called.extend(snapshot::nulls());
+    called.extend(upgrade::nulls());
     called.extend(answers! {
         rb_encode_raw(None, NO_BYTES) => NULL;
         rb_encode_raw(None, rb_bytes { data: std::ptr::null(), count: 1 }) => NULL;
@@ -362,6 +364,8 @@ fn handles_given_up_twice_are_errors() {
     answers! { rb_runtime_free(Some(&mut made)) => 0; };
     // With a client at the other end: scenario.rs.
     freed.insert("rb_call_free".to_owned());
+    // With another process at the other end: misuse/upgrade.rs.
+    freed.insert("rb_upgrade_free".to_owned());
     let all = exported(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let all: BTreeSet<_> = all.into_iter().filter(|name| name.ends_with("_free")).collect();
     assert_eq!(freed, all, "left: given up twice; right: what there is to give up");
@@ -499,9 +503,9 @@ fn every_error_has_a_text() {
         // SAFETY: a string that lives for ever.
         unsafe { CStr::from_ptr(rb_strerror(error)) }.to_str().unwrap()
     };
-    let all: BTreeSet<_> = (rb_error::RB_ERR_BUSY as c_int..=0).map(text).collect();
-    assert_eq!(all.len(), 24, "{all:?}");
-    assert_eq!((text(-24), text(c_int::MIN), text(5)), ("unknown error", "unknown error", "success"));
+    let all: BTreeSet<_> = (rb_error::RB_ERR_UPGRADE as c_int..=0).map(text).collect();
+    assert_eq!(all.len(), 25, "{all:?}");
+    assert_eq!((text(-25), text(c_int::MIN), text(5)), ("unknown error", "unknown error", "success"));
     // SAFETY: as above.
     assert_eq!(unsafe { CStr::from_ptr(rb_op_name(4)) }, c"CB_RECALL");
     assert_eq!(rb_abi_version(), RB_ABI_VERSION);

@@ -42,6 +42,7 @@ macro_rules! made {
 mod checkpoint;
 mod groups;
 mod snapshot;
+mod upgrade;
 
 struct Bed {
     runtime: *mut rb_runtime,

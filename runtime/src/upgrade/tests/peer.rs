@@ -129,7 +129,7 @@ fn a_second_runtime_of_one_upgrade_is_refused() {
     });
     let given = bed.runtime.upgrade_to(ours, &[], Duration::MAX);
     assert!(matches!(given, Err(UpgradeError::Gone)), "{given:?}");
-    let refused = "an earlier build has taken the connections of the upgrade".to_owned();
+    let refused = "a runtime was built of this upgrade before".to_owned();
     assert_eq!(thread.join().unwrap(), [Ok(()), Err(refused)]);
     assert_eq!(bed.runtime.try_run(bed.clients[0].keys[0]), TryRun::Submitted);
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::checkpoint::*;
 use crate::snapshot::*;
+use crate::upgrade::*;
 
 /// Structs whose size was not set, is too small, or is larger with something that this version does not know.
 #[test]
@@ -65,6 +66,14 @@ fn wrong_sizes_are_errors() {
     refused!(rb_attributes, p => rb_decode_getattr([0; 8].as_ptr(), 8, p));
     refused!(rb_ended, p => rb_wait_block(Some(&mut none()), 0, p));
     refused!(rb_group_settled, p => rb_group_block(Some(&mut none()), 0, p));
+    refused!(rb_upgraded, p => rb_upgrade_to(rt, 0, none(), 0, 0, p));
+    let (from, thread) = upgrade::hand_over(made);
+    let mut received = upgrade::received(&from);
+    // SAFETY: just made.
+    refused!(rb_upgrade_info, p => rb_get_upgrade_info(received.as_ref(), p));
+    refused!(rb_upgraded, p => rb_upgrade_confirm(Some(&mut received), p));
+    answers! { rb_upgrade_free(Some(&mut received)) => 0; };
+    assert_ne!(thread.join().unwrap().0, 0);
     // None of them has drained anything.
     answers! { rb_add_client(rt, 0, Some(&mut MaybeUninit::uninit())) => 0; };
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
