@@ -72,12 +72,12 @@ pub(crate) fn supported(minor_version: u32) -> Bitmap4 {
     }
 }
 
-/// What OPEN takes here, as the attribute open_arguments (RFC 9754) says it: share_access; share_deny; the wants any, none
-/// and cancel; the claims by name and by filehandle, under a delegation or not; and all ways to create.
+/// What OPEN takes here, as the attribute open_arguments (RFC 9754) says it: share_access; share_deny; the wants any, none,
+/// cancel, signal and push; the claims by name and by filehandle, under a delegation or not; and all ways to create.
 const OPEN_ARGUMENTS: [Bitmap4; 5] = [
     Bitmap4::of(&[1, 2, 3]),
     Bitmap4::of(&[0, 1, 2, 3]),
-    Bitmap4::of(&[3, 4, 5]),
+    Bitmap4::of(&[3, 4, 5, 17, 18]),
     Bitmap4::of(&[0, 2, 4, 5]),
     Bitmap4::of(&[0, 1, 2, 3]),
 ];

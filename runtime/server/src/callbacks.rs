@@ -6,6 +6,8 @@
 //! - CB_NOTIFY of what changes in a directory: made with a directory delegation, removed with it (`watches.rs`). A request to
 //!   run it is never lost in a run that goes on: the runtime runs it once more, for what has changed meanwhile;
 //! - CB_NOTIFY_LOCK to a lock-owner that waits: made when it is denied the lock, run and removed when it may have it;
+//! - CB_PUSH_DELEG, CB_RECALLABLE_OBJ_AVAIL and CB_WANTS_CANCELLED to who waits for a delegation: made and run when there is something
+//!   to be told (`wants.rs`);
 //! - CB_OFFLOAD of a copy that went on after the reply to COPY: made with the copy, run once at its end.
 //!
 //! The object keeps the [`CallbackKey`]; the runtime keeps 64 bits of ours, the cookie, which name the object: kind, index
@@ -90,7 +92,7 @@ const DENIAL_DELAY_NS: u64 = 200_000_000;
 const FAULT_DELAY_NS: u64 = 1_000_000_000;
 
 /// Ends a run of which the object is gone.
-const GONE: XdrError =
+pub(crate) const GONE: XdrError =
     XdrError { what: "what the callback is about is gone", offset: 0, kind: XdrErrorKind::BadValue { value: 0 } };
 
 /// What a callback is about. As a cookie: the kind in the spare bits of the index, and the generation above.
@@ -106,6 +108,12 @@ pub(crate) enum Subject {
     Offload(Id),
     /// CB_NOTIFY of a directory delegation.
     Notify(Id),
+    /// CB_PUSH_DELEG to one who waits for a delegation.
+    Push(Id),
+    /// CB_RECALLABLE_OBJ_AVAIL to one who waits for room.
+    Available(Id),
+    /// CB_WANTS_CANCELLED to one who waits in vain.
+    Cancelled(Id),
 }
 
 impl Subject {
@@ -116,6 +124,9 @@ impl Subject {
             Subject::Lock(id) => (2, id),
             Subject::Offload(id) => (3, id),
             Subject::Notify(id) => (4, id),
+            Subject::Push(id) => (5, id),
+            Subject::Available(id) => (6, id),
+            Subject::Cancelled(id) => (7, id),
         };
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
@@ -128,7 +139,10 @@ impl Subject {
             1 => Subject::Attributes(id),
             2 => Subject::Lock(id),
             3 => Subject::Offload(id),
-            _ => Subject::Notify(id),
+            4 => Subject::Notify(id),
+            5 => Subject::Push(id),
+            6 => Subject::Available(id),
+            _ => Subject::Cancelled(id),
         }
     }
 
@@ -139,6 +153,9 @@ impl Subject {
             Subject::Lock(_) => CallbackOp::NotifyLock,
             Subject::Offload(_) => CallbackOp::Offload,
             Subject::Notify(_) => CallbackOp::Notify,
+            Subject::Push(_) => CallbackOp::PushDeleg,
+            Subject::Available(_) => CallbackOp::RecallableObjAvail,
+            Subject::Cancelled(_) => CallbackOp::WantsCancelled,
         }
     }
 }
@@ -422,6 +439,7 @@ impl Hooks for Inner {
             Subject::Notify(id) => self.prepare_notify(id),
             // These are told at most once.
             Subject::Lock(_) | Subject::Offload(_) => true,
+            Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) => true,
         };
         if wanted { Prepare::Send } else { Prepare::Refuse }
     }
@@ -433,6 +451,7 @@ impl Hooks for Inner {
             Subject::Lock(id) => self.encode_notify_lock(id, args),
             Subject::Offload(id) => self.encode_offload(id, args),
             Subject::Notify(id) => self.encode_notify(id, args),
+            Subject::Push(id) | Subject::Available(id) | Subject::Cancelled(id) => self.encode_want(id, args),
         }
     }
 
@@ -440,6 +459,7 @@ impl Hooks for Inner {
         let id = match Subject::of(run.cookie) {
             Subject::Recall(id) => id,
             Subject::Notify(id) => return self.notify_done(id, outcome),
+            Subject::Push(id) => return self.push_done(id, outcome),
             _ => return Done::Finish,
         };
         let next = self.recall_done(id, outcome);
@@ -462,6 +482,9 @@ impl Hooks for Inner {
             Subject::Lock(id) => self.files.forget_waiter(id),
             Subject::Offload(id) => self.copies.forget_told(id, &self.callbacks),
             Subject::Notify(id) => self.files.forget_returned(id, NOTIFY),
+            Subject::Push(id) | Subject::Available(id) | Subject::Cancelled(id) => {
+                self.wants.forget_told(id, &self.callbacks);
+            }
         }
     }
 
@@ -483,7 +506,11 @@ impl Hooks for Inner {
                 }
             }
             Event::PathState { client, state } => self.minor0.path_is(*client, *state),
-            Event::MemoryPressure { .. } => self.spare_session_slots(),
+            Event::MemoryPressure { .. } => {
+                self.spare_session_slots();
+                // Delegations are given up now: nobody gets more of them because it waits.
+                self.cancel_wants(|_| true);
+            }
             Event::RecallAnySent { keep, clients } => self.asked_all.tell(*keep, *clients),
             _ => {}
         }

@@ -508,6 +508,7 @@ impl Inner {
             self.files.keep_no_revoked(client.index, false);
         }
         self.copies.forget_client(&client, &self.callbacks);
+        self.wants.forget_client(&client, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
     }

@@ -464,11 +464,16 @@ impl<'a> Compound<'a> {
         self.current.ok_or(Status::NFS4ERR_NOFILEHANDLE)
     }
 
+    /// The second of the server's life.
+    pub(crate) const fn now_s(&self) -> u32 {
+        (self.origin.now_ns / 1_000_000_000) as u32
+    }
+
     /// For whom the compound is executed.
     pub(crate) fn caller<'c>(&self, client: &'c Client) -> Caller<'c> {
-        let Origin { principal, gid, now_ns, .. } = self.origin;
+        let Origin { principal, gid, .. } = self.origin;
         let uid = if let Principal::Uid(uid) = principal { uid } else { NOBODY };
-        Caller { client, now_s: (now_ns / 1_000_000_000) as u32, maker: Maker { uid, gid, now: now() } }
+        Caller { client, now_s: self.now_s(), maker: Maker { uid, gid, now: now() } }
     }
 
     /// The stateid that an argument means: itself, or the current one (RFC 8881 section 16.2.3.1.2).

@@ -194,17 +194,17 @@ impl Shard {
         self.delegations.list::<OfClient>(head)
     }
 
-    /// The client uses the file, on which it may hold a delegation.
-    pub(crate) fn use_delegation(&mut self, file: u32, client: u32, now_s: u32) -> bool {
+    /// The client uses the file, on which it may hold a delegation; whether that is one for writing.
+    pub(crate) fn use_delegation(&mut self, file: u32, client: u32, now_s: u32) -> Option<bool> {
         let mut index = self.files.at(file).map_or(NONE, |f| f.delegations);
         while let Some(delegation) = self.delegations.at_mut(index) {
             if delegation.client == client {
                 delegation.used_s = now_s;
-                return true;
+                return Some(delegation.write);
             }
             index = delegation.in_file.next();
         }
-        false
+        None
     }
 }
 

@@ -1,21 +1,42 @@
-//! Granting delegations: with OPEN, and of directories (RFC 8881 sections 10.2, 18.16.3 and 18.39).
+//! Granting delegations: with OPEN, of directories, and by themselves (RFC 8881 sections 10.2, 18.16.3, 18.39 and 18.49).
 
 use crate::arena::{Id, Links};
 use crate::callbacks::{Callbacks, Subject};
+use crate::clients::Client;
 use crate::delegations::{Delegation, More, OfClient, OfFile, Query, SEQID, State};
-use crate::files::{Caller, Files, Shard, global};
+use crate::file::{Maker, now};
+use crate::files::{Caller, Files, HANDLE_BYTES, Shard, global, shard_number};
 use crate::opens::{OpenRequest, WRITE};
 use crate::stateids::Kind;
 use crate::watches::Watch;
 use ringback::CallbackKey;
 use ringback_rpc::nfs4::fore::DirDelegation;
-use ringback_rpc::nfs4::{OpenNoneDelegation4, Stateid4, Status, Verifier4};
+use ringback_rpc::nfs4::{
+    NfsAce4, OpenDelegation4, OpenNoneDelegation4, OpenReadDelegation4, OpenWriteDelegation4, SpaceLimit4, Stateid4,
+    Status, Verifier4,
+};
 
 /// A delegation that was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granted {
     pub(crate) stateid: Stateid4,
     pub(crate) write: bool,
+}
+
+impl Granted {
+    pub(crate) fn on_the_wire<'r>(self) -> OpenDelegation4<'r> {
+        let (stateid, recall, permissions) = (self.stateid, false, NfsAce4::NONE);
+        match self.write {
+            // No limit of its own: a write that finds no room fails as it would without a delegation.
+            true => OpenDelegation4::Write(OpenWriteDelegation4 {
+                stateid,
+                recall,
+                space_limit: SpaceLimit4::Size(u64::MAX),
+                permissions,
+            }),
+            false => OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall, permissions }),
+        }
+    }
 }
 
 /// What kind of delegation is granted.
@@ -57,24 +78,83 @@ impl Files {
         callbacks: &Callbacks,
     ) -> Result<Granted, OpenNoneDelegation4> {
         let write = self.wanted(request)?;
+        // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
+        if !request.has_path {
+            return Err(OpenNoneDelegation4::Resource { will_signal: false });
+        }
+        let id = self.grant_now(shard, number, (file, write), &request.caller, callbacks)?;
+        Ok(Granted { stateid: self.stateid(Kind::Delegation, id, SEQID), write })
+    }
+
+    /// Grants one if nobody is in the way.
+    fn grant_now(
+        &self,
+        shard: &mut Shard,
+        number: usize,
+        (file, write): (u32, bool),
+        caller: &Caller<'_>,
+        callbacks: &Callbacks,
+    ) -> Result<Id, OpenNoneDelegation4> {
         let contended = match shard.files.at(file) {
-            Some(f) => f.contended_until_s > request.caller.now_s,
+            Some(f) => f.contended_until_s > caller.now_s,
             None => return Err(OpenNoneDelegation4::Resource { will_signal: false }),
         };
-        let client = request.caller.client;
+        let client = caller.client;
         let others = write && shard.delegations_of(file).any(|d| d.client != client.index);
         if contended || others || shard.is_open(file, client, write) {
             return Err(OpenNoneDelegation4::Contention { will_push: false });
         }
-        let has_one = shard.use_delegation(file, client.index, request.caller.now_s);
-        // Without a callback path a delegation could not be recalled (RFC 8881 section 10.2).
-        if has_one || !request.has_path {
-            return Err(OpenNoneDelegation4::Resource { will_signal: false });
+        if let Some(has_write) = shard.use_delegation(file, client.index, caller.now_s) {
+            return Err(match (has_write, write) {
+                (false, true) => OpenNoneDelegation4::NotSupportedUpgrade,
+                (true, false) => OpenNoneDelegation4::NotSupportedDowngrade,
+                _ => OpenNoneDelegation4::NotWanted,
+            });
         }
         let kind = if write { Granting::Write } else { Granting::Read };
-        let id = self.add_delegation(shard, number, (file, kind), &request.caller, callbacks);
-        let id = id.ok_or(OpenNoneDelegation4::Resource { will_signal: false })?;
-        Ok(Granted { stateid: self.stateid(Kind::Delegation, id, SEQID), write })
+        let id = self.add_delegation(shard, number, (file, kind), caller, callbacks);
+        id.ok_or(OpenNoneDelegation4::Resource { will_signal: false })
+    }
+
+    /// WANT_DELEGATION (RFC 8881 section 18.49), and what is done for who waits: a delegation without an open. The inner error
+    /// says why there is none.
+    pub(crate) fn grant_wanted(
+        &self,
+        file: Id,
+        client: &Client,
+        write: bool,
+        now_s: u32,
+        callbacks: &Callbacks,
+    ) -> Result<Result<Id, OpenNoneDelegation4>, Status> {
+        let (mut shard, number, index) = self.live(file)?;
+        if client.is_gone() {
+            return Err(Status::NFS4ERR_DEADSESSION);
+        }
+        match shard.files.at(index).ok_or(Status::NFS4ERR_STALE)?.data() {
+            Ok(_) => {}
+            Err(Status::NFS4ERR_ISDIR) => return Ok(Err(OpenNoneDelegation4::IsDirectory)),
+            Err(_) => return Ok(Err(OpenNoneDelegation4::NotSupportedFileType)),
+        }
+        if write && !self.write_delegations {
+            return Ok(Err(OpenNoneDelegation4::WriteNotSupportedFileType));
+        }
+        let maker = Maker { uid: 0, gid: 0, now: now() };
+        let caller = Caller { client, now_s, maker };
+        Ok(self.grant_now(&mut shard, number, (index, write), &caller, callbacks))
+    }
+
+    /// A delegation that is offered, and the handle of its file.
+    pub(crate) fn offered(&self, id: Id) -> Option<(Granted, [u8; HANDLE_BYTES])> {
+        let (shard, local) = self.shard_of(id);
+        let delegation = shard.delegations.get(local).filter(|d| d.state == State::Held)?;
+        let handle = self.handle(global(shard_number(id), shard.files.id_at(delegation.file)?));
+        Some((Granted { stateid: self.stateid(Kind::Delegation, id, SEQID), write: delegation.write }, handle))
+    }
+
+    /// Nobody has taken it.
+    pub(crate) fn drop_unaccepted(&self, id: Id, callbacks: &Callbacks) {
+        let (mut shard, local) = self.shard_of(id);
+        self.drop_delegation(&mut shard, local, callbacks);
     }
 
     /// GET_DIR_DELEGATION (RFC 8881 section 18.39): what is granted of `watch`, or why nothing is. Names are not taken away

@@ -183,13 +183,19 @@ impl Server {
     /// The number of the file that a callback is about.
     fn file_of(&self, cookie: u64) -> Option<u64> {
         let files = &self.inner.files;
-        let file = match Subject::of(cookie) {
+        let about = match Subject::of(cookie) {
+            Subject::Push(id) => Subject::Recall(self.inner.wants.delegation(id)?),
+            about => about,
+        };
+        let file = match about {
             Subject::Recall(id) | Subject::Attributes(id) | Subject::Notify(id) => {
                 let (shard, local) = files.shard_of(id);
                 let Delegation { file, .. } = shard.delegations.get(local)?;
                 global(shard_number(id), shard.files.id_at(*file)?)
             }
             Subject::Offload(id) => self.inner.copies.lock().get(id)?.way.to,
+            // These are about no file.
+            Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) => return None,
             Subject::Lock(id) => {
                 let (shard, local) = files.shard_of(id);
                 global(shard_number(id), shard.waiters.get(local)?.file)

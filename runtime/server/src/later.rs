@@ -178,6 +178,10 @@ impl Thread {
     }
 
     fn tick(&self) {
+        {
+            let _present = self.inner.present();
+            self.inner.serve_wants();
+        }
         self.give_up(self.inner.config.getattr_patience);
     }
 

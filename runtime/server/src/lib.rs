@@ -59,6 +59,7 @@ mod succession;
 mod tests;
 pub mod top;
 mod tree;
+mod wants;
 mod watches;
 
 pub use callbacks::Observer;
@@ -89,6 +90,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
+use wants::Wants;
 
 /// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,7 @@ pub(crate) struct Inner {
     /// For whom a request is served that does not say it.
     pub(crate) nobody: Arc<Client>,
     pub(crate) copies: Copies,
+    pub(crate) wants: Wants,
     pub(crate) callbacks: Callbacks,
     pub(crate) later: Later,
     /// so_major_id, and the server's scope.
@@ -198,6 +201,7 @@ impl Inner {
             owners: Owners::new(config.state_owners_max, config.lease.as_secs().try_into().unwrap_or(u32::MAX)),
             nobody: Arc::new(Client::nobody()),
             copies: Copies::new(),
+            wants: Wants::new(),
             callbacks: Callbacks::new(observer),
             later,
             name: name_of(instance),
@@ -215,6 +219,11 @@ impl Inner {
     /// No other runtime takes over as long as this is held. Not to be asked for on a reactor, which stands still for that.
     pub(crate) fn present(&self) -> RwLockReadGuard<'_, ()> {
         self.renewing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The second of the server's life.
+    pub(crate) fn now_s(&self) -> u32 {
+        (self.now_ns() / 1_000_000_000) as u32
     }
 
     pub(crate) fn now_ns(&self) -> u64 {

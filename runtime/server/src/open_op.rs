@@ -1,14 +1,12 @@
 //! The operation OPEN: what its arguments mean (RFC 8881 section 18.16).
 
 use crate::compound::Compound;
-use crate::grants::{Granted, Want};
+use crate::grants::Want;
 use crate::opens::{How, OpenRequest, Target};
 use crate::set_attributes::Changes;
+use crate::wants::wants_write;
 use ringback_rpc::nfs4::fore::{OpenArgs, OpenClaim, OpenHow, OpenOk, open_result_flag, share_access, share_deny};
-use ringback_rpc::nfs4::{
-    Bitmap4, Fattr, NfsAce4, OpenDelegation4, OpenReadDelegation4, OpenWriteDelegation4, SpaceLimit4, Stateid4, Status,
-    attr,
-};
+use ringback_rpc::nfs4::{Bitmap4, Fattr, OpenDelegation4, Stateid4, Status, attr};
 use std::sync::Arc;
 
 /// The flags of share_access that say when a delegation is wanted, not which.
@@ -64,6 +62,9 @@ impl Compound<'_> {
         let opened = self.server.files.open(&request, &self.server.callbacks)?;
         self.current = Some(opened.file);
         self.stateid = Some(opened.stateid);
+        if want == Want::Cancel {
+            self.server.wants.cancel(&client, opened.file, &self.server.callbacks);
+        }
         // A client that is promised CB_NOTIFY_LOCK asks less often for a lock that it waits for.
         let minor0 = self.is_minor0();
         let notify = if self.has_path() && !minor0 { open_result_flag::MAY_NOTIFY_LOCK } else { 0 };
@@ -74,10 +75,15 @@ impl Compound<'_> {
             flags: open_result_flag::LOCKTYPE_POSIX | notify | confirm,
             attributes_set: attributes_set(&args.how, opened.created, how.truncates()),
             delegation: match opened.delegation {
-                Ok(granted) => delegation(granted),
+                Ok(granted) => granted.on_the_wire(),
                 // The reason is only for clients that gave a WANT flag (section 18.16.3).
-                Err(_) if want == Want::NoPreference || minor0 => OpenDelegation4::None,
-                Err(why) => OpenDelegation4::NoneExt(why),
+                Err(_) if want == Want::NoPreference && args.share_access & WHEN == 0 || minor0 => {
+                    OpenDelegation4::None
+                }
+                Err(why) => {
+                    let write = wants_write(want, access, self.server.files.write_delegations);
+                    OpenDelegation4::NoneExt(self.server.promise(&client, opened.file, write, args.share_access, why))
+                }
             },
         })
     }
@@ -95,21 +101,6 @@ impl Compound<'_> {
             OpenClaim::Previous(_) => Err(Status::NFS4ERR_NO_GRACE),
             OpenClaim::DelegatePrev(_) | OpenClaim::DelegPrevFileHandle => Err(Status::NFS4ERR_NOTSUPP),
         }
-    }
-}
-
-fn delegation<'r>(granted: Granted) -> OpenDelegation4<'r> {
-    let Granted { stateid, write } = granted;
-    let (recall, permissions) = (false, NfsAce4::NONE);
-    match write {
-        // No limit of its own: a write that finds no room fails as it would without a delegation.
-        true => OpenDelegation4::Write(OpenWriteDelegation4 {
-            stateid,
-            recall,
-            space_limit: SpaceLimit4::Size(u64::MAX),
-            permissions,
-        }),
-        false => OpenDelegation4::Read(OpenReadDelegation4 { stateid, recall, permissions }),
     }
 }
 

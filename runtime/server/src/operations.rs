@@ -78,6 +78,7 @@ impl Compound<'_> {
                 OpRes::SetClientIdConfirm(self.server.set_client_id_confirm(args, &self.origin))
             }
             OpArgs::GetDirDelegation(args) => OpRes::GetDirDelegation(self.get_dir_delegation(args)),
+            OpArgs::WantDelegation(args) => OpRes::WantDelegation(self.want_delegation(args)),
             OpArgs::FreeStateid(args) => OpRes::FreeStateid(self.free_stateid(&args.stateid)),
             other => return self.session_operation(other, place, w),
         };

@@ -11,6 +11,7 @@ use crate::files::Files;
 use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::later::{Later, Message};
 use crate::sessions::Session;
+use crate::wants::Wants;
 use crate::{Config, Inner, Server, StartError, listen, set_up};
 use ringback::{BuildError, Builder, Upgrade, UpgradeError, Upgraded};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -164,6 +165,7 @@ impl Inner {
             session.save(out)?;
         }
         self.copies.save(out)?;
+        self.wants.save(out)?;
         let peers = self.minor0.peers();
         (peers.len() as u64).save(out)?;
         for (connection, peer) in peers.iter() {
@@ -196,6 +198,7 @@ impl Inner {
             sessions.insert(session.id, Arc::new(session));
         }
         inner.copies = Copies::load(&clients, from)?;
+        inner.wants = Wants::load(&clients, from)?;
         *inner.clients.get_mut().unwrap_or_else(PoisonError::into_inner) = clients;
         for _ in 0..u64::load(from)? {
             let connection = Keep::load(from)?;

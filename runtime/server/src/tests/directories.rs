@@ -17,7 +17,7 @@ const ALL: [u32; 5] = [
 /// Those on names.
 const NAMES: [u32; 3] = [notify_type::REMOVE_ENTRY, notify_type::ADD_ENTRY, notify_type::RENAME_ENTRY];
 
-fn asked(types: &[u32]) -> GetDirDelegationArgs {
+pub(super) fn asked(types: &[u32]) -> GetDirDelegationArgs {
     GetDirDelegationArgs {
         signal: false,
         notification_types: Bitmap4::of(types),
@@ -66,7 +66,7 @@ fn in_words(notification: &Notification<'_>) -> String {
 }
 
 impl Peer<'_> {
-    fn get_dir_delegation(&mut self, args: GetDirDelegationArgs) -> Result<GetDirDelegationOk, Status> {
+    pub(super) fn get_dir_delegation(&mut self, args: GetDirDelegationArgs) -> Result<GetDirDelegationOk, Status> {
         match self.call(&[OpArgs::PutRootFh, OpArgs::GetDirDelegation(args)]).last() {
             OpRes::GetDirDelegation(result) => result,
             other => Err(other.status()),

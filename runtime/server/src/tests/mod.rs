@@ -15,6 +15,7 @@ mod minor0_delegations;
 mod opens;
 mod replay;
 mod sessions;
+mod wants;
 
 use crate::{Config, Inner, Observer, Server};
 use ringback::{Backend, Builder, CallbackKey, ConnectionId, Outbound, Outcome, Run, Transport};
