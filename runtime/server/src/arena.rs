@@ -5,6 +5,7 @@
 //! nothing and never the wrong object.
 
 use crate::keep::{Keep, keep, malformed};
+use std::collections::HashSet;
 use std::io::{self, Read, Write};
 
 /// Objects per chunk: big enough that the chunk table stays small, small enough that an empty server is small.
@@ -63,12 +64,14 @@ pub(crate) struct Arena<T> {
     free: u32,
     used: u32,
     limit: u32,
+    /// Objects that may have changed since they were last asked for, if somebody wants to know.
+    touched: Option<HashSet<u32>>,
 }
 
 impl<T> Arena<T> {
     /// An empty arena for at most `limit` objects.
     pub(crate) const fn new(limit: u32) -> Self {
-        Arena { chunks: Vec::new(), free: NONE, used: 0, limit }
+        Arena { chunks: Vec::new(), free: NONE, used: 0, limit, touched: None }
     }
 
     /// Bytes that one object takes.
@@ -101,7 +104,54 @@ impl<T> Arena<T> {
     }
 
     fn entry_mut(&mut self, index: u32) -> Option<&mut Entry<T>> {
-        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+        let entry = self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)?;
+        self.touched.as_mut().map(|touched| touched.insert(index));
+        Some(entry)
+    }
+
+    /// From now on it is noted which objects may have changed. All that are there have.
+    pub(crate) fn track(&mut self) {
+        self.touched = Some((0..self.index_end()).collect());
+    }
+
+    /// The indices of objects that may have changed, come or gone since this was last asked.
+    pub(crate) fn take_touched(&mut self) -> HashSet<u32> {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What is at an index: a generation, and the object unless it is gone.
+    pub(crate) fn row(&self, index: u32) -> Option<(u32, Option<&T>)> {
+        self.entry(index).map(|entry| (entry.generation, self.at(index)))
+    }
+
+    /// An arena with such rows, by ascending index.
+    pub(crate) fn of_rows(limit: u32, rows: impl IntoIterator<Item = (u32, u32, Option<T>)>) -> Self {
+        let mut arena = Arena::new(limit);
+        for (index, generation, object) in rows {
+            while arena.index_end() < index {
+                arena.push(0, None);
+            }
+            arena.push(generation, object);
+        }
+        arena
+    }
+
+    fn push(&mut self, generation: u32, object: Option<T>) {
+        let index = self.index_end();
+        let content = match object {
+            Some(object) => {
+                self.used += 1;
+                Content::Used(object)
+            }
+            None => Content::Free { next: std::mem::replace(&mut self.free, index) },
+        };
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        if let Some(last) = self.chunks.last_mut() {
+            last.push(Entry { generation, content });
+        }
+        self.touched.as_mut().map(|touched| touched.insert(index));
     }
 
     /// Stores an object; `None` when the arena is at its limit.
@@ -121,11 +171,7 @@ impl<T> Arena<T> {
             return Some(Id { index, generation });
         }
         let index = self.index_end();
-        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        self.chunks.last_mut()?.push(Entry { generation: 1, content: Content::Used(value) });
-        self.used += 1;
+        self.push(1, Some(value));
         Some(Id { index, generation: 1 })
     }
 
@@ -191,7 +237,7 @@ impl<T> Arena<T> {
             Some(copied)
         };
         let chunks = self.chunks.iter().map(chunk).collect::<Option<_>>()?;
-        Some(Arena { chunks, free: self.free, used: self.used, limit: self.limit })
+        Some(Arena { chunks, free: self.free, used: self.used, limit: self.limit, touched: None })
     }
 
     /// Takes the object out; its name finds nothing from now on.
@@ -271,7 +317,7 @@ impl<T: Keep> Keep for Arena<T> {
 
     fn load(from: &mut dyn Read) -> io::Result<Self> {
         let (free, (used, limit)) = Keep::load(from)?;
-        let mut arena = Arena { chunks: Vec::new(), free, used, limit };
+        let mut arena = Arena { chunks: Vec::new(), free, used, limit, touched: None };
         let mut found = 0;
         for _ in 0..u32::load(from)? {
             let generation = u32::load(from)?;
@@ -331,6 +377,29 @@ mod tests {
             let left: Vec<u32> = arena.list::<Siblings>(head).map(|(index, _)| index).collect();
             assert_eq!(left, [2, 1, 0].into_iter().filter(|n| *n != gone).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn rows_make_the_same_arena_again() {
+        let mut arena = Arena::new(10);
+        let ids: Vec<Id> = (0..5).map(|n| arena.insert(n).unwrap()).collect();
+        arena.track();
+        assert_eq!(arena.take_touched().len(), 5, "all that are there");
+        arena.remove(ids[1]);
+        arena.remove(ids[3]);
+        let again = arena.insert(6).unwrap();
+        let mut touched: Vec<u32> = arena.take_touched().into_iter().collect();
+        touched.sort_unstable();
+        assert_eq!((touched, arena.take_touched().len()), (vec![1, 3], 0));
+        // One row is missing, as of an object that came and went between two looks.
+        let rows = [0, 1, 3, 4].map(|index| arena.row(index).map(|(g, object)| (index, g, object.copied())).unwrap());
+        let mut other = Arena::of_rows(10, rows);
+        assert_eq!((other.get(ids[0]), other.get(ids[1]), other.get(again)), (Some(&0), None, Some(&6)));
+        assert_eq!((other.len(), other.index_end()), (3, 5));
+        let (first, second) = (other.insert(7).unwrap(), other.insert(8).unwrap());
+        assert_eq!((first.index, second.index), (2, 1), "free ones are used again");
+        assert_ne!(second, ids[1], "under another name");
+        assert_eq!(other.insert(9).unwrap().index, 5);
     }
 
     #[test]

@@ -204,7 +204,7 @@ impl Inner {
             attr::SUPPATTR_EXCLCREAT => SETTABLE.encode(w),
             attr::OPEN_ARGUMENTS => OPEN_ARGUMENTS.iter().try_for_each(|bits| bits.encode(w)),
             attr::FH_EXPIRE_TYPE => w.u32(FH4_PERSISTENT),
-            attr::FSID => Fsid4 { major: self.files.instance.into(), minor: 0 }.encode(w),
+            attr::FSID => Fsid4 { major: self.files.volume.into(), minor: 0 }.encode(w),
             attr::LEASE_TIME => w.u32(self.config.lease.as_secs() as u32),
             attr::LINK_SUPPORT
             | attr::SYMLINK_SUPPORT

@@ -51,7 +51,7 @@ use ringback::{
 use ringback_rpc::nfs4::callback::{
     CbGetattrArgs, CbNotifyLockArgs, CbOffloadArgs, CbRecallArgs, OffloadInfo, WriteResponse4,
 };
-use ringback_rpc::nfs4::{FileHandle, StableHow4, StateOwner4, Stateid4, Status};
+use ringback_rpc::nfs4::{FileHandle, StateOwner4, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode, Writer, XdrError, XdrErrorKind};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
@@ -71,6 +71,11 @@ pub trait Observer: Send + Sync + 'static {
     /// A recall is over.
     fn released(&self, run: &Run) {
         let _ = run;
+    }
+
+    /// Stable storage has failed. Nobody is told that something is safe which is not; clients come again.
+    fn storage_failed(&self, error: &std::io::Error) {
+        let _ = error;
     }
 
     /// Something happened to a client's callback path.
@@ -171,6 +176,10 @@ pub(crate) struct Callbacks {
 impl Callbacks {
     pub(crate) fn new(observer: Arc<dyn Observer>) -> Self {
         Callbacks { runtime: RwLock::default(), observer }
+    }
+
+    pub(crate) fn observer(&self) -> &dyn Observer {
+        &*self.observer
     }
 
     pub(crate) fn connect(&self, runtime: &Arc<Runtime>) {
@@ -360,7 +369,7 @@ impl Inner {
             Some(Status::NFS4_OK) => OffloadInfo::Done(WriteResponse4 {
                 callback_id: None,
                 count,
-                committed: StableHow4::FileSync,
+                committed: self.stability(),
                 verifier: self.files.verifier(),
             }),
             status => OffloadInfo::Failed { status: status.ok_or(GONE)?, bytes_copied: count },
@@ -384,7 +393,7 @@ impl Inner {
             // The client refuses the call itself, until it has a session that is well.
             Outcome::Fault(_) => return Done::RequeueAfter(FAULT_DELAY_NS),
             // It never got there: no return is awaited, so none will be overdue.
-            Outcome::TimedOut { sent: false } | Outcome::PathDown => self.files.revoke(id, &self.callbacks),
+            Outcome::TimedOut { sent: false } | Outcome::PathDown => self.revoke(id),
             // The client holds it and may not know of the recall: the next conflict recalls it again.
             _ => {}
         }
@@ -502,7 +511,7 @@ impl Hooks for Inner {
         match event {
             Event::ReturnOverdue { cookie, .. } => {
                 if let Subject::Recall(id) = Subject::of(*cookie) {
-                    self.files.revoke(id, &self.callbacks);
+                    self.revoke(id);
                 }
             }
             Event::PathState { client, state } => self.minor0.path_is(*client, *state),

@@ -5,8 +5,10 @@
 
 use crate::Inner;
 use crate::arena::Arena;
+use crate::grace::Claims;
 use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::set_client_id::Registration;
+use crate::store::{ClientName, Incarnation as Life};
 use ringback::{ClientId, PathState};
 use ringback_rpc::nfs4::fore::{
     CreateSessionOk, ExchangeIdArgs, ExchangeIdOk, ImplId, Opaque4, ServerOwner, StateProtectArgs, StateProtectOk,
@@ -52,6 +54,10 @@ pub(crate) struct Client {
     gone: AtomicBool,
     renewed_ns: AtomicU64,
     reclaim_complete: AtomicBool,
+    /// RECLAIM_COMPLETE was done of the one file system that there is.
+    file_system_complete: AtomicBool,
+    /// What it may reclaim: [`Claims`].
+    claims: AtomicU8,
     /// Of a client of minor version 0: what has been found out about its callbacks.
     path: AtomicU8,
 }
@@ -72,6 +78,8 @@ impl Client {
             gone: AtomicBool::new(false),
             renewed_ns: AtomicU64::new(0),
             reclaim_complete: AtomicBool::new(true),
+            file_system_complete: AtomicBool::new(false),
+            claims: AtomicU8::new(Claims::Nothing as u8),
             path: AtomicU8::new(PATH_UNKNOWN),
         }
     }
@@ -115,6 +123,20 @@ impl Client {
         !self.reclaim_complete.swap(true, Relaxed)
     }
 
+    /// Notes that the client has reclaimed all that it wants to of the file system; false if it has said so before.
+    pub(crate) fn complete_file_system(&self) -> bool {
+        !self.file_system_complete.swap(true, Relaxed)
+    }
+
+    pub(crate) fn set_claims(&self, claims: Claims) {
+        self.claims.store(claims as u8, Relaxed);
+    }
+
+    /// What the client may reclaim, as long as there is a grace period and it has not reclaimed all.
+    pub(crate) fn claims(&self) -> Claims {
+        Claims::of(self.claims.load(Relaxed))
+    }
+
     /// Whether RECLAIM_COMPLETE was done.
     pub(crate) fn has_reclaimed(&self) -> bool {
         self.reclaim_complete.load(Relaxed)
@@ -141,7 +163,7 @@ pub(crate) struct Record {
 }
 
 /// Which names a client's name is one of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Version {
     /// nfs_client_id4 (RFC 7530 section 9.1.1).
     Minor0 = 0,
@@ -189,6 +211,15 @@ impl Keep for Principal {
 }
 
 impl Record {
+    /// Under which it is in the store.
+    pub(crate) fn name(&self) -> ClientName {
+        ClientName { version: self.version, owner: Arc::clone(&self.owner) }
+    }
+
+    pub(crate) fn incarnation(&self) -> Life {
+        Life { verifier: self.verifier, principal: self.principal }
+    }
+
     fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         save_bytes(&self.owner, out)?;
         (self.verifier, (self.made_ns, (self.principal, (self.sequence, self.last_reply)))).save(out)?;
@@ -196,7 +227,8 @@ impl Record {
         self.client.is_some().save(out)?;
         let Some(client) = &self.client else { return Ok(()) };
         (client.index, client.callbacks).save(out)?;
-        (client.renewed_ns.load(Relaxed), client.has_reclaimed()).save(out)
+        (client.renewed_ns.load(Relaxed), client.has_reclaimed()).save(out)?;
+        (client.file_system_complete.load(Relaxed), client.claims.load(Relaxed)).save(out)
     }
 
     fn load(id: u64, from: &mut dyn Read) -> io::Result<Self> {
@@ -206,6 +238,7 @@ impl Record {
         let client = if bool::load(from)? {
             let (index, callbacks) = Keep::load(from)?;
             let (renewed_ns, reclaim_complete) = <(u64, bool)>::load(from)?;
+            let (file_system_complete, claims) = <(bool, u8)>::load(from)?;
             Some(Arc::new(Client {
                 id: ClientId4(id),
                 index,
@@ -214,6 +247,8 @@ impl Record {
                 gone: AtomicBool::new(false),
                 renewed_ns: AtomicU64::new(renewed_ns),
                 reclaim_complete: AtomicBool::new(reclaim_complete),
+                file_system_complete: AtomicBool::new(file_system_complete),
+                claims: AtomicU8::new(claims),
                 path: AtomicU8::new(PATH_UNKNOWN),
             }))
         } else {
@@ -376,6 +411,8 @@ impl Clients {
             gone: AtomicBool::new(false),
             renewed_ns: AtomicU64::new(now_ns),
             reclaim_complete: AtomicBool::new(false),
+            file_system_complete: AtomicBool::new(false),
+            claims: AtomicU8::new(Claims::Nothing as u8),
             path: AtomicU8::new(PATH_UNKNOWN),
         });
         record.client = Some(Arc::clone(&client));
@@ -463,15 +500,21 @@ impl Inner {
                 if self.is_in_use(record, now_ns) {
                     return Err(Status::NFS4ERR_CLID_INUSE);
                 }
-                self.drop_client(clients, id);
+                self.drop_client(clients, id)?;
                 None
             }
             // 2
             (Some((id, record)), false) if record.verifier == verifier => Some(id),
             // 5: the client has restarted. What it held stays until CREATE_SESSION confirms the new record.
             (Some(_), false) => None,
-            // 1 and 4
-            (None, false) => None,
+            // 1 and 4, and 3 of a client of the life before of the server, whose lease counts as if it had not run out.
+            (None, false) => {
+                let name = ClientName { version: Version::Later, owner: owner.into() };
+                match self.files.grace.is_anothers(&name, principal) {
+                    true => return Err(Status::NFS4ERR_CLID_INUSE),
+                    false => None,
+                }
+            }
         })
     }
 
@@ -493,9 +536,13 @@ impl Inner {
     }
 
     /// Forgets a client and all that it has: callbacks end as cancelled, sessions and state are gone.
-    pub(crate) fn drop_client(&self, clients: &mut Clients, id: u64) {
-        let Some(record) = clients.remove(id) else { return };
-        let Some(client) = record.client else { return };
+    /// An error: it could not be written that it may reclaim nothing, and it stays.
+    pub(crate) fn drop_client(&self, clients: &mut Clients, id: u64) -> Result<(), Status> {
+        if let Some(known) = clients.records.get(&id).filter(|record| record.client.is_some()) {
+            self.forget_record(&known.name())?;
+        }
+        let Some(record) = clients.remove(id) else { return Ok(()) };
+        let Some(client) = record.client else { return Ok(()) };
         // First of all, so that a request that is being served on another reactor adds nothing behind the sweep.
         client.gone.store(true, SeqCst);
         for session in &record.sessions {
@@ -511,33 +558,41 @@ impl Inner {
         self.wants.forget_client(&client, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
+        Ok(())
     }
 
     /// Forgets the client that has been silent longest, if its lease has run out: its room is wanted. Until then an
     /// expired client keeps what nobody else asks for.
-    pub(crate) fn drop_expired_client(&self, clients: &mut Clients, now_ns: u64) {
+    pub(crate) fn drop_expired_client(&self, clients: &mut Clients, now_ns: u64) -> Result<(), Status> {
         let silent = |record: &Record| record.client.as_ref().map(|c| (c.renewed_ns.load(Relaxed), c.id.0));
-        let Some((_, id)) = clients.records.values().filter_map(silent).min() else { return };
+        let Some((_, id)) = clients.records.values().filter_map(silent).min() else { return Ok(()) };
         let client = clients.records.get(&id).and_then(|r| r.client.clone());
-        if client.is_some_and(|c| self.is_expired(&c, now_ns)) {
-            self.drop_client(clients, id);
+        match client.is_some_and(|c| self.is_expired(&c, now_ns)) {
+            true => self.drop_client(clients, id),
+            false => Ok(()),
         }
     }
 
-    /// Forgets all clients whose lease has run out, because what one of them holds may be in somebody's way; whether there
-    /// were any. At most once in a second, as all clients are looked at.
-    pub(crate) fn end_courtesy(&self, now_ns: u64) -> bool {
+    /// Whether the lease of any client has run out: what it holds may be in somebody's way. Looks at most once in a second,
+    /// as all clients are looked at.
+    pub(crate) fn has_courtesy_clients(&self, now_ns: u64) -> bool {
         let now_s = now_ns / 1_000_000_000;
         if self.courtesy_ended_s.swap(now_s, Relaxed) == now_s {
             return false;
         }
+        self.clients().records.values().any(|record| self.is_courtesy(record, now_ns))
+    }
+
+    fn is_courtesy(&self, record: &Record, now_ns: u64) -> bool {
+        record.client.as_ref().is_some_and(|c| self.is_expired(c, now_ns))
+    }
+
+    /// Forgets all clients whose lease has run out; whether there were any.
+    pub(crate) fn end_courtesy(&self, now_ns: u64) -> bool {
         let mut clients = self.clients();
-        let expired = |record: &Record| record.client.as_ref().is_some_and(|c| self.is_expired(c, now_ns));
-        let gone: Vec<u64> = clients.records.iter().filter(|(_, r)| expired(r)).map(|(id, _)| *id).collect();
-        for id in &gone {
-            self.drop_client(&mut clients, *id);
-        }
-        !gone.is_empty()
+        let expired = clients.records.iter().filter(|(_, r)| self.is_courtesy(r, now_ns));
+        let expired: Vec<u64> = expired.map(|(id, _)| *id).collect();
+        expired.into_iter().filter(|id| self.drop_client(&mut clients, *id).is_ok()).count() > 0
     }
 
     /// DESTROY_CLIENTID (RFC 8881 section 18.50).
@@ -550,7 +605,6 @@ impl Inner {
         if holds || !record.sessions.is_empty() || own.is_some_and(|c| c.id == id) {
             return Err(Status::NFS4ERR_CLIENTID_BUSY);
         }
-        self.drop_client(&mut clients, id.0);
-        Ok(())
+        self.drop_client(&mut clients, id.0)
     }
 }

@@ -6,6 +6,7 @@ use crate::arena::Id;
 use crate::clients::{Client, Principal};
 use crate::file::{Maker, now};
 use crate::files::Caller;
+use crate::grace::Claims;
 use crate::holder_attributes::{Answer, Question};
 use crate::sessions::{Origin, Session};
 use ringback::SessionKey;
@@ -64,6 +65,10 @@ pub(crate) struct Compound<'a> {
     pub(crate) answer: Option<Answer>,
     /// Operations that have been executed before the compound had to wait.
     executed: usize,
+    /// It is executed on a thread that may wait for the disk.
+    pub(crate) may_wait: bool,
+    /// When the operation that is executed had to wait for the disk, if it had to.
+    pub(crate) asked_ns: Option<u64>,
 }
 
 /// A compound that waits for an answer.
@@ -79,6 +84,7 @@ pub(crate) struct Suspended {
     executed: usize,
     /// The results of the operations that have been executed.
     results: Vec<u8>,
+    asked_ns: Option<u64>,
 }
 
 /// The session slot that the compound occupies.
@@ -134,22 +140,42 @@ impl<'a> Compound<'a> {
             question,
             answer,
             executed: 0,
+            may_wait: false,
+            asked_ns: None,
         }
     }
 
     /// A compound that has got its answer, and the results that it had.
-    pub(crate) fn resumed(server: &'a Inner, suspended: Suspended, answer: Answer) -> (Self, Vec<u8>) {
-        let Suspended { origin, request_bytes, sequence, named, current, stateid, saved, executed, results, .. } =
-            suspended;
-        let origin = Origin { now_ns: server.now_ns(), ..origin };
+    pub(crate) fn resumed(
+        server: &'a Inner,
+        suspended: Suspended,
+        answer: Option<Answer>,
+        now_ns: u64,
+    ) -> (Self, Vec<u8>) {
+        let Suspended {
+            origin,
+            request_bytes,
+            sequence,
+            named,
+            current,
+            stateid,
+            saved,
+            executed,
+            results,
+            asked_ns,
+            ..
+        } = suspended;
+        let origin = Origin { now_ns, ..origin };
         let compound = Compound {
             sequence,
             named,
             current,
             stateid,
             saved,
-            answer: Some(answer),
+            answer,
             executed,
+            may_wait: true,
+            asked_ns,
             ..Compound::new(server, origin, request_bytes)
         };
         (compound, results)
@@ -192,6 +218,7 @@ impl<'a> Compound<'a> {
             saved: self.saved,
             executed,
             results: results.to_vec(),
+            asked_ns: (question == Question::Storage).then(|| self.server.now_ns()),
         }
     }
 
@@ -272,6 +299,7 @@ impl<'a> Compound<'a> {
             if !status.is_ok() {
                 return Ok(End::Results(status, answered));
             }
+            self.asked_ns = None;
         }
         Ok(End::Results(Status::NFS4_OK, args.count as u32))
     }
@@ -380,16 +408,25 @@ impl<'a> Compound<'a> {
         let place = Place { n, count, limit };
         let mut written = self.execute(op, place, w);
         // A client that has been silent for longer than its lease stands in nobody's way.
-        if written.as_ref().is_ok_and(|status| is_conflict(*status)) && self.server.end_courtesy(self.origin.now_ns) {
-            w.rewind(before);
-            self.question = None;
-            written = self.execute(op, place, w);
+        if written.as_ref().is_ok_and(|status| is_conflict(*status)) && self.has_courtesy_clients() && self.may_store()
+        {
+            let any = self.server.end_courtesy(self.origin.now_ns);
+            if any {
+                w.rewind(before);
+                self.question = None;
+                written = self.execute(op, place, w);
+            }
         }
         if written.is_err() || w.position() > limit {
             w.rewind(before);
             return self.refuse(op.op(), status, w);
         }
         written
+    }
+
+    fn has_courtesy_clients(&self) -> bool {
+        // If it has waited for that it was seen before.
+        self.may_wait && self.server.store.is_some() || self.server.has_courtesy_clients(self.origin.now_ns)
     }
 
     /// Where the reply must end, and what to say of one that does not.
@@ -496,6 +533,8 @@ impl Inner {
     fn status_flags(&self, client: &Client, session: SessionKey) -> u32 {
         let revoked = self.files.has_revoked(client.index);
         let flag = if revoked { seq4_status::RECALLABLE_STATE_REVOKED } else { 0 };
+        let reclaims = client.claims() == Claims::Former && !client.has_reclaimed() && self.files.grace.is_on();
+        let flag = flag | if reclaims { seq4_status::RESTART_RECLAIM_NEEDED } else { 0 };
         flag | self.callbacks.status(client.callbacks, session)
     }
 }

@@ -1,5 +1,6 @@
 //! The limits of the server: one for everything that a client can make it keep.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of a [`Server`](crate::Server). Every field has a default; every limit is for the whole server unless it
@@ -44,6 +45,12 @@ pub struct Config {
     pub data_bytes_max: u64,
     /// Whether an open for writing is delegated when nobody else has the file open.
     pub write_delegations: bool,
+    /// A directory for what is to survive a restart: files, and which clients may reclaim. Without it nothing does.
+    pub state: Option<PathBuf>,
+    /// How long clients may reclaim after a restart; `None`: one lease.
+    pub grace: Option<Duration>,
+    /// How often files are written to `state`, besides when a client asks for it and at the end.
+    pub save_every: Duration,
 }
 
 impl Default for Config {
@@ -67,6 +74,9 @@ impl Default for Config {
             state_owners_max: 1 << 18,
             data_bytes_max: 1 << 30,
             write_delegations: false,
+            state: None,
+            grace: None,
+            save_every: Duration::from_secs(10),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::opens::{READ, WRITE};
 use crate::stateids::Kind;
 use ringback_rpc::nfs4::callback::WriteResponse4;
 use ringback_rpc::nfs4::fore::{CopyArgs, CopyOk, CopyRequirements, DataContent4, OffloadStatusOk, SeekArgs, SeekOk};
-use ringback_rpc::nfs4::{StableHow4, Stateid4, Status};
+use ringback_rpc::nfs4::{Stateid4, Status};
 use std::sync::Arc;
 
 /// The seqid of the stateid of a copy, which never changes.
@@ -34,7 +34,7 @@ impl Compound<'_> {
             (None, self.server.copy_piece(&way)?)
         };
         let response =
-            WriteResponse4 { callback_id, count, committed: StableHow4::FileSync, verifier: self.verifier() };
+            WriteResponse4 { callback_id, count, committed: self.server.stability(), verifier: self.verifier() };
         let requirements = CopyRequirements { consecutive: true, synchronous: !asynchronous };
         Ok(CopyOk { response, requirements })
     }

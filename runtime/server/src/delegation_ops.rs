@@ -1,12 +1,13 @@
 //! Delegations that are asked for by themselves: GET_DIR_DELEGATION and WANT_DELEGATION (RFC 8881 sections 18.39 and 18.49).
 
+use crate::clients::Client;
 use crate::compound::Compound;
 use crate::delegations::SEQID;
 use crate::grants::{Granted, Unavailable};
 use crate::stateids::Kind;
 use crate::watches::Watch;
 use ringback_rpc::nfs4::fore::{
-    DelegClaim, GetDirDelegationArgs, GetDirDelegationOk, WantDelegationArgs, WantDelegationOk, share_access,
+    DelegClaim, DelegationType4, GetDirDelegationArgs, GetDirDelegationOk, WantDelegationArgs, WantDelegationOk, share_access,
 };
 use ringback_rpc::nfs4::{OpenDelegation4, OpenNoneDelegation4, Status};
 use std::sync::Arc;
@@ -18,14 +19,12 @@ const WANT_BITS: u32 = share_access::WANT_DELEG_MASK
 
 impl Compound<'_> {
     /// GET_DIR_DELEGATION. The delays that the client could bear are hints: it is told at once.
-    pub(crate) fn get_dir_delegation(&self, args: &GetDirDelegationArgs) -> Result<GetDirDelegationOk, Status> {
+    pub(crate) fn get_dir_delegation(&mut self, args: &GetDirDelegationArgs) -> Result<GetDirDelegationOk, Status> {
         let session = Arc::clone(self.session()?);
         let (server, client) = (self.server, &session.client);
         let directory = self.file()?;
         server.files.with_file(directory, |file| file.directory().map(|_| ()))??;
-        if !client.has_reclaimed() {
-            return Err(Status::NFS4ERR_GRACE);
-        }
+        self.may_take_new(client)?;
         if !self.has_path() {
             return Ok(GetDirDelegationOk::Unavailable { will_signal: false });
         }
@@ -41,17 +40,15 @@ impl Compound<'_> {
     }
 
     /// WANT_DELEGATION.
-    pub(crate) fn want_delegation<'r>(&self, args: &WantDelegationArgs) -> Result<WantDelegationOk<'r>, Status> {
+    pub(crate) fn want_delegation<'r>(&mut self, args: &WantDelegationArgs) -> Result<WantDelegationOk<'r>, Status> {
         let (client, server, file) = (Arc::clone(&self.session()?.client), self.server, self.file()?);
         match args.claim {
             DelegClaim::FileHandle => {}
+            DelegClaim::Previous(held) => return self.reclaim_wanted(&client, held),
             // As in OPEN.
-            DelegClaim::Previous(_) => return Err(Status::NFS4ERR_NO_GRACE),
             DelegClaim::DelegPrevFileHandle => return Err(Status::NFS4ERR_NOTSUPP),
         }
-        if !client.has_reclaimed() {
-            return Err(Status::NFS4ERR_GRACE);
-        }
+        self.may_take_new(&client)?;
         if args.want & !WANT_BITS != 0 {
             return Err(Status::NFS4ERR_INVAL);
         }
@@ -77,10 +74,22 @@ impl Compound<'_> {
         }
         let delegation = match granted {
             (write, Ok(id)) => {
-                Granted { stateid: server.files.stateid(Kind::Delegation, id, SEQID), write }.on_the_wire()
+                let stateid = server.files.stateid(Kind::Delegation, id, SEQID);
+                Granted { stateid, write, recall: false }.on_the_wire()
             }
             (write, Err(why)) => OpenDelegation4::NoneExt(server.promise(&client, file, write, args.want, why)),
         };
+        Ok(WantDelegationOk { delegation })
+    }
+
+    /// The client had the delegation before a restart, without an open.
+    fn reclaim_wanted<'r>(&self, client: &Client, held: DelegationType4) -> Result<WantDelegationOk<'r>, Status> {
+        self.may_reclaim(client)?;
+        let (files, callbacks) = (&self.server.files, &self.server.callbacks);
+        let (mut shard, number, index) = files.live(self.file()?)?;
+        shard.files.at(index).ok_or(Status::NFS4ERR_STALE)?.data()?;
+        let granted = files.reclaim_delegation(&mut shard, number, index, (&self.caller(client), held), callbacks);
+        let delegation = granted.map_or_else(OpenDelegation4::NoneExt, Granted::on_the_wire);
         Ok(WantDelegationOk { delegation })
     }
 }

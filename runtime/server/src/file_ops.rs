@@ -44,6 +44,7 @@ impl Compound<'_> {
     }
 
     fn change_attributes(&mut self, args: &SetAttrArgs<'_>) -> Result<SetAttrOk, Status> {
+        self.server.files.grace.check()?;
         let client = Arc::clone(self.client()?);
         let (id, caller, server) = (self.file()?, self.caller(&client), self.server);
         let changes = Changes::parse(&args.attributes, caller.maker.now)?;

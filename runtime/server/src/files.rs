@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::delegations::Delegation;
 use crate::directory::Directory;
 use crate::file::{File, Kind, Maker, now};
+use crate::grace::Grace;
 use crate::keep::{Keep, keep};
 use crate::lock_waiters::LockWaiter;
 use crate::locks::LockOwner;
@@ -31,7 +32,7 @@ pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
 /// Bits of an index that are left to others, at its top: a callback's cookie says there what it is about.
 pub(crate) const SPARE_BITS: u32 = 4;
 /// Most objects of one kind in a shard: what the other bits of an index can say.
-const OBJECTS_MAX: u32 = u32::MAX >> (SHARD_BITS + SPARE_BITS);
+pub(crate) const OBJECTS_MAX: u32 = u32::MAX >> (SHARD_BITS + SPARE_BITS);
 /// Bytes of a filehandle.
 pub(crate) const HANDLE_BYTES: usize = 12;
 /// The root directory: the first file of the first shard.
@@ -114,11 +115,18 @@ struct ShardCell(Mutex<Shard>);
 pub(crate) struct Files {
     shards: Box<[ShardCell]>,
     /// Makes the hashes of names this server's own. They go along to the next process, as directories are in their order.
-    seed: u64,
+    pub(crate) seed: u64,
     /// Held while names are taken away: what a name stands for does not change meanwhile.
     pub(crate) namespace: Mutex<()>,
-    /// Tells this life of the server from others, in handles and stateids: nothing here survives a restart.
+    /// How often a name has gone from one directory to another.
+    pub(crate) moves: AtomicU64,
+    /// Tells these files from those of another server, in filehandles. Without a store nothing survives a restart, and it is
+    /// `instance`.
+    pub(crate) volume: u32,
+    /// Tells this life of the server from others, in stateids and client ids.
     pub(crate) instance: u32,
+    /// What may be reclaimed after a restart.
+    pub(crate) grace: Grace,
     /// Seconds without a new delegation on a file after a conflict.
     pub(crate) contended_s: u32,
     /// Whether opens for writing are delegated.
@@ -145,7 +153,10 @@ impl Files {
             shards: (0..SHARDS).map(|_| ShardCell(Mutex::new(Shard::new()))).collect(),
             seed: RandomState::new().hash_one(instance),
             namespace: Mutex::new(()),
+            moves: AtomicU64::new(0),
+            volume: instance,
             instance,
+            grace: Grace::default(),
             contended_s: config.contended.as_secs().try_into().unwrap_or(u32::MAX),
             write_delegations: config.write_delegations,
             revoked: (0..config.clients_max).map(|_| AtomicU32::new(0)).collect(),
@@ -172,7 +183,8 @@ impl Files {
     /// All of them, for another process.
     pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         // That process may hash in another way: it is told what comes out here.
-        (self.instance, (self.seed, self.hash(b"name"))).save(out)?;
+        ((self.instance, self.volume), (self.seed, self.hash(b"name"))).save(out)?;
+        self.grace.save(out)?;
         for number in 0..SHARDS {
             self.shard(number).save(out)?;
         }
@@ -184,9 +196,10 @@ impl Files {
 
     /// Those of another process.
     pub(crate) fn load(config: &Config, from: &mut dyn Read) -> io::Result<Self> {
-        let (instance, (seed, hash)) = <(u32, (u64, u64))>::load(from)?;
+        let ((instance, volume), (seed, hash)) = <((u32, u32), (u64, u64))>::load(from)?;
         let mut files = Files::new(config, instance);
-        files.seed = seed;
+        (files.volume, files.seed) = (volume, seed);
+        files.grace = Grace::load(from)?;
         if files.hash(b"name") != hash {
             let why =
                 "the other process was built by a compiler with other hashes: its directories cannot be taken over";
@@ -244,14 +257,14 @@ impl Files {
 
     /// The filehandle of a file.
     pub(crate) fn handle(&self, id: Id) -> [u8; HANDLE_BYTES] {
-        words([self.instance, id.index, id.generation])
+        words([self.volume, id.index, id.generation])
     }
 
     /// The file that a filehandle names; it may be gone.
     pub(crate) fn parse_handle(&self, handle: &[u8]) -> Result<Id, Status> {
         let bytes: &[u8; HANDLE_BYTES] = handle.try_into().map_err(|_| Status::NFS4ERR_BADHANDLE)?;
         match split_words(bytes) {
-            [instance, index, generation] if instance == self.instance => {
+            [volume, index, generation] if volume == self.volume => {
                 let id = Id { index, generation };
                 self.with_file(id, |_| id)
             }

@@ -21,11 +21,13 @@ use ringback_rpc::nfs4::{
 pub(crate) struct Granted {
     pub(crate) stateid: Stateid4,
     pub(crate) write: bool,
+    /// It is being recalled already.
+    pub(crate) recall: bool,
 }
 
 impl Granted {
     pub(crate) fn on_the_wire<'r>(self) -> OpenDelegation4<'r> {
-        let (stateid, recall, permissions) = (self.stateid, false, NfsAce4::NONE);
+        let (stateid, recall, permissions) = (self.stateid, self.recall, NfsAce4::NONE);
         match self.write {
             // No limit of its own: a write that finds no room fails as it would without a delegation.
             true => OpenDelegation4::Write(OpenWriteDelegation4 {
@@ -83,7 +85,7 @@ impl Files {
             return Err(OpenNoneDelegation4::Resource { will_signal: false });
         }
         let id = self.grant_now(shard, number, (file, write), &request.caller, callbacks)?;
-        Ok(Granted { stateid: self.stateid(Kind::Delegation, id, SEQID), write })
+        Ok(Granted { stateid: self.stateid(Kind::Delegation, id, SEQID), write, recall: false })
     }
 
     /// Grants one if nobody is in the way.
@@ -148,7 +150,8 @@ impl Files {
         let (shard, local) = self.shard_of(id);
         let delegation = shard.delegations.get(local).filter(|d| d.state == State::Held)?;
         let handle = self.handle(global(shard_number(id), shard.files.id_at(delegation.file)?));
-        Some((Granted { stateid: self.stateid(Kind::Delegation, id, SEQID), write: delegation.write }, handle))
+        let stateid = self.stateid(Kind::Delegation, id, SEQID);
+        Some((Granted { stateid, write: delegation.write, recall: false }, handle))
     }
 
     /// Nobody has taken it.
@@ -241,7 +244,7 @@ impl Files {
     }
 
     /// The delegation comes first, as the callback's cookie is its name.
-    fn link_delegation(
+    pub(crate) fn link_delegation(
         &self,
         shard: &mut Shard,
         number: usize,

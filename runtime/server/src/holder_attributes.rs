@@ -24,10 +24,15 @@ pub(crate) const ASKED: Bitmap4 = Bitmap4::of(&[attr::CHANGE, attr::SIZE]);
 
 /// What an operation has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Question {
-    pub(crate) file: Id,
-    /// The CB_GETATTR that asks for it.
-    pub(crate) callback: CallbackKey,
+pub(crate) enum Question {
+    /// The attributes of a file as its holder has them.
+    Attributes {
+        file: Id,
+        /// The CB_GETATTR that asks for it.
+        callback: CallbackKey,
+    },
+    /// Nothing, but it waits for the disk: not on a reactor.
+    Storage,
 }
 
 /// The answer to a question.
@@ -73,7 +78,7 @@ impl Compound<'_> {
             match holder.and_then(|d| Some((d.recalled, d.query()?))) {
                 None => {}
                 Some((false, query)) if answer.is_none() => {
-                    self.question = Some(Question { file: id, callback: query.callback });
+                    self.question = Some(Question::Attributes { file: id, callback: query.callback });
                     return Err(Status::NFS4ERR_DELAY);
                 }
                 Some((false, query)) if let Some(Some(reported)) = answer => {

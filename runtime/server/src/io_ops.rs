@@ -32,6 +32,8 @@ impl Files {
         access: u8,
     ) -> Result<(), Status> {
         if matches!(*stateid, Stateid4::ANONYMOUS | Stateid4::READ_BYPASS) {
+            // What it would be in the way of may not have been reclaimed yet (section 8.4.2.1).
+            self.grace.check()?;
             return if shard.is_denied(file, access) { Err(Status::NFS4ERR_LOCKED) } else { Ok(()) };
         }
         let open = match self.kind_of(stateid)? {
@@ -91,8 +93,13 @@ impl Compound<'_> {
         Ok((len, eof))
     }
 
-    /// WRITE. What is in memory is as safe as it ever gets here, so all data is committed at once.
+    /// WRITE. Without a store what is in memory is as safe as it ever gets, so all data is committed at once. With one, it is
+    /// when it is asked for.
     pub(crate) fn write(&mut self, args: &WriteArgs<'_>) -> Result<WriteOk, Status> {
+        let stable = self.server.store.is_none() || args.stable != StableHow4::Unstable;
+        if stable && !self.may_store() {
+            return Err(Status::NFS4ERR_DELAY);
+        }
         let client = Arc::clone(self.client()?);
         let (server, stateid) = (self.server, self.meant(&args.stateid)?);
         let (mut shard, number, index) = server.files.live(self.file()?)?;
@@ -107,12 +114,21 @@ impl Compound<'_> {
             file.data_mut()?.write(args.offset, args.data, &server.files.data)?;
             file.modify(caller.maker.now);
         }
+        drop(shard);
+        if stable {
+            self.save(server.now_ns())?;
+        }
         let count = args.data.len() as u32;
-        Ok(WriteOk { count, committed: StableHow4::FileSync, verifier: self.verifier() })
+        let committed = if stable { StableHow4::FileSync } else { StableHow4::Unstable };
+        Ok(WriteOk { count, committed, verifier: self.verifier() })
     }
 
-    pub(crate) fn commit(&self) -> Result<CommitOk, Status> {
+    pub(crate) fn commit(&mut self) -> Result<CommitOk, Status> {
         self.server.files.with_file(self.file()?, |file| file.data().map(|_| ()))??;
+        if !self.may_store() {
+            return Err(Status::NFS4ERR_DELAY);
+        }
+        self.save(self.asked_ns.unwrap_or_else(|| self.server.now_ns()))?;
         Ok(CommitOk { verifier: self.verifier() })
     }
 

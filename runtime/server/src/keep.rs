@@ -8,6 +8,7 @@ use ringback_rpc::nfs4::{Bitmap4, ClientId4, NfsTime4, SessionId, Status, Verifi
 use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 /// Longest value that is kept as it stands on the wire.
 const WIRE_BYTES_MAX: usize = 512;
@@ -137,6 +138,15 @@ impl<T: Keep> Keep for Box<T> {
     }
     fn load(from: &mut dyn Read) -> io::Result<Self> {
         T::load(from).map(Box::new)
+    }
+}
+
+impl Keep for Arc<[u8]> {
+    fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        save_bytes(self, out)
+    }
+    fn load(from: &mut dyn Read) -> io::Result<Self> {
+        load_bytes(from).map(Into::into)
     }
 }
 

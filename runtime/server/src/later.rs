@@ -7,6 +7,7 @@ use crate::compound::{Compound, Suspended};
 use crate::holder_attributes::{Answer, Question, Reported};
 use ringback::{CallToken, Wait};
 use ringback_rpc::message::{AcceptStatus, CallHeader, ReplyHeader};
+use ringback_rpc::nfs4::ClientId4;
 use ringback_rpc::nfs4::fore::CompoundArgs;
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
 use std::collections::HashMap;
@@ -32,6 +33,10 @@ pub(crate) enum Message {
     Wait(Waiting),
     /// A copy is to be worked on.
     Copy(Id),
+    /// A delegation is to be revoked, when that is stored.
+    Revoke(Id),
+    /// A client may be put into the store again.
+    Remember(ClientId4),
     /// What waits is to be given up, and how much does so is told.
     Settle(Sender<usize>),
     /// An answer may have come for the waiting call of that number.
@@ -52,7 +57,8 @@ impl Later {
 
     pub(crate) fn start(inner: &Arc<Inner>, receiver: Receiver<Message>) -> std::io::Result<()> {
         let (shared, sender) = (Arc::clone(inner), inner.later.sender.clone());
-        let thread = Thread { inner: shared, receiver, sender, waiting: HashMap::new(), count: 0 };
+        let thread =
+            Thread { inner: shared, receiver, sender, waiting: HashMap::new(), count: 0, unrevoked: Vec::new() };
         let handle = thread::Builder::new().name("nfs-later".to_owned()).spawn(move || thread.run())?;
         *inner.later.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
         Ok(())
@@ -103,6 +109,8 @@ struct Thread {
     waiting: HashMap<u64, (Waiting, Wait, Instant)>,
     /// Calls that have waited so far.
     count: u64,
+    /// Delegations that could not be revoked yet, as that could not be stored.
+    unrevoked: Vec<Id>,
 }
 
 impl Thread {
@@ -120,6 +128,9 @@ impl Thread {
                 // What else has come has its turn between two pieces.
                 Ok(Message::Copy(id)) if self.inner.copy_on(id) => self.inner.later.send(Message::Copy(id)),
                 Ok(Message::Copy(_)) => {}
+                Ok(Message::Revoke(id)) => self.revoke(id),
+                // It will come again to be told, if it could not be stored.
+                Ok(Message::Remember(id)) => drop(self.inner.remember(id)),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -130,11 +141,20 @@ impl Thread {
         }
     }
 
+    fn revoke(&mut self, id: Id) {
+        if !self.inner.revoke_now(id) {
+            self.unrevoked.push(id);
+        }
+    }
+
     fn wait(&mut self, waiting: Waiting) {
+        let Question::Attributes { callback, .. } = waiting.suspended.question else {
+            return self.resume(waiting, None);
+        };
         let (_, wait) = {
             let _present = self.inner.present();
             let Some(runtime) = self.inner.callbacks.runtime() else { return };
-            runtime.run_and_wait(waiting.suspended.question.callback)
+            runtime.run_and_wait(callback)
         };
         self.count += 1;
         self.waiting.insert(self.count, (waiting, wait, Instant::now()));
@@ -151,15 +171,15 @@ impl Thread {
             ringback::Outcome::Replied { results, .. } => Reported::parse(results).ok().flatten(),
             _ => None,
         });
-        let Question { file, .. } = waiting.suspended.question;
-        self.resume(waiting, Answer { file, reported });
+        let Question::Attributes { file, .. } = waiting.suspended.question else { return };
+        self.resume(waiting, Some(Answer { file, reported }));
     }
 
-    fn resume(&mut self, waiting: Waiting, answer: Answer) {
+    fn resume(&mut self, waiting: Waiting, answer: Option<Answer>) {
         let Waiting { token, record, suspended } = waiting;
         let mut space = vec![0; self.inner.reply_bytes(&record)];
         let mut w = Writer::new(&mut space);
-        match self.inner.resume(&record, *suspended, answer, &mut w) {
+        match self.inner.resume(&record, *suspended, answer, self.inner.now_ns(), &mut w) {
             Ok(Some(suspended)) => return self.wait(Waiting { token, record, suspended }),
             Ok(None) => {}
             // The client is told that there will be no answer: a call that is not answered counts against its limit.
@@ -177,7 +197,13 @@ impl Thread {
         }
     }
 
-    fn tick(&self) {
+    fn tick(&mut self) {
+        std::mem::take(&mut self.unrevoked).into_iter().for_each(|id| self.revoke(id));
+        let now_ns = self.inner.now_ns();
+        self.inner.end_grace_in_time(now_ns);
+        let every_ns = u64::try_from(self.inner.config.save_every.as_nanos()).unwrap_or(u64::MAX);
+        // If it fails it has been said, and is done again the next time.
+        let _ = self.inner.save_files(now_ns.saturating_sub(every_ns));
         {
             let _present = self.inner.present();
             self.inner.serve_wants();
@@ -189,25 +215,28 @@ impl Thread {
     fn give_up(&self, patience: Duration) {
         let late = self.waiting.values().filter(|(_, _, since)| since.elapsed() >= patience);
         for (waiting, ..) in late {
-            self.inner.callbacks.give_up(waiting.suspended.question.callback);
+            if let Question::Attributes { callback, .. } = waiting.suspended.question {
+                self.inner.callbacks.give_up(callback);
+            }
         }
     }
 }
 
 impl Inner {
     /// Goes on with a compound that has got its answer.
-    fn resume(
+    pub(crate) fn resume(
         &self,
         record: &[u8],
         suspended: Suspended,
-        answer: Answer,
+        answer: Option<Answer>,
+        now_ns: u64,
         w: &mut Writer<'_>,
     ) -> xdr::Result<Option<Box<Suspended>>> {
         let mut r = Reader::new(record);
         let header = CallHeader::decode(&mut r)?;
         let args = CompoundArgs::decode(&mut r)?;
         ReplyHeader::success(header.xid).encode(w)?;
-        let (compound, results) = Compound::resumed(self, suspended, answer);
+        let (compound, results) = Compound::resumed(self, suspended, answer, now_ns);
         compound.run(&args, &mut r, &results, 0, w)
     }
 }

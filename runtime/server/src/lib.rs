@@ -25,6 +25,7 @@ mod file_ops;
 mod files;
 pub mod flight;
 mod fore;
+mod grace;
 mod grants;
 mod holder_attributes;
 mod import;
@@ -49,11 +50,13 @@ mod reaper;
 mod recall;
 mod renew;
 mod roster;
+mod saved;
 mod session_slots;
 mod sessions;
 mod set_attributes;
 mod set_client_id;
 mod stateids;
+mod store;
 mod succession;
 #[cfg(test)]
 mod tests;
@@ -78,10 +81,12 @@ use callbacks::Callbacks;
 use clients::{Client, Clients};
 use copies::Copies;
 use files::Files;
+use grace::Grace;
 use later::Later;
 use listen::Listener;
 use owners::Owners;
 use ringback::{Budget, BuildError, Builder, DrainReport, Runtime};
+use saved::Saved;
 use session_slots::SlotLimit;
 use sessions::Sessions;
 use set_client_id::Minor0Clients;
@@ -90,6 +95,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
+use store::Store;
 use wants::Wants;
 
 /// Why a server could not be started.
@@ -102,6 +108,9 @@ pub enum StartError {
     /// Its own thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
+    /// What it has stored could not be read, or is another process's.
+    #[error("the state cannot be used: {0}")]
+    State(std::io::Error),
 }
 
 /// A running file server. It ends with [`Server::shutdown`].
@@ -124,6 +133,9 @@ pub(crate) struct Inner {
     /// The second in which expired clients were last looked for.
     pub(crate) courtesy_ended_s: AtomicU64,
     pub(crate) files: Files,
+    /// What survives a restart.
+    pub(crate) store: Option<Store>,
+    pub(crate) saved: Saved,
     pub(crate) minor0: Minor0Clients,
     pub(crate) owners: Owners,
     /// For whom a request is served that does not say it.
@@ -146,7 +158,8 @@ impl Server {
     pub fn new(config: Config, builder: Builder, observer: Arc<dyn Observer>) -> Result<Server, StartError> {
         let builder = set_up(builder, &config);
         let (sender, receiver) = mpsc::channel();
-        let inner = Arc::new(Inner::new(config, observer, Later::new(sender)));
+        let inner = Inner::new(config, observer, Later::new(sender)).with_state().map_err(StartError::State)?;
+        let inner = Arc::new(inner);
         let runtime = Arc::new(builder.build(Arc::clone(&inner) as _, Arc::clone(&inner) as _)?);
         inner.callbacks.connect(&runtime);
         Later::start(&inner, receiver).map_err(StartError::Thread)?;
@@ -163,14 +176,22 @@ impl Server {
         drop(listen::stop(&self.inner));
         let report = self.runtime.shutdown(patience)?;
         self.inner.later.stop();
+        // If that fails its observer is told.
+        let _ = self.inner.save_files(u64::MAX - 1);
+        self.inner.store.as_ref().map(Store::close);
         self.inner.files.clear();
         Ok(report)
     }
+
+    /// How many clients may come and reclaim what they had before a restart, and for how long: a grace period.
+    pub fn grace(&self) -> Option<(usize, Duration)> {
+        self.inner.files.grace.left(self.inner.now_ns())
+    }
 }
 
-/// so_major_id of a life of the server.
-fn name_of(instance: u32) -> String {
-    format!("ringback-{instance:06x}")
+/// so_major_id: of a life of the server, or of all of them if it has a store, so that clients know that they may reclaim.
+fn name_of(volume: u32) -> String {
+    format!("ringback-{volume:06x}")
 }
 
 /// What the runtime takes from the server's settings.
@@ -197,6 +218,8 @@ impl Inner {
             courtesy_ended_s: AtomicU64::new(0),
             asked_all: AskedAll::default(),
             files: Files::new(&config, instance),
+            store: None,
+            saved: Saved::default(),
             minor0: Minor0Clients::default(),
             owners: Owners::new(config.state_owners_max, config.lease.as_secs().try_into().unwrap_or(u32::MAX)),
             nobody: Arc::new(Client::nobody()),
@@ -210,6 +233,29 @@ impl Inner {
             started: Instant::now(),
             config,
         }
+    }
+
+    /// With the state that is stored, if it is to be.
+    fn with_state(mut self) -> std::io::Result<Self> {
+        let Some(directory) = &self.config.state else { return Ok(self) };
+        let store = Store::open(directory)?;
+        let identity = store.begin_life()?;
+        let instance = (identity.lives as u32 & INSTANCE_MASK).max(1);
+        let mut files = Files::new(&self.config, instance);
+        (files.volume, files.seed) = (identity.volume, identity.seed);
+        let grace = self.config.grace.unwrap_or(self.config.lease);
+        let until_ns = self.now_ns().saturating_add(grace.as_nanos().try_into().unwrap_or(u64::MAX));
+        files.grace = Grace::new(store.clients(), until_ns);
+        files.restore(&store, identity.hash)?;
+        if !files.grace.is_on() {
+            files.reap_nameless();
+        }
+        files.track();
+        self.clients = Mutex::new(Clients::new(self.config.clients_max, instance));
+        self.name = name_of(files.volume);
+        self.files = files;
+        self.store = Some(store);
+        Ok(self)
     }
 
     pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {

@@ -20,8 +20,12 @@ impl Compound<'_> {
         write(&OpRes::Lock(result.map_err(failure)), w)
     }
 
-    fn take_lock(&self, args: &LockArgs<'_>) -> Result<Stateid4, NoLock> {
-        let client = self.client()?;
+    fn take_lock(&mut self, args: &LockArgs<'_>) -> Result<Stateid4, NoLock> {
+        let client = &Arc::clone(self.client()?);
+        match args.reclaim {
+            true => self.may_reclaim(client)?,
+            false => self.may_take_new(client)?,
+        }
         let mut args = *args;
         if self.is_minor0() {
             // Nobody can be told of a lock that is free: there is no CB_NOTIFY_LOCK.
@@ -41,6 +45,8 @@ impl Compound<'_> {
 
     fn would_lock(&self, args: &LockTestArgs<'_>) -> Result<(), NoLock> {
         let client = self.client()?;
+        // A lock that is in the way may not have been reclaimed yet.
+        self.server.files.grace.check()?;
         let range = Range::new(args.kind, args.offset, args.length)?;
         self.server.files.test_lock(self.file()?, client, args.owner.owner(), &range)
     }

@@ -174,10 +174,6 @@ impl Files {
         callbacks: &Callbacks,
     ) -> Result<Stateid4, NoLock> {
         let range = Range::new(args.kind, args.offset, args.length)?;
-        if args.reclaim {
-            // Nothing survives a restart, so nothing is reclaimed.
-            return Err(Status::NFS4ERR_NO_GRACE.into());
-        }
         let (mut shard, number, open, name, known) = match &args.locker {
             Locker::New(new) => {
                 let (shard, number, open) = self.find_open(file, client, &new.open_stateid)?;
@@ -197,6 +193,9 @@ impl Files {
         let shard = &mut *shard;
         let asker = Asker { client, owner: name.as_bytes(), open, range };
         if let Err(found) = check_free(shard, index_of(file), client.index, asker.owner, &range) {
+            if args.reclaim {
+                return Err(Status::NFS4ERR_RECLAIM_CONFLICT.into());
+            }
             if matches!(args.kind, LockType::ReadWait | LockType::WriteWait) {
                 self.add_waiter(shard, number, index_of(file), &asker, callbacks);
             }

@@ -185,8 +185,15 @@ impl Compound<'_> {
             return self.refuse(op, Status::NFS4ERR_BAD_SEQID, w);
         }
         let before = w.position();
-        self.unconfirmed = op == Op::OPEN && !turns.confirmed;
+        // What was opened before a restart is known not to be a late copy (RFC 7530 section 16.18.5).
+        let reclaims = matches!(request.op, OpArgs::Open(OpenArgs { claim: OpenClaim::Previous(_), .. }));
+        self.unconfirmed = op == Op::OPEN && !turns.confirmed && !reclaims;
         let status = self.within_limits(request.op, place.0, place.1, place.2, w)?;
+        if self.question.is_some() {
+            // It has not been its turn yet.
+            self.unconfirmed = false;
+            return Ok(status);
+        }
         if counts(in_words_of_minor0(status)) {
             if let Some(closed) = turns.closed.take() {
                 server.owners.forget_closed(&closed);
@@ -210,6 +217,7 @@ impl Compound<'_> {
     fn note(&self, request: &Request<'_>, turns: &mut Turns) {
         match request.op {
             OpArgs::Open(_) if self.unconfirmed => turns.unconfirmed = self.stateid,
+            OpArgs::Open(_) => turns.confirmed = true,
             OpArgs::OpenConfirm(_) => (turns.confirmed, turns.unconfirmed) = (true, None),
             OpArgs::Close(args) => {
                 turns.closed = Some(args.open_stateid);

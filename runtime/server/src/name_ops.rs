@@ -93,6 +93,7 @@ impl Compound<'_> {
     }
 
     pub(crate) fn remove(&mut self, name: &[u8]) -> Result<RemoveOk, Status> {
+        self.server.files.grace.check()?;
         let client = Arc::clone(self.client()?);
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);
         let change_info = files.remove(self.file()?, name, &self.caller(&client), callbacks)?;
@@ -100,6 +101,7 @@ impl Compound<'_> {
     }
 
     pub(crate) fn rename(&mut self, args: &RenameArgs<'_>) -> Result<RenameOk, Status> {
+        self.server.files.grace.check()?;
         let client = Arc::clone(self.client()?);
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);
         let (to, (from, _)) = (self.file()?, self.saved.ok_or(Status::NFS4ERR_NOFILEHANDLE)?);
@@ -109,6 +111,7 @@ impl Compound<'_> {
     }
 
     pub(crate) fn link(&mut self, name: &[u8]) -> Result<LinkOk, Status> {
+        self.server.files.grace.check()?;
         let client = Arc::clone(self.client()?);
         let (files, callbacks) = (&self.server.files, &self.server.callbacks);
         let (directory, (file, _)) = (self.file()?, self.saved.ok_or(Status::NFS4ERR_NOFILEHANDLE)?);

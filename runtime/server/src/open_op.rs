@@ -43,9 +43,10 @@ impl Compound<'_> {
         if args.share_deny & !share_deny::BOTH != 0 {
             return Err(Status::NFS4ERR_INVAL);
         }
-        // A client opens nothing new before RECLAIM_COMPLETE, even if it has nothing to reclaim (section 18.51.3).
-        if !client.has_reclaimed() {
-            return Err(Status::NFS4ERR_GRACE);
+        let reclaims = if let OpenClaim::Previous(held) = args.claim { Some(held) } else { None };
+        match reclaims {
+            Some(_) => self.may_reclaim(&client)?,
+            None => self.may_take_new(&client)?,
         }
         let request = OpenRequest {
             caller,
@@ -55,6 +56,7 @@ impl Compound<'_> {
             target,
             how,
             held,
+            reclaims,
             want,
             has_path: self.has_path(),
             unconfirmed: self.unconfirmed,
@@ -97,8 +99,7 @@ impl Compound<'_> {
             OpenClaim::FileHandle => Ok((current()?, None)),
             OpenClaim::DelegateCur(claim) => Ok((named(claim.file)?, Some(self.meant(&claim.delegate_stateid)?))),
             OpenClaim::DelegCurFileHandle(stateid) => Ok((current()?, Some(self.meant(&stateid)?))),
-            // There is nothing to reclaim after a restart, so there is no grace period in which to do it.
-            OpenClaim::Previous(_) => Err(Status::NFS4ERR_NO_GRACE),
+            OpenClaim::Previous(_) => Ok((current()?, None)),
             OpenClaim::DelegatePrev(_) | OpenClaim::DelegPrevFileHandle => Err(Status::NFS4ERR_NOTSUPP),
         }
     }

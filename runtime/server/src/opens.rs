@@ -12,6 +12,7 @@ use crate::name::ShortBytes;
 use crate::quota::Reserved;
 use crate::set_attributes::Changes;
 use crate::stateids::{Kind, check_seqid, next_seqid};
+use ringback_rpc::nfs4::fore::DelegationType4;
 use ringback_rpc::nfs4::{ChangeInfo4, OpenNoneDelegation4, Stateid4, Status, Verifier4};
 
 /// Reading, in the access and deny bits of an open.
@@ -99,6 +100,8 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) how: How,
     /// The delegation under which the client claims the open.
     pub(crate) held: Option<Stateid4>,
+    /// The client had it open before a restart, with such a delegation.
+    pub(crate) reclaims: Option<DelegationType4>,
     pub(crate) want: Want,
     /// Whether callbacks reach the client.
     pub(crate) has_path: bool,
@@ -139,9 +142,10 @@ impl Files {
             file.data_mut()?.set_size(0, &self.data)?;
             file.modify(request.caller.maker.now);
         }
-        let delegation = match request.held {
-            Some(_) => Err(OpenNoneDelegation4::NotWanted),
-            None => self.grant(&mut shard, number, index, request, callbacks),
+        let delegation = match (request.held, request.reclaims) {
+            (Some(_), _) => Err(OpenNoneDelegation4::NotWanted),
+            (None, Some(held)) => self.reclaim_delegation(&mut shard, number, index, (&request.caller, held), callbacks),
+            (None, None) => self.grant(&mut shard, number, index, request, callbacks),
         };
         Ok(Opened { file, stateid, change, created, delegation })
     }
@@ -217,12 +221,19 @@ impl Files {
             !same && (open.deny & request.access != 0 || open.access & request.deny != 0)
         });
         if denied {
-            return Err(Status::NFS4ERR_SHARE_DENIED);
+            return Err(match request.reclaims {
+                Some(_) => Status::NFS4ERR_RECLAIM_CONFLICT,
+                None => Status::NFS4ERR_SHARE_DENIED,
+            });
         }
         // A holder of a read delegation opens for reading without telling us (RFC 8881 section 10.4), so a share
         // reservation against reading conflicts as much as writing does.
         let writes = request.access & WRITE != 0 || request.deny & READ != 0 || truncates;
         let about = if writes { Conflict::Write } else { Conflict::Read };
+        // Not both can have been held at the same time, unless one of the two was to be given back.
+        if request.reclaims.is_some() {
+            return Ok(());
+        }
         if self.recall_of_others(shard, file, caller, about, callbacks) {
             return Err(Status::NFS4ERR_DELAY);
         }
@@ -389,6 +400,13 @@ impl Shard {
             true => open.client != client.index,
             false => open.access & WRITE != 0,
         })
+    }
+
+    /// Whether others have the file open in a way that stands against a delegation of `client`.
+    pub(crate) fn is_open_by_others(&self, file: u32, client: &Client, write: bool) -> bool {
+        let head = self.files.at(file).map_or(NONE, |f| f.opens);
+        let mut opens = self.opens.list::<OfFile>(head);
+        opens.any(|(_, open)| open.client != client.index && (write || open.access & WRITE != 0))
     }
 
     /// Whether a share reservation denies such access to the file.

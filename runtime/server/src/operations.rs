@@ -5,7 +5,9 @@
 use crate::compound::{Compound, Place};
 use crate::files::ROOT;
 use crate::stateids::{Kind, next_seqid};
-use ringback_rpc::nfs4::fore::{CloseOk, OpArgs, OpRes, OpenDowngradeArgs, OpenDowngradeOk, TestStateidOk};
+use ringback_rpc::nfs4::fore::{
+    CloseOk, OpArgs, OpRes, OpenArgs, OpenDowngradeArgs, OpenDowngradeOk, OpenHow, TestStateidOk,
+};
 use ringback_rpc::nfs4::{List, Stateid4, Status};
 use ringback_rpc::xdr::{self, Encode, Writer};
 use std::sync::Arc;
@@ -16,9 +18,44 @@ pub(crate) fn write(res: &OpRes<'_>, w: &mut Writer<'_>) -> xdr::Result<Status> 
     Ok(res.status())
 }
 
+/// Whether it may change what is stored of clients: it may have to wait for the disk.
+const fn changes_clients(op: &OpArgs<'_>) -> bool {
+    matches!(
+        op,
+        OpArgs::ExchangeId(_)
+            | OpArgs::CreateSession(_)
+            | OpArgs::DestroyClientId(_)
+            | OpArgs::ReclaimComplete(_)
+            | OpArgs::SetClientIdConfirm(_)
+    )
+}
+
+/// Whether it changes names or attributes, which are to be safe when it is answered. Data is when the client asks for that.
+const fn changes_names(op: &OpArgs<'_>) -> bool {
+    match op {
+        OpArgs::Open(OpenArgs { how, .. }) => !matches!(how, OpenHow::NoCreate),
+        OpArgs::Create(_) | OpArgs::Remove(_) | OpArgs::Rename(_) | OpArgs::Link(_) | OpArgs::SetAttr(_) => true,
+        _ => false,
+    }
+}
+
 impl Compound<'_> {
-    /// Executes one operation and writes its results.
+    /// Executes one operation and writes its results. With a store, what it has changed is safe then.
     pub(crate) fn execute(&mut self, op: &OpArgs<'_>, place: Place, w: &mut Writer<'_>) -> xdr::Result<Status> {
+        let saves = changes_names(op);
+        if (saves || changes_clients(op)) && !self.may_store() {
+            return self.refuse(op.op(), Status::NFS4ERR_DELAY, w);
+        }
+        let before = w.position();
+        let status = self.perform(op, place, w)?;
+        if saves && status.is_ok() && self.save(self.server.now_ns()).is_err() {
+            w.rewind(before);
+            return self.refuse(op.op(), Status::NFS4ERR_IO, w);
+        }
+        Ok(status)
+    }
+
+    fn perform(&mut self, op: &OpArgs<'_>, place: Place, w: &mut Writer<'_>) -> xdr::Result<Status> {
         let res = match op {
             // Those whose results borrow what only they know write them themselves.
             OpArgs::GetFh => return self.get_fh(w),
@@ -152,7 +189,11 @@ impl Compound<'_> {
         let stateid = self.meant(stateid)?;
         let (client, files) = (&self.session()?.client, &self.server.files);
         match files.kind_of(&stateid)? {
-            Kind::Delegation => files.free_delegation(client, &stateid, &self.server.callbacks),
+            Kind::Delegation => {
+                files.free_delegation(client, &stateid, &self.server.callbacks)?;
+                self.server.has_acknowledged(client);
+                Ok(())
+            }
             Kind::Lock => files.free_lock(client, &stateid),
             Kind::Open => files.test_open(client, &stateid).and(Err(Status::NFS4ERR_LOCKS_HELD)),
             Kind::Copy => Err(Status::NFS4ERR_BAD_STATEID),
@@ -175,18 +216,6 @@ impl Compound<'_> {
         });
         let ok = statuses.as_ref().map(|all| TestStateidOk { statuses: List::Slice(all) });
         write(&OpRes::TestStateid(ok.map_err(|status| *status)), w)
-    }
-
-    /// RECLAIM_COMPLETE (RFC 8881 section 18.51). Nothing survives a restart of this server, so nothing is reclaimed.
-    fn reclaim_complete(&self, one_fs: bool) -> Result<(), Status> {
-        let session = self.session()?;
-        if one_fs {
-            return self.file().map(|_| ());
-        }
-        match session.client.complete_reclaim() {
-            true => Ok(()),
-            false => Err(Status::NFS4ERR_COMPLETE_ALREADY),
-        }
     }
 
     fn save_fh(&mut self) -> Result<(), Status> {

@@ -277,17 +277,29 @@ impl Inner {
             None => {
                 // Room is made by the client's own former life, or else by a client whose lease has run out.
                 match former {
-                    Some(former) => self.drop_client(clients, former),
-                    None => self.drop_expired_client(clients, origin.now_ns),
+                    Some(former) => self.drop_client(clients, former)?,
+                    None => self.drop_expired_client(clients, origin.now_ns)?,
                 }
                 clients.take_index().ok_or(Status::NFS4ERR_NOSPC)?
             }
         };
         let callbacks = self.callbacks.add_client(origin.connection).inspect_err(|_| clients.give_index(index))?;
-        if let Some(former) = former {
-            self.drop_client(clients, former);
+        let undo = |clients: &mut Clients, status| {
+            self.callbacks.remove_client(callbacks);
+            clients.give_index(index);
+            Err(status)
+        };
+        if let Some(former) = former
+            && let Err(status) = self.drop_client(clients, former)
+        {
+            return undo(clients, status);
         }
-        clients.confirm(id.0, index, callbacks, origin.now_ns).ok_or(Status::NFS4ERR_STALE_CLIENTID)
+        let confirmed = clients.confirm(id.0, index, callbacks, origin.now_ns);
+        let client = confirmed.ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
+        if let Some(record) = clients.records.get(&id.0) {
+            self.begin_claims(&client, record)?;
+        }
+        Ok(client)
     }
 
     fn new_session_id(&self, client: ClientId4) -> SessionId {

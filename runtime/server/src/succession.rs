@@ -11,6 +11,7 @@ use crate::files::Files;
 use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::later::{Later, Message};
 use crate::sessions::Session;
+use crate::store::Store;
 use crate::wants::Wants;
 use crate::{Config, Inner, Server, StartError, listen, set_up};
 use ringback::{BuildError, Builder, Upgrade, UpgradeError, Upgraded};
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 /// Begins the state, and ends it, with a version in between.
 const MAGIC: u64 = u64::from_le_bytes(*b"ringbkfs");
 /// Of what is written here. Another version is not read: the old process goes on.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// How long calls that wait for the answer to a CB_GETATTR are given to go on without it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -78,6 +79,9 @@ impl Server {
         drop(alone);
         if given.is_err() {
             inner.open_to_minor0_clients();
+            if let Some(Err(error)) = inner.store.as_ref().map(Store::reopen) {
+                inner.callbacks.observer().storage_failed(&error);
+            }
             for socket in listeners {
                 inner.listen_on(socket)?;
             }
@@ -147,6 +151,8 @@ impl Inner {
         if let Some(leaving) = &mut *leaving {
             let mut out = BufWriter::with_capacity(1 << 20, &leaving.file);
             leaving.written = self.save(&mut out).and_then(|()| out.flush());
+            // It is the next one's.
+            self.store.as_ref().map(Store::close);
         }
     }
 
@@ -190,7 +196,12 @@ impl Inner {
         inner.started = inner.started.checked_sub(Duration::from_nanos(now_ns)).unwrap_or(inner.started);
         inner.session_serial.store(Keep::load(from)?, Relaxed);
         inner.files = Files::load(&inner.config, from)?;
-        inner.name = crate::name_of(inner.files.instance);
+        inner.name = crate::name_of(inner.files.volume);
+        if let Some(directory) = &inner.config.state {
+            inner.store = Some(Store::open(directory)?);
+            // What the other one has not written yet is not told.
+            inner.files.track();
+        }
         let clients = Clients::load(inner.config.clients_max, from)?;
         let sessions = inner.sessions.get_mut().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..u64::load(from)? {

@@ -13,6 +13,7 @@ use crate::files::{Caller, Files, SHARDS, Shard, global, shard_number};
 use crate::name::{ShortBytes, check_name};
 use crate::watches::{Named, Names, Observed};
 use ringback_rpc::nfs4::{ChangeInfo4, NfsTime4, Status, Verifier4};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{MutexGuard, PoisonError};
 
 /// Most names of one file, and most subdirectories of one directory.
@@ -382,6 +383,8 @@ impl Files {
                     entries.subdirectories += if target.is_some() { 0 } else { one };
                     Ok(())
                 })?;
+                // Between the two, see `saved.rs`.
+                self.moves.fetch_add(1, Relaxed);
                 let source_change = self.edit(*source, *removed, by, |entries| {
                     entries.remove(from_hash, from.1);
                     entries.subdirectories -= one;

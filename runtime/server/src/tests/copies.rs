@@ -166,7 +166,7 @@ fn a_client_that_goes_takes_its_copies_along() {
     let mut peer = client(&world, "a");
     let (from, to) = (sparse(&mut peer, "from", 3 * MIB), opened(&mut peer, "to"));
     let (id, _) = begun(&world, &peer, &from, &to, 3 * MIB);
-    world.inner().drop_client(&mut world.inner().clients(), peer.client_id.0);
+    world.inner().drop_client(&mut world.inner().clients(), peer.client_id.0).unwrap();
     assert_eq!(world.inner().copies.lock().len(), 0);
     assert!(!world.inner().copy_on(id));
 }

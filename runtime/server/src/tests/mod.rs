@@ -14,9 +14,11 @@ mod minor0;
 mod minor0_delegations;
 mod opens;
 mod replay;
+mod restart;
 mod sessions;
 mod wants;
 
+use crate::holder_attributes::Question;
 use crate::{Config, Inner, Observer, Server};
 use ringback::{Backend, Builder, CallbackKey, ConnectionId, Outbound, Outcome, Run, Transport};
 use ringback_rpc::message::{AcceptStatus, AuthSys, CallHeader, OpaqueAuth, ReplyBody, ReplyHeader, flavor};
@@ -265,10 +267,15 @@ impl<'a> Peer<'a> {
     }
 
     fn send(&self, record: &[u8]) -> Reply {
-        let mut space = vec![0; self.world.inner().reply_bytes_max()];
+        let inner = self.world.inner();
+        let mut space = vec![0; inner.reply_bytes_max()];
         let mut w = Writer::new(&mut space);
-        let suspended = self.world.inner().handle(self.connection, self.now_ns, record, &mut w).unwrap();
-        assert!(suspended.is_none(), "the call has to wait");
+        let mut suspended = inner.handle(self.connection, self.now_ns, record, &mut w).unwrap();
+        while let Some(waiting) = suspended {
+            assert_eq!(waiting.question, Question::Storage, "the call has to wait");
+            w.rewind(0);
+            suspended = inner.resume(record, *waiting, None, self.now_ns, &mut w).unwrap();
+        }
         Reply(w.written().to_vec())
     }
 
@@ -348,11 +355,16 @@ impl<'a> Peer<'a> {
 
     /// Waits until the reactor has taken over what was registered: after that no SEQUENCE says that the path is down.
     fn settle(&mut self) {
+        self.settle_but(0);
+    }
+
+    /// The same, while SEQUENCE says something else.
+    fn settle_but(&mut self, flags: u32) {
         std::thread::sleep(Duration::from_millis(20));
         let start = Instant::now();
         loop {
             match self.call(&[]).last() {
-                OpRes::Sequence(Ok(ok)) if ok.status_flags == 0 => return,
+                OpRes::Sequence(Ok(ok)) if ok.status_flags == flags => return,
                 other => assert!(start.elapsed() < PATIENCE, "{other:?}"),
             }
         }

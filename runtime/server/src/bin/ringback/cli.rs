@@ -183,7 +183,7 @@ pub struct TriggerWhat {
 /// Options of `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-`/` is the export. It is in memory and gone when the server ends. Anybody who reaches the address may read and write\n\
+`/` is the export. It is in memory, and gone when the server ends unless there is --state. Anybody who reaches the address may read and write\n\
 all of it: identities (AUTH_SYS) are taken as they come. Exit status: 0 ended by a signal; 2 could not start.")]
 pub struct ServeOptions {
     /// Where to listen.
@@ -192,9 +192,20 @@ pub struct ServeOptions {
     /// How long a client's state is safe without a word from it; a recalled delegation is revoked after as long.
     #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub lease: u32,
-    /// Copy this directory into the export first.
+    /// Copy this directory into the export first; with --state, if there is nothing in it yet.
     #[arg(long, value_name = "DIR")]
     pub export: Option<PathBuf>,
+    /// Keep files, and which clients may reclaim what they had, in this directory, so that they survive a restart. It is made if
+    /// it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// How often files are written there, besides when a client asks for it and at the end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub save_interval: u32,
+    /// How long clients may reclaim after a restart, while nothing new is opened or locked; one lease if not given. It is over when
+    /// all have reclaimed.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub grace: Option<u32>,
     /// Most delegations; 0 for none at all.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub max_delegations: u32,

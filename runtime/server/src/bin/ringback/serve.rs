@@ -5,7 +5,7 @@ use crate::upgrade::{self, Socket};
 use ringback::{Backend, Builder, DrainReport, LogLevel, LogMessage};
 use ringback_server::admin::Admin;
 use ringback_server::metrics::Metrics;
-use ringback_server::{Config, Server};
+use ringback_server::{Config, Observer, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{ErrorKind, Write, stderr};
@@ -77,9 +77,19 @@ pub fn serve(options: &ServeOptions) -> Result<(), String> {
 
 /// A server that nobody had before.
 fn begin(options: &ServeOptions) -> Result<Server, String> {
-    let server = Server::new(config(options), builder(options), Arc::new(()))
-        .map_err(|e| format!("the server could not be started: {e}"))?;
-    if let Some(directory) = &options.export {
+    let server =
+        Server::new(config(options), builder(options), Arc::new(Trouble)).map_err(|e| match &options.state {
+            Some(directory) => format!("the server could not be started with --state {}: {e}", directory.display()),
+            None => format!("the server could not be started: {e}"),
+        })?;
+    if let Some(directory) = &options.state {
+        println!("found {} in {}", counted(server.files(), "file"), directory.display());
+    }
+    if let Some((clients, left)) = server.grace() {
+        println!("{} may reclaim for {} s", counted(clients as u64, "client"), left.as_secs_f64().round());
+    }
+    let is_empty = options.state.is_none() || server.files() == 0;
+    if let Some(directory) = options.export.as_ref().filter(|_| is_empty) {
         let imported = server.import(directory).map_err(|e| format!("--export: {e}"))?;
         let (files, bytes) = (counted(imported.files, "file"), counted(imported.bytes, "byte"));
         println!("copied {files}, {bytes}, from {}", directory.display());
@@ -126,7 +136,19 @@ fn config(options: &ServeOptions) -> Config {
         delegations_max: options.max_delegations.into(),
         data_bytes_max: options.memory << 20,
         write_delegations: true,
+        state: options.state.clone(),
+        grace: options.grace.map(|seconds| Duration::from_secs(seconds.into())),
+        save_every: Duration::from_secs(options.save_interval.into()),
         ..Config::default()
+    }
+}
+
+/// What the server has to say.
+pub struct Trouble;
+
+impl Observer for Trouble {
+    fn storage_failed(&self, error: &std::io::Error) {
+        let _ = writeln!(stderr(), "ringback: --state: {error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ringback serve --upgrade-socket` and `--upgrade-from`: one process of the server after the other.
 
 use crate::cli::ServeOptions;
+use crate::serve::Trouble;
 use ringback::{Builder, Upgraded};
 use ringback_server::{Config, Server, admin};
 use std::io::{ErrorKind, Write, stderr, stdout};
@@ -71,7 +72,7 @@ pub fn take_over(
     predecessor: UnixStream,
 ) -> Result<Server, String> {
     let patience = Duration::from_secs(options.upgrade_timeout.into());
-    let (server, upgraded) = Server::take_over(config, builder, Arc::new(()), predecessor, patience)
+    let (server, upgraded) = Server::take_over(config, builder, Arc::new(Trouble), predecessor, patience)
         .map_err(|e| format!("--upgrade-from: the other process goes on: {e}"))?;
     println!("took over {}", told(&upgraded));
     Ok(server)
