@@ -29,6 +29,38 @@ fn ended(mut old: Serving) {
     assert!(old.0.wait().unwrap().success());
 }
 
+/// What is stored goes from one process to the next, and back when the next one has not come.
+#[test]
+fn the_state_goes_to_the_next_process() {
+    let folder = Folder::new("upgraded-state");
+    let (socket, admin, state) = (folder.file("upgrade"), folder.file("admin"), folder.file("state"));
+    let more = ["--state", &state, "--save-interval", "3600"];
+    let mut server = next("epoll", &socket, &admin, &more);
+    assert!(server.line().starts_with("nobody serves at "));
+    assert!(server.line().starts_with("found 0 files in "));
+    let address = server.address();
+    let mut client = Client::connect(address, "client".to_owned());
+    let open = client.open("file", share_access::READ | share_access::WRITE);
+    // One that cannot keep the state is refused, and the first goes on with it.
+    let mut refused = next("epoll", &socket, &admin, &["--state", &folder.file("upgrade/none")]);
+    assert_eq!(refused.line(), "");
+    drop(refused);
+    let other = client.open("made after a refusal", share_access::READ);
+    let mut following = next("epoll", &socket, &admin, &more);
+    let said = following.line();
+    assert!(said.starts_with("took over "), "{said}");
+    ended(std::mem::replace(&mut server, following));
+    assert_eq!(server.address(), address);
+    client.write(&open, 0, b"after");
+    assert_eq!(client.read(&other, 0, 1), b"");
+    server.end();
+    let mut server = Serving::start(&more);
+    assert!(server.line().starts_with("found 2 files in "));
+    assert_eq!(server.line(), "1 client may reclaim for 90 s\n");
+    server.address();
+    server.end();
+}
+
 #[test]
 fn open_files_delegations_and_sessions_outlive_the_process() {
     let folder = Folder::new("upgrade");
