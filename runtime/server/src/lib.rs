@@ -33,6 +33,7 @@ mod inspect;
 mod io_ops;
 mod keep;
 mod later;
+mod leases;
 mod listen;
 mod lock_ops;
 mod lock_waiters;
