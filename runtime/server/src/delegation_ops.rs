@@ -7,7 +7,8 @@ use crate::grants::{Granted, Unavailable};
 use crate::stateids::Kind;
 use crate::watches::Watch;
 use ringback_rpc::nfs4::fore::{
-    DelegClaim, DelegationType4, GetDirDelegationArgs, GetDirDelegationOk, WantDelegationArgs, WantDelegationOk, share_access,
+    DelegClaim, DelegationType4, GetDirDelegationArgs, GetDirDelegationOk, WantDelegationArgs, WantDelegationOk,
+    share_access,
 };
 use ringback_rpc::nfs4::{OpenDelegation4, OpenNoneDelegation4, Status};
 use std::sync::Arc;

@@ -144,7 +144,9 @@ impl Files {
         }
         let delegation = match (request.held, request.reclaims) {
             (Some(_), _) => Err(OpenNoneDelegation4::NotWanted),
-            (None, Some(held)) => self.reclaim_delegation(&mut shard, number, index, (&request.caller, held), callbacks),
+            (None, Some(held)) => {
+                self.reclaim_delegation(&mut shard, number, index, (&request.caller, held), callbacks)
+            }
             (None, None) => self.grant(&mut shard, number, index, request, callbacks),
         };
         Ok(Opened { file, stateid, change, created, delegation })
