@@ -1,6 +1,7 @@
 //! Operating a running server over a Unix socket: one request in JSON, one line; one reply in JSON, one line.
 
 use crate::arena::Id;
+use crate::by_hand::{Answer, Order};
 use crate::files::ROOT;
 use crate::inspect::Inspection;
 use crate::{HeldDelegation, Inner, Server};
@@ -39,6 +40,8 @@ pub enum Request {
     Flight,
     /// Write a checkpoint to a file, by its absolute path.
     Checkpoint(PathBuf),
+    /// Send a callback, and tell what the clients answer within so many seconds.
+    ByHand(Order, u64),
     /// Send CB_RECALL for all delegations of a file.
     RecallFile(String),
     /// Send CB_RECALL for all delegations of a client, by its name or id as `inspect` shows them.
@@ -71,6 +74,8 @@ pub enum Reply {
     Started(u64),
     /// CB_RECALL_ANY was sent to so many clients.
     Asked(u64),
+    /// What the clients have answered.
+    Answers(Vec<Answer>),
     /// A file of so many bytes was written, which holds so many callbacks.
     Written {
         /// Bytes.
@@ -232,21 +237,17 @@ impl Server {
                 let written = self.runtime().checkpoint_to(file).map_err(|e| format!("{}: {e}", file.display()))?;
                 Ok(Reply::Written { bytes: written.bytes, callbacks: written.callbacks })
             }
+            Request::ByHand(order, seconds) => self.by_hand(order, Duration::from_secs(*seconds)).map(Reply::Answers),
             Request::RecallAll => Ok(self.recall_where(|_| true)),
             Request::RecallClient(name) => {
-                let clients = inner.clients();
-                let mut known = clients.records.values().filter_map(|r| r.client.as_ref());
-                let found =
-                    known.find(|c| c.owner.escape_ascii().to_string() == *name || format!("{:x}", c.id.0) == *name);
-                let client = found.ok_or_else(|| format!("no client \"{name}\": see what `inspect` shows"))?.callbacks;
-                drop(clients);
+                let client = inner.known(name)?.callbacks;
                 Ok(self.recall_where(|held| held.client == client))
             }
             Request::RecallFile(path) => inner.on_file(path, Inner::recall_file),
             Request::Getattr(path) => inner.on_file(path, Inner::ask_holders),
-            Request::CookieVerifier(path) => {
-                inner.on_file(path, |inner, directory| inner.files.renew_cookies(directory, &inner.callbacks))
-            }
+            Request::CookieVerifier(path) => inner.on_file(path, |inner, directory| {
+                inner.files.renew_cookies(directory, &inner.callbacks).map(|called| called.len() as u64)
+            }),
             Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
             Request::RecallAny(keep) => {
                 let ask = || self.runtime.recall_any(*keep);
@@ -271,12 +272,17 @@ impl Server {
 impl Inner {
     /// Does something to a file that is named by its path.
     fn on_file(&self, path: &str, act: impl Fn(&Inner, Id) -> Result<u64, Status>) -> Result<Reply, String> {
+        let done = act(self, self.file_at(path)?);
+        done.map(Reply::Started).map_err(|status| format!("{path}: {status}"))
+    }
+
+    /// A file by its path in the export.
+    pub(crate) fn file_at(&self, path: &str) -> Result<Id, String> {
         let found = path
             .split('/')
             .filter(|name| !name.is_empty())
             .try_fold(ROOT, |directory, name| self.files.lookup(directory, name.as_bytes()));
-        let done = found.and_then(|file| act(self, file));
-        done.map(Reply::Started).map_err(|status| format!("{path}: {status}"))
+        found.map_err(|status| format!("{path}: {status}"))
     }
 
     fn recall_file(&self, file: Id) -> Result<u64, Status> {

@@ -46,7 +46,7 @@ use crate::holder_attributes::ASKED;
 use crate::stateids::Kind;
 use ringback::{
     CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Group, Hooks, Outcome, PathConfig, Prepare,
-    Remove, Run, Runtime, Security, SessionConfig, SessionKey, TryRun,
+    Remove, Restored, Run, Runtime, Security, SessionConfig, SessionKey, TryRun,
 };
 use ringback_rpc::nfs4::callback::{
     CbGetattrArgs, CbNotifyLockArgs, CbOffloadArgs, CbRecallArgs, OffloadInfo, WriteResponse4,
@@ -119,6 +119,8 @@ pub(crate) enum Subject {
     Available(Id),
     /// CB_WANTS_CANCELLED to one who waits in vain.
     Cancelled(Id),
+    /// What an administrator has sent: it says itself which operation it is.
+    ByHand(Id),
 }
 
 impl Subject {
@@ -132,6 +134,7 @@ impl Subject {
             Subject::Push(id) => (5, id),
             Subject::Available(id) => (6, id),
             Subject::Cancelled(id) => (7, id),
+            Subject::ByHand(id) => (8, id),
         };
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
@@ -147,7 +150,8 @@ impl Subject {
             4 => Subject::Notify(id),
             5 => Subject::Push(id),
             6 => Subject::Available(id),
-            _ => Subject::Cancelled(id),
+            7 => Subject::Cancelled(id),
+            _ => Subject::ByHand(id),
         }
     }
 
@@ -161,6 +165,8 @@ impl Subject {
             Subject::Push(_) => CallbackOp::PushDeleg,
             Subject::Available(_) => CallbackOp::RecallableObjAvail,
             Subject::Cancelled(_) => CallbackOp::WantsCancelled,
+            // Not known here, and refused.
+            Subject::ByHand(_) => CallbackOp::Illegal,
         }
     }
 }
@@ -448,7 +454,7 @@ impl Hooks for Inner {
             Subject::Notify(id) => self.prepare_notify(id),
             // These are told at most once.
             Subject::Lock(_) | Subject::Offload(_) => true,
-            Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) => true,
+            Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) | Subject::ByHand(_) => true,
         };
         if wanted { Prepare::Send } else { Prepare::Refuse }
     }
@@ -461,6 +467,7 @@ impl Hooks for Inner {
             Subject::Offload(id) => self.encode_offload(id, args),
             Subject::Notify(id) => self.encode_notify(id, args),
             Subject::Push(id) | Subject::Available(id) | Subject::Cancelled(id) => self.encode_want(id, args),
+            Subject::ByHand(id) => self.by_hand.encode(id, args),
         }
     }
 
@@ -494,6 +501,17 @@ impl Hooks for Inner {
             Subject::Push(id) | Subject::Available(id) | Subject::Cancelled(id) => {
                 self.wants.forget_told(id, &self.callbacks);
             }
+            Subject::ByHand(id) => {
+                self.by_hand.forget(id).map(|callback| self.callbacks.remove_is_final(callback));
+            }
+        }
+    }
+
+    fn restored(&self, callback: &Restored) -> Option<u64> {
+        // Who has sent it waits for no answer of another process.
+        match Subject::of(callback.cookie) {
+            Subject::ByHand(_) => None,
+            _ => Some(callback.cookie),
         }
     }
 
@@ -518,7 +536,7 @@ impl Hooks for Inner {
             Event::MemoryPressure { .. } => {
                 self.spare_session_slots();
                 // Delegations are given up now: nobody gets more of them because it waits.
-                self.cancel_wants(|_| true);
+                self.cancel_all_wants();
             }
             Event::RecallAnySent { keep, clients } => self.asked_all.tell(*keep, *clients),
             _ => {}

@@ -103,6 +103,11 @@ impl Client {
         self.path.load(Relaxed) == PATH_DOWN
     }
 
+    /// Its own name, as it is shown.
+    pub(crate) fn name(&self) -> String {
+        self.owner.escape_ascii().to_string()
+    }
+
     /// Whether the server has forgotten the client, while a request of it is still being served.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(SeqCst)

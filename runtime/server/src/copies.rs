@@ -143,6 +143,21 @@ impl Copies {
         }
     }
 
+    /// Ends the copies to a file that go on; who is to be told, and by which callbacks.
+    pub(crate) fn end_those_to(&self, to: Id) -> Vec<(Arc<Client>, CallbackKey)> {
+        let mut copies = self.lock();
+        let mut ended = Vec::new();
+        for index in 0..copies.index_end() {
+            if let Some(copying) = copies.at_mut(index).filter(|c| c.way.to == to && c.ended.is_none())
+                && let Some(callback) = copying.callback
+            {
+                copying.ended = Some(Status::NFS4ERR_IO);
+                ended.push((Arc::clone(&copying.client), callback));
+            }
+        }
+        ended
+    }
+
     /// The client has been told, or never will be.
     pub(crate) fn forget_told(&self, id: Id, callbacks: &Callbacks) {
         forget(&mut self.lock(), id, callbacks);
@@ -159,10 +174,12 @@ impl Inner {
     /// Copies the next piece of a copy; whether there is more to be done. When there is not, the client is told.
     pub(crate) fn copy_on(&self, id: Id) -> bool {
         // Not under its lock: files have locks of their own.
-        let Some(way) = self.copies.lock().get(id).map(|copying| copying.way) else { return false };
+        let going_on = |copying: &Copying| copying.ended.is_none().then_some(copying.way);
+        let Some(way) = self.copies.lock().get(id).and_then(going_on) else { return false };
         let copied = self.copy_piece(&way);
         let mut copies = self.copies.lock();
-        let Some(copying) = copies.get_mut(id) else { return false };
+        // It may have been ended meanwhile.
+        let Some(copying) = copies.get_mut(id).filter(|copying| copying.ended.is_none()) else { return false };
         match copied {
             Ok(0) => copying.ended = Some(Status::NFS4_OK),
             Ok(count) => {

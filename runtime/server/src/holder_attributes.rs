@@ -14,6 +14,7 @@ use crate::delegations::Conflict;
 use ringback::CallbackKey;
 use ringback_rpc::nfs4::{Bitmap4, Fattr, Status, attr};
 use ringback_rpc::xdr::{self, Decode, Reader};
+use std::fmt;
 use std::sync::Arc;
 
 /// What the holder may have changed without telling.
@@ -48,6 +49,12 @@ pub(crate) struct Answer {
 pub(crate) struct Reported {
     change: u64,
     size: u64,
+}
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "change {}, size {}", self.change, self.size)
+    }
 }
 
 impl Reported {

@@ -195,7 +195,7 @@ impl Server {
             }
             Subject::Offload(id) => self.inner.copies.lock().get(id)?.way.to,
             // These are about no file.
-            Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) => return None,
+            Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) | Subject::ByHand(_) => return None,
             Subject::Lock(id) => {
                 let (shard, local) = files.shard_of(id);
                 global(shard_number(id), shard.waiters.get(local)?.file)

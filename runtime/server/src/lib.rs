@@ -10,6 +10,7 @@
 pub mod admin;
 mod arena;
 mod attributes;
+pub mod by_hand;
 mod callbacks;
 mod clients;
 mod compound;
@@ -78,6 +79,7 @@ pub use renew::RenewError;
 pub use succession::SuccessionError;
 
 use admin::AskedAll;
+use by_hand::ByHand;
 use callbacks::Callbacks;
 use clients::{Client, Clients};
 use copies::Copies;
@@ -143,6 +145,7 @@ pub(crate) struct Inner {
     pub(crate) nobody: Arc<Client>,
     pub(crate) copies: Copies,
     pub(crate) wants: Wants,
+    pub(crate) by_hand: ByHand,
     pub(crate) callbacks: Callbacks,
     pub(crate) later: Later,
     /// so_major_id, and the server's scope.
@@ -226,6 +229,7 @@ impl Inner {
             nobody: Arc::new(Client::nobody()),
             copies: Copies::new(),
             wants: Wants::new(),
+            by_hand: ByHand::new(),
             callbacks: Callbacks::new(observer),
             later,
             name: name_of(instance),

@@ -59,6 +59,14 @@ impl Asker<'_> {
     }
 }
 
+impl Shard {
+    /// Who waits for a lock of a file, by client index, and the callbacks that would tell them.
+    pub(crate) fn waiters_of(&self, file: u32) -> Vec<(u32, CallbackKey)> {
+        let head = self.files.at(file).map_or(NONE, |f| f.waiters());
+        self.waiters.list::<OfFile>(head).map(|(_, waiter)| (waiter.client, waiter.callback)).collect()
+    }
+}
+
 impl Files {
     /// Remembers that somebody waits, if there is room. A lock-owner waits for one lock of a file at a time.
     pub(crate) fn add_waiter(

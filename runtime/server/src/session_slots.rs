@@ -5,8 +5,10 @@
 //! (sr_target_highest_slotid); the table shrinks when the client has shown that it knows (RFC 8881 section 2.10.6.1).
 //! CB_RECALL_SLOT asks those for a SEQUENCE who have nothing else to say (section 20.8).
 
+use crate::clients::Client;
 use crate::sessions::Session;
 use crate::{Inner, Server};
+use ringback::SessionKey;
 use ringback_rpc::session::SlotId;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
@@ -70,15 +72,26 @@ impl Inner {
     /// Sends CB_RECALL_SLOT to every session that has more session slots than it may; how many there are. One without a
     /// backchannel learns it from its next SEQUENCE.
     fn recall_session_slots(&self, now_ns: u64) -> u64 {
+        let target = self.session_slots.get(now_ns) - 1;
+        let recalled = |session: &&Arc<Session>| self.callbacks.recall_slots(session.key, target);
+        self.with_too_many_slots(now_ns).iter().filter(recalled).count() as u64
+    }
+
+    /// The sessions that have more than they may, which their next SEQUENCE is told.
+    fn with_too_many_slots(&self, now_ns: u64) -> Vec<Arc<Session>> {
         let target = SlotId(self.session_slots.get(now_ns) - 1);
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let large: Vec<Arc<Session>> = sessions.values().filter(|s| s.slots().highest() > target).cloned().collect();
         drop(sessions);
-        let recalled = |session: &&Arc<Session>| {
-            session.slots().set_target(target);
-            self.callbacks.recall_slots(session.key, target.0)
-        };
-        large.iter().filter(recalled).count() as u64
+        large.iter().for_each(|session| session.slots().set_target(target));
+        large
+    }
+
+    /// Changes the limit by hand; the sessions that have more, and their clients.
+    pub(crate) fn limit_session_slots(&self, slots: u32) -> Vec<(Arc<Client>, SessionKey)> {
+        self.session_slots.set(slots);
+        let large = self.with_too_many_slots(self.now_ns());
+        large.into_iter().map(|session| (Arc::clone(&session.client), session.key)).collect()
     }
 }
 

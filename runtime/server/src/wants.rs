@@ -154,11 +154,10 @@ impl Wants {
     /// Forgets those of a client that is gone. One that it is being told about goes with its callback.
     pub(crate) fn forget_client(&self, client: &Client, callbacks: &Callbacks) {
         let mut wants = self.lock();
-        for id in
-            [Stage::Contended, Stage::NoRoom].into_iter().flat_map(|stage| at_stage(&wants, stage)).collect::<Vec<_>>()
-        {
-            if wants.get(id).is_some_and(|want| std::ptr::eq(&*want.client, client)) {
-                forget(&mut wants, id, callbacks);
+        for id in (0..wants.index_end()).filter_map(|index| wants.id_at(index)).collect::<Vec<_>>() {
+            let Some(want) = wants.get(id).filter(|want| std::ptr::eq(&*want.client, client)) else { continue };
+            if want.callback.is_none_or(|callback| callbacks.remove_is_final(callback)) {
+                wants.remove(id);
             }
         }
     }
@@ -270,6 +269,25 @@ impl Inner {
         }
     }
 
+    /// Offers a delegation to a client that has not asked for it; the callback that does. `None`: it is nobody's.
+    pub(crate) fn offer(&self, client: &Arc<Client>, delegation: Id) -> Option<CallbackKey> {
+        let mut wants = self.wants.lock();
+        let (stage, types, cancelled) = (Stage::Pushing, Bitmap4::EMPTY, (false, false));
+        let client = Arc::clone(client);
+        let callbacks = client.callbacks;
+        let id = wants.insert(Wanted { client, stage, about: delegation, types, keep: 0, cancelled, callback: None });
+        let callback = id.and_then(|id| self.callbacks.insert(callbacks, Subject::Push(id)));
+        match (id, callback) {
+            (Some(id), Some(callback)) => wants.get_mut(id)?.callback = Some(callback),
+            (id, _) => {
+                id.and_then(|id| wants.remove(id));
+                drop(wants);
+                self.files.drop_unaccepted(delegation, &self.callbacks);
+            }
+        }
+        callback
+    }
+
     /// Tells those who wait for room that there is some: each client once, of all that it waits for.
     fn signal_room(&self, no_room: &[Id]) {
         let free = self.files.delegations.max().saturating_sub(self.files.delegations.used());
@@ -301,8 +319,9 @@ impl Inner {
         }
     }
 
-    /// Nobody that `whose` names gets what it waits for, and is told so with CB_WANTS_CANCELLED; the callbacks that tell it.
-    pub(crate) fn cancel_wants(&self, whose: impl Fn(&Client) -> bool) -> Vec<CallbackKey> {
+    /// Nobody that `whose` names gets what it waits for, and is to be told so with CB_WANTS_CANCELLED: who that is,
+    /// and the callbacks that tell it when they are run.
+    pub(crate) fn cancel_wants(&self, whose: impl Fn(&Client) -> bool) -> Vec<(Arc<Client>, CallbackKey)> {
         let mut wants = self.wants.lock();
         let (mut told, mut seen) = (Vec::new(), BTreeSet::new());
         let waiting = [Stage::Contended, Stage::NoRoom].map(|stage| at_stage(&wants, stage));
@@ -323,11 +342,20 @@ impl Inner {
                 *cancelled = !own.is_empty();
                 own.into_iter().for_each(|id| forget(&mut wants, id, &self.callbacks));
             }
-            told.extend(self.tell_cancelled(&mut wants, &client, (cancelled[0], cancelled[1])));
+            let callback = self.tell_cancelled(&mut wants, &client, (cancelled[0], cancelled[1]));
+            told.extend(callback.map(|callback| (client, callback)));
         }
         told
     }
 
+    /// The same, and they are run.
+    pub(crate) fn cancel_all_wants(&self) {
+        for (_, callback) in self.cancel_wants(|_| true) {
+            self.callbacks.run(callback);
+        }
+    }
+
+    /// Makes the callback that tells a client that it waits in vain.
     fn tell_cancelled(
         &self,
         wants: &mut Arena<Wanted>,
@@ -338,12 +366,9 @@ impl Inner {
         let want = Wanted { client: Arc::clone(client), stage, about, types, keep: 0, cancelled, callback: None };
         let id = wants.insert(want)?;
         let callback = self.callbacks.insert(client.callbacks, Subject::Cancelled(id));
-        if let Some(want) = wants.get_mut(id) {
-            want.callback = callback;
-        }
-        if !callback.is_some_and(|callback| self.callbacks.run(callback)) {
-            forget(wants, id, &self.callbacks);
-            return None;
+        match wants.get_mut(id) {
+            Some(want) if callback.is_some() => want.callback = callback,
+            _ => forget(wants, id, &self.callbacks),
         }
         callback
     }
@@ -386,8 +411,11 @@ impl Inner {
             // It may try again after any other answer; it is told that the server will not (section 20.5.3).
             _ => {
                 self.files.drop_unaccepted(delegation, &self.callbacks);
-                self.cancel_wants(|c| std::ptr::eq(c, &*client));
-                self.tell_cancelled(&mut self.wants.lock(), &client, (true, false));
+                let mut told = self.cancel_wants(|c| std::ptr::eq(c, &*client)).pop().map(|(_, callback)| callback);
+                if told.is_none() {
+                    told = self.tell_cancelled(&mut self.wants.lock(), &client, (true, false));
+                }
+                told.map(|callback| self.callbacks.run(callback));
             }
         }
         Done::Finish

@@ -17,7 +17,7 @@ use crate::files::{Caller, Files, Shard, global, shard_number};
 use crate::keep::{Keep, keep, load_bytes, save_bytes};
 use crate::name::ShortBytes;
 use crate::quota::Quota;
-use ringback::CallbackKey;
+use ringback::{CallbackKey, CallbackOp};
 use ringback_rpc::nfs4::callback::{
     Notification, NotifyAdd, NotifyEntry, NotifyRemove, NotifyRename, NotifyVerifier, PrevEntry, notify_type,
 };
@@ -360,20 +360,30 @@ impl Files {
         }
     }
 
-    /// Gives a directory another cookie verifier; how many holders are told so, or recalled.
-    pub(crate) fn renew_cookies(&self, directory: Id, callbacks: &Callbacks) -> Result<u64, Status> {
+    /// Gives a directory another cookie verifier; who is told so, or recalled, by client index, and by which callback.
+    pub(crate) fn renew_cookies(
+        &self,
+        directory: Id,
+        callbacks: &Callbacks,
+    ) -> Result<Vec<(u32, CallbackOp, CallbackKey)>, Status> {
         let (mut shard, _, index) = self.live(directory)?;
         let entries = shard.files.at_mut(index).ok_or(Status::NFS4ERR_STALE)?.directory_mut()?;
         let old = entries.verifier;
         entries.verifier += 1;
         let change = Change { verifier: Some((old, entries.verifier)), ..Change::default() };
+        let mut called = Vec::new();
         for delegation in shard.delegations_of(index) {
-            if !delegation.watch().is_some_and(|w| w.hears(notify_type::CHANGE_COOKIE_VERIFIER)) {
-                callbacks.recall(delegation.callback);
-            }
+            let hears = delegation.watch().filter(|watch| watch.hears(notify_type::CHANGE_COOKIE_VERIFIER));
+            called.push(match hears.and_then(|watch| watch.notify) {
+                Some(notify) => (delegation.client, CallbackOp::Notify, notify),
+                None => {
+                    callbacks.recall(delegation.callback);
+                    (delegation.client, CallbackOp::Recall, delegation.callback)
+                }
+            });
         }
         self.tell(&mut shard, index, u32::MAX, notify_type::CHANGE_COOKIE_VERIFIER, &change, callbacks);
-        Ok(shard.delegations_of(index).count() as u64)
+        Ok(called)
     }
 }
 

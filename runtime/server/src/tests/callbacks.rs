@@ -58,7 +58,7 @@ impl Peer<'_> {
         }
     }
 
-    fn take_write_delegation(&mut self, name: &str) -> (Stateid4, Vec<u8>) {
+    pub(super) fn take_write_delegation(&mut self, name: &str) -> (Stateid4, Vec<u8>) {
         let reply = self.open(name, share_access::BOTH);
         let (_, results) = reply.compound();
         let delegation = results.iter().find_map(|r| match r {
@@ -70,7 +70,7 @@ impl Peer<'_> {
     }
 }
 
-fn writable() -> World {
+pub(super) fn writable() -> World {
     World::with(Config { write_delegations: true, ..Config::default() })
 }
 
@@ -224,7 +224,7 @@ fn a_holder_that_cannot_be_reached_loses_its_delegation_too() {
     assert_ne!(a.flags() & seq4_status::RECALLABLE_STATE_REVOKED, 0);
 }
 
-fn lock_args(kind: LockType, owner: &'static [u8], open_stateid: Stateid4) -> OpArgs<'static> {
+pub(super) fn lock_args(kind: LockType, owner: &'static [u8], open_stateid: Stateid4) -> OpArgs<'static> {
     let lock_owner = StateOwner4::new(ClientId4(0), owner).unwrap();
     let new = OpenToLockOwner { open_seqid: 0, open_stateid, lock_seqid: 0, lock_owner };
     OpArgs::Lock(LockArgs { kind, reclaim: false, offset: 0, length: 10, locker: Locker::New(new) })

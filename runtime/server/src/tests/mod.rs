@@ -2,6 +2,7 @@
 //! transport of their own. No sockets; the runtime is the real one.
 
 mod admin;
+mod by_hand;
 mod callbacks;
 mod clients;
 mod copies;

@@ -4,19 +4,24 @@
 
 use ringback_rpc::message::{CallHeader, MessageType, OpaqueAuth, ReplyHeader, peek};
 use ringback_rpc::nfs4::callback::{
-    CbArgs, CbCompoundArgs, CbCompoundRes, CbNotifyArgs, CbRecallArgs, CbRes, CbSequenceRes, Notification, notify_type,
+    CallbackOp, CbArgs, CbCompoundArgs, CbCompoundRes, CbNotifyArgs, CbRecallArgs, CbRes, CbSequenceRes, Notification,
+    notify_type,
 };
 use ringback_rpc::nfs4::fore::*;
 use ringback_rpc::nfs4::*;
 use ringback_rpc::record::{self, RecordReader};
 use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
-use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::collections::{HashMap, HashSet};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is said to a CB_GETATTR.
+const REPORTED: Bitmap4 = Bitmap4::of(&[attr::CHANGE, attr::SIZE]);
+const REPORT: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// A delegation by its filehandle.
 type Held = HashMap<Vec<u8>, Stateid4>;
@@ -34,6 +39,9 @@ pub struct Client {
     pub recalls: u64,
     /// The names of which CB_NOTIFY has told that they are new.
     pub added: Vec<String>,
+    /// Which callbacks have come.
+    pub called: HashSet<CallbackOp>,
+    minor_version: u32,
 }
 
 fn encode(values: &[&dyn Encode]) -> Vec<u8> {
@@ -47,6 +55,11 @@ fn encode(values: &[&dyn Encode]) -> Vec<u8> {
 
 impl Client {
     pub fn connect(address: SocketAddr, name: String) -> Self {
+        Client::connect_as(address, name, 1)
+    }
+
+    /// A client of a minor version.
+    pub fn connect_as(address: SocketAddr, name: String, minor_version: u32) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -62,6 +75,8 @@ impl Client {
             recalled: Vec::new(),
             recalls: 0,
             added: Vec::new(),
+            called: HashSet::new(),
+            minor_version,
         };
         client.establish();
         client
@@ -111,7 +126,7 @@ impl Client {
             credential: OpaqueAuth::NONE,
             verifier: OpaqueAuth::NONE,
         };
-        let head = CompoundArgs { tag: b"", minor_version: 1, count: ops.len() };
+        let head = CompoundArgs { tag: b"", minor_version: self.minor_version, count: ops.len() };
         let mut values: Vec<&dyn Encode> = vec![&header, &head];
         values.extend(ops.iter().map(|op| op as &dyn Encode));
         self.socket.write_all(&encode(&values)).unwrap();
@@ -169,10 +184,18 @@ impl Client {
         };
         let mut results = Vec::new();
         for _ in 1..head.count {
-            let result = match CbArgs::decode(&mut r).unwrap() {
+            let args = CbArgs::decode(&mut r).unwrap();
+            self.called.insert(args.op());
+            let result = match args {
                 CbArgs::Recall(recall) => CbRes::Recall(self.recall(&recall)),
                 CbArgs::Notify(notify) => CbRes::Notify(self.note(&notify)),
-                other => panic!("{other:?}"),
+                CbArgs::Getattr(_) => CbRes::Getattr(Ok(Fattr { mask: REPORTED, values: &REPORT })),
+                CbArgs::PushDeleg(push) => {
+                    self.held.insert(push.fh.as_bytes().to_vec(), push.delegation.stateid().unwrap());
+                    CbRes::PushDeleg(Status::NFS4_OK)
+                }
+                // There is nothing that would have to be done.
+                args => CbRes::failed(args.op(), Status::NFS4_OK),
             };
             results.push(result);
             if !result.status().is_ok() {
@@ -200,8 +223,11 @@ impl Client {
 
     fn note(&mut self, notify: &CbNotifyArgs<'_>) -> Status {
         for notification in notify.changes.iter().flat_map(|change| change.notifications()) {
-            let Notification::Add(add) = notification.unwrap() else { panic!("{notification:?}") };
-            self.added.push(String::from_utf8(add.new_entry.name.to_vec()).unwrap());
+            match notification.unwrap() {
+                Notification::Add(add) => self.added.push(String::from_utf8(add.new_entry.name.to_vec()).unwrap()),
+                Notification::ChangeCookieVerifier(change) => assert_ne!(change.old, change.new),
+                other => panic!("{other:?}"),
+            }
         }
         Status::NFS4_OK
     }
@@ -211,7 +237,7 @@ impl Client {
         let delay = NfsTime4 { seconds: 0, nseconds: 0 };
         let args = GetDirDelegationArgs {
             signal: false,
-            notification_types: Bitmap4::of(&[notify_type::ADD_ENTRY]),
+            notification_types: Bitmap4::of(&[notify_type::ADD_ENTRY, notify_type::CHANGE_COOKIE_VERIFIER]),
             child_delay: delay,
             directory_delay: delay,
             child_attributes: Bitmap4::of(&[attr::FILEID]),
@@ -221,6 +247,63 @@ impl Client {
         let Some(OpRes::GetDirDelegation(Ok(GetDirDelegationOk::Granted(_)))) = results(&reply).pop() else {
             panic!("{:?}", results(&reply));
         };
+    }
+
+    /// Answers callbacks until there is nothing more to be waited for.
+    pub fn attend(&mut self, done: impl Fn(&Client) -> bool) {
+        let start = Instant::now();
+        self.socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        while !done(self) {
+            assert!(start.elapsed() < PATIENCE, "it takes too long");
+            let mut space = [0; 4096];
+            match self.socket.read(&mut space) {
+                Ok(n) => self.input.extend_from_slice(&space[..n]),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error) => panic!("{error}"),
+            }
+            loop {
+                let mut input = &self.input[..];
+                let found = self.records.next(&mut input).unwrap().map(|r| r.into_vec());
+                let used = self.input.len() - input.len();
+                self.input.drain(..used);
+                let Some(record) = found else { break };
+                self.answer(&record);
+            }
+        }
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+
+    /// Asks for a lock of a file, and waits for it; whether it was given.
+    pub fn lock(&mut self, (stateid, handle): &(Stateid4, Vec<u8>), owner: &[u8]) -> bool {
+        let put = OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
+        let lock_owner = StateOwner4::new(ClientId4(0), owner).unwrap();
+        let new = OpenToLockOwner { open_seqid: 0, open_stateid: *stateid, lock_seqid: 0, lock_owner };
+        let locker = Locker::New(new);
+        let args = LockArgs { kind: LockType::WriteWait, reclaim: false, offset: 0, length: 10, locker };
+        match status(&self.call(&[put, OpArgs::Lock(args)])) {
+            Status::NFS4_OK => true,
+            Status::NFS4ERR_DENIED => false,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Has a file copied to another one, later.
+    pub fn copy(&mut self, from: &(Stateid4, Vec<u8>), to: &(Stateid4, Vec<u8>)) {
+        let put = |handle: &'static [u8]| OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
+        let (from_handle, to_handle) = (from.1.clone().leak(), to.1.clone().leak());
+        let args = CopyArgs {
+            src_stateid: from.0,
+            dst_stateid: to.0,
+            src_offset: 0,
+            dst_offset: 0,
+            count: 0,
+            consecutive: true,
+            synchronous: false,
+            source_servers: List::EMPTY,
+        };
+        let reply = self.call(&[put(from_handle), OpArgs::SaveFh, put(to_handle), OpArgs::Copy(args)]);
+        let Some(OpRes::Copy(Ok(copy))) = results(&reply).pop() else { panic!("{:?}", results(&reply)) };
+        assert!(copy.response.callback_id.is_some());
     }
 
     pub fn give_back(&mut self, stateid: Stateid4, handle: &[u8]) {
@@ -282,7 +365,7 @@ impl Client {
         read.data.to_vec()
     }
 
-    fn give_up_recalled(&mut self) {
+    pub fn give_up_recalled(&mut self) {
         for (stateid, handle) in std::mem::take(&mut self.recalled) {
             // Recalled twice, returned once.
             if self.held.contains_key(&handle) {

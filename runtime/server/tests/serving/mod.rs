@@ -39,7 +39,10 @@ impl Serving {
 
     pub fn start_on(backend: &str, options: &[&str]) -> Self {
         let mut command = Command::new(RINGBACK);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--backend", backend]).args(options);
+        command.args(["serve", "--backend", backend]).args(options);
+        if !options.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Serving(child, out)

@@ -1,12 +1,13 @@
-//! `ringback inspect`, `top`, `flight`, `checkpoint`, `recall` and `trigger`: what is asked of a running server.
+//! `ringback inspect`, `top`, `flight`, `checkpoint`, `recall`, `trigger` and `admin`: what is asked of a running server.
 
 use crate::cli::{
-    CheckpointOptions, FlightOptions, InspectOptions, RecallOptions, RecallWhat, Socket, TopOptions, TriggerOptions,
-    TriggerWhat,
+    AdminOptions, AdminOrder, CheckpointOptions, FlightOptions, InspectOptions, RecallOptions, RecallWhat, Socket,
+    TopOptions, TriggerOptions, TriggerWhat,
 };
 use ringback::Checkpoint;
 use ringback_server::Inspection;
 use ringback_server::admin::{self, Reply, Request};
+use ringback_server::by_hand::{Answer, Layouts, Order, Whose};
 use ringback_server::flight::in_words;
 use ringback_server::top::View;
 use std::io::{self, ErrorKind, Write};
@@ -117,6 +118,39 @@ pub fn trigger(options: TriggerOptions) -> Result<(), String> {
     order(&options.socket, &request)
 }
 
+/// Sends callbacks by hand.
+pub fn admin(options: AdminOptions) -> Result<(), String> {
+    let whose = |what| match what {
+        RecallWhat { file: Some(file), .. } => Whose::File(file),
+        RecallWhat { client: Some(client), .. } => Whose::Client(client),
+        RecallWhat { .. } => Whose::All,
+    };
+    let what = match options.order {
+        AdminOrder::Getattr { path } => Order::Getattr(path),
+        AdminOrder::Recall(what) => Order::Recall(whose(what)),
+        AdminOrder::Layoutrecall { client, file, fsid } => {
+            let of = if fsid { Layouts::Fsid } else { file.map_or(Layouts::All, Layouts::File) };
+            Order::LayoutRecall { client, of }
+        }
+        AdminOrder::Notify { path } => Order::Notify(path),
+        AdminOrder::PushDeleg { client, write, path: file } => Order::PushDeleg { client, file, write },
+        // Whom to ask, and for how many, is the runtime's to find out.
+        AdminOrder::RecallAny { client: None, keep } => {
+            return order(&options.socket, &Request::RecallAny(keep.into()));
+        }
+        AdminOrder::RecallAny { client: Some(client), keep } => Order::RecallAny { client, keep },
+        AdminOrder::RecallableObjAvail { client, keep } => Order::RecallableObjAvail { client, keep },
+        AdminOrder::RecallSlot { slots } => Order::RecallSlot(slots),
+        AdminOrder::WantsCancelled { client } => Order::WantsCancelled(client),
+        AdminOrder::NotifyLock { path } => Order::NotifyLock(path),
+        AdminOrder::NotifyDeviceid { client, changed, immediate, device } => {
+            Order::NotifyDeviceId { client, device: device.0, changed, immediate }
+        }
+        AdminOrder::Offload { path } => Order::Offload(path),
+    };
+    order(&options.socket, &Request::ByHand(what, options.wait))
+}
+
 fn order(socket: &Socket, request: &Request) -> Result<(), String> {
     match ask(&socket.admin, request)? {
         Reply::Started(1) => println!("1 callback is on its way"),
@@ -124,6 +158,12 @@ fn order(socket: &Socket, request: &Request) -> Result<(), String> {
         Reply::Asked(1) => println!("1 client is asked"),
         Reply::Asked(count) => println!("{count} clients are asked"),
         Reply::Done => println!("done"),
+        Reply::Answers(answers) if answers.is_empty() => println!("there is nobody to be called"),
+        Reply::Answers(answers) => {
+            for Answer { client, callback, answer } in answers {
+                println!("{client}: {callback}: {answer}");
+            }
+        }
         other => return Err(unexpected(&other)),
     }
     Ok(())

@@ -39,6 +39,8 @@ pub enum Command {
     Recall(RecallOptions),
     /// Start callbacks that a server sends by itself when there is reason to.
     Trigger(TriggerOptions),
+    /// Send any callback by hand, and tell what the clients answer.
+    Admin(AdminOptions),
 }
 
 /// Where the server is asked.
@@ -180,6 +182,128 @@ pub struct TriggerWhat {
     pub session_slots: Option<u32>,
 }
 
+/// Options of `admin`.
+#[derive(Debug, Args)]
+#[command(after_help = ADMIN_HELP)]
+pub struct AdminOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub socket: Socket,
+    /// How long the answers are waited for.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=20))]
+    pub wait: u64,
+    /// Which callback.
+    #[command(subcommand)]
+    pub order: AdminOrder,
+}
+
+const ADMIN_HELP: &str = "\
+Clients are named as `ringback inspect` shows them, files by their path in the export. It says of each client that was called\n\
+what it answered. Exit status: 0 they were called, whatever they answered; 2 there is nobody to be called, and why.";
+
+/// Which callback is sent.
+#[derive(Debug, Subcommand)]
+pub enum AdminOrder {
+    /// CB_GETATTR to who holds a write delegation of a file.
+    Getattr {
+        /// The file.
+        path: String,
+    },
+    /// CB_RECALL of delegations.
+    Recall(RecallWhat),
+    /// CB_LAYOUTRECALL of flex-files layouts, whether the client has any or not.
+    Layoutrecall {
+        /// Which client.
+        #[arg(long, value_name = "NAME")]
+        client: String,
+        /// Of this file.
+        #[arg(long, value_name = "PATH", conflicts_with = "fsid")]
+        file: Option<String>,
+        /// Of the file system. Else all.
+        #[arg(long)]
+        fsid: bool,
+    },
+    /// Give a directory another cookie verifier: CB_NOTIFY to who holds a delegation of it and wants to know.
+    Notify {
+        /// The directory.
+        path: String,
+    },
+    /// Delegate a file to a client that has not asked for it: CB_PUSH_DELEG.
+    PushDeleg {
+        /// Which client.
+        #[arg(long, value_name = "NAME")]
+        client: String,
+        /// For writing.
+        #[arg(long)]
+        write: bool,
+        /// The file.
+        path: String,
+    },
+    /// CB_RECALL_ANY: to one client, or to all so that they keep so many delegations together.
+    RecallAny {
+        /// Only this client.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+        /// How many are to be kept.
+        keep: u32,
+    },
+    /// CB_RECALLABLE_OBJ_AVAIL: tell a client that it may have so many delegations.
+    RecallableObjAvail {
+        /// Which client.
+        #[arg(long, value_name = "NAME")]
+        client: String,
+        /// How many.
+        keep: u32,
+    },
+    /// Leave each session so many session slots: CB_RECALL_SLOT to those that have more.
+    RecallSlot {
+        /// How many.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        slots: u32,
+    },
+    /// CB_WANTS_CANCELLED to all who wait for a delegation.
+    WantsCancelled {
+        /// Only this client.
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+    },
+    /// CB_NOTIFY_LOCK to all who wait for a lock of a file.
+    NotifyLock {
+        /// The file.
+        path: String,
+    },
+    /// CB_NOTIFY_DEVICEID: a device is gone, or has changed.
+    NotifyDeviceid {
+        /// Which client.
+        #[arg(long, value_name = "NAME")]
+        client: String,
+        /// It has changed.
+        #[arg(long)]
+        changed: bool,
+        /// What was known of it must not be used any more.
+        #[arg(long, requires = "changed")]
+        immediate: bool,
+        /// Its id, 32 hexadecimal digits.
+        #[arg(value_parser = device_id)]
+        device: DeviceId,
+    },
+    /// End the copies to a file that go on: CB_OFFLOAD with NFS4ERR_IO.
+    Offload {
+        /// The file.
+        path: String,
+    },
+}
+
+/// The id of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId(pub [u8; 16]);
+
+fn device_id(text: &str) -> Result<DeviceId, String> {
+    let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+    number.map(|number| DeviceId(number.to_be_bytes())).ok_or_else(|| "not 32 hexadecimal digits".to_owned())
+}
+
 /// Options of `serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -284,6 +408,35 @@ mod tests {
         assert_eq!((options.listen.port(), options.lease, options.drain_timeout), (2049, 90, 5));
         assert!(Cli::try_parse_from(["ringback", "serve", "--lease", "0"]).is_err());
         assert!(Cli::try_parse_from(["ringback", "serve", "--listen", "2049"]).is_err());
+    }
+
+    #[test]
+    fn every_callback_has_its_order() {
+        let parse = |line: &str| Cli::try_parse_from(format!("ringback admin --admin s {line}").split(' ')).is_ok();
+        let id = "00112233445566778899aabbccddeeff";
+        for line in [
+            "getattr f",
+            "recall --all",
+            "layoutrecall --client c",
+            "layoutrecall --client c --file f",
+            "layoutrecall --client c --fsid",
+            "notify d",
+            "push-deleg --client c --write f",
+            "recall-any 5",
+            "recall-any --client c 5",
+            "recallable-obj-avail --client c 5",
+            "recall-slot 4",
+            "wants-cancelled",
+            "notify-lock f",
+            "offload f",
+        ] {
+            assert!(parse(line), "{line}");
+        }
+        assert!(parse(&format!("notify-deviceid --client c --changed --immediate {id}")));
+        assert!(!parse(&format!("notify-deviceid --client c --immediate {id}")));
+        for line in ["recall", "recall-slot 0", "layoutrecall", "notify-deviceid --client c +1", "--wait 21 notify d"] {
+            assert!(!parse(line), "{line}");
+        }
     }
 
     #[test]

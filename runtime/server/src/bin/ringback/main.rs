@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Checkpoint(options) => ask::checkpoint(&options),
         Command::Recall(options) => ask::recall(options),
         Command::Trigger(options) => ask::trigger(options),
+        Command::Admin(options) => ask::admin(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
