@@ -14,7 +14,7 @@ const CHUNK: usize = 1024;
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// An object's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Id {
     pub(crate) index: u32,
     pub(crate) generation: u32,
@@ -86,7 +86,6 @@ impl<T> Arena<T> {
     }
 
     /// Objects in the arena.
-    #[cfg(test)]
     pub(crate) const fn len(&self) -> u32 {
         self.used
     }

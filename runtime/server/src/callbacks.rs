@@ -46,7 +46,7 @@ use crate::holder_attributes::ASKED;
 use crate::stateids::Kind;
 use ringback::{
     CallbackKey, CallbackOp, ClientId, ConnectionId, Done, Error, Event, Group, Hooks, Outcome, PathConfig, Prepare,
-    Remove, Restored, Run, Runtime, Security, SessionConfig, SessionKey, TryRun,
+    ReferringCalls, Remove, Restored, Run, Runtime, Security, SessionConfig, SessionKey, TryRun,
 };
 use ringback_rpc::nfs4::callback::{
     CbGetattrArgs, CbNotifyLockArgs, CbOffloadArgs, CbRecallArgs, OffloadInfo, WriteResponse4,
@@ -453,10 +453,20 @@ impl Hooks for Inner {
             Subject::Attributes(id) => matches!(self.delegation(id), Some((_, _, State::Held))),
             Subject::Notify(id) => self.prepare_notify(id),
             // These are told at most once.
-            Subject::Lock(_) | Subject::Offload(_) => true,
+            Subject::Offload(id) => {
+                self.prepare_offload(id);
+                true
+            }
+            Subject::Lock(_) => true,
             Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) | Subject::ByHand(_) => true,
         };
         if wanted { Prepare::Send } else { Prepare::Refuse }
+    }
+
+    fn referring_calls(&self, run: &Run, calls: &mut ReferringCalls<'_>) {
+        if let Subject::Offload(id) = Subject::of(run.cookie) {
+            self.referred_by_offload(id, calls);
+        }
     }
 
     fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
@@ -476,6 +486,12 @@ impl Hooks for Inner {
             Subject::Recall(id) => id,
             Subject::Notify(id) => return self.notify_done(id, outcome),
             Subject::Push(id) => return self.push_done(id, outcome),
+            Subject::Offload(id) => {
+                if matches!(outcome, Outcome::Replied { status: Status::NFS4_OK, .. }) {
+                    self.copies.was_told(id);
+                }
+                return Done::Finish;
+            }
             _ => return Done::Finish,
         };
         let next = self.recall_done(id, outcome);

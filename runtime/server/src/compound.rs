@@ -4,6 +4,7 @@
 use crate::Inner;
 use crate::arena::Id;
 use crate::clients::{Client, Principal};
+use crate::copies::Request;
 use crate::file::{Maker, now};
 use crate::files::Caller;
 use crate::grace::Claims;
@@ -91,6 +92,7 @@ pub(crate) struct Suspended {
 struct Sequenced {
     session: Arc<Session>,
     slot: SlotId,
+    id: SequenceId,
     cache: bool,
     /// sr_status_flags.
     status_flags: u32,
@@ -385,7 +387,13 @@ impl<'a> Compound<'a> {
         }
         if let Ok(Judged::New(ok)) = &judged {
             let status_flags = ok.status_flags;
-            self.sequence = Some(Sequenced { session, slot, cache: args.cache_this, status_flags });
+            self.sequence = Some(Sequenced {
+                session,
+                slot,
+                id: SequenceId(args.sequence_id),
+                cache: args.cache_this,
+                status_flags,
+            });
         }
         Ok(judged)
     }
@@ -447,6 +455,12 @@ impl<'a> Compound<'a> {
     /// The session of the compound. Operations that need one come after SEQUENCE only.
     pub(crate) fn session(&self) -> Result<&Arc<Session>, Status> {
         self.sequence.as_ref().map(|s| &s.session).ok_or(Status::NFS4ERR_OP_NOT_IN_SESSION)
+    }
+
+    /// Where it came on the fore channel.
+    pub(crate) fn request(&self) -> Option<Request> {
+        let sequenced = self.sequence.as_ref()?;
+        Some(Request { session: sequenced.session.id, slot: sequenced.slot, id: sequenced.id })
     }
 
     /// Whether the compound is one of minor version 0.

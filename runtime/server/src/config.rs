@@ -1,5 +1,6 @@
 //! The limits of the server: one for everything that a client can make it keep.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub data_bytes_max: u64,
     /// Whether an open for writing is delegated when nobody else has the file open.
     pub write_delegations: bool,
+    /// Bytes that one COPY copies in a second after its reply; `None`: as many as can be.
+    pub copy_rate: Option<NonZeroU64>,
     /// A directory for what is to survive a restart: files, and which clients may reclaim. Without it nothing does.
     pub state: Option<PathBuf>,
     /// How long clients may reclaim after a restart; `None`: one lease.
@@ -74,6 +77,7 @@ impl Default for Config {
             state_owners_max: 1 << 18,
             data_bytes_max: 1 << 30,
             write_delegations: false,
+            copy_rate: None,
             state: None,
             grace: None,
             save_every: Duration::from_secs(10),

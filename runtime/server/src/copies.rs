@@ -1,5 +1,6 @@
 //! Copies that go on after the reply to COPY (RFC 7862 sections 4 and 15.2): one object each, which a thread of ours works on
-//! (`later.rs`) and CB_OFFLOAD is about. It goes when the client has been told, has cancelled it, or is gone.
+//! (`later.rs`) and CB_OFFLOAD is about. It goes when the client has been told, has cancelled it, or is gone. If it could not be
+//! told, or its answer was lost, the end of its copy is kept until it asks, or room is wanted.
 
 use crate::Inner;
 use crate::arena::{Arena, Id};
@@ -8,8 +9,10 @@ use crate::clients::{Client, Clients};
 use crate::file::now;
 use crate::files::SPARE_BITS;
 use crate::keep::{Keep, keep, malformed};
-use ringback::CallbackKey;
-use ringback_rpc::nfs4::{ClientId4, Status};
+use ringback::{CallbackKey, ReferringCalls};
+use ringback_rpc::nfs4::fore::OffloadStatusOk;
+use ringback_rpc::nfs4::{ClientId4, SessionId, Status};
+use ringback_rpc::session::{SequenceId, SlotId};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +33,14 @@ pub(crate) struct Way {
     pub(crate) left: u64,
 }
 
+/// The request that began a copy: where it came on the fore channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) session: SessionId,
+    pub(crate) slot: SlotId,
+    pub(crate) id: SequenceId,
+}
+
 /// A copy.
 #[derive(Debug)]
 pub(crate) struct Copying {
@@ -39,6 +50,11 @@ pub(crate) struct Copying {
     pub(crate) copied: u64,
     /// How it ended; the client is being told.
     pub(crate) ended: Option<Status>,
+    request: Option<Request>,
+    /// CB_OFFLOAD names the request: its reply may still be on its way.
+    refers: bool,
+    /// The client has answered CB_OFFLOAD.
+    told: bool,
 }
 
 /// The same on its way to another process.
@@ -48,10 +64,14 @@ struct Kept {
     way: Way,
     copied: u64,
     ended: Option<Status>,
+    request: Option<Request>,
+    refers: bool,
+    told: bool,
 }
 
 keep! {
-    Kept { client, callback, way, copied, ended }
+    Kept { client, callback, way, copied, ended, request, refers, told }
+    Request { session, slot, id }
 }
 
 /// All copies.
@@ -66,15 +86,15 @@ impl Copies {
     pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         let copies = self.lock();
         copies
-            .map(|copying| {
-                let client = copying.client.id;
-                Kept {
-                    client,
-                    callback: copying.callback,
-                    way: copying.way,
-                    copied: copying.copied,
-                    ended: copying.ended,
-                }
+            .map(|&Copying { ref client, callback, way, copied, ended, request, refers, told }| Kept {
+                client: client.id,
+                callback,
+                way,
+                copied,
+                ended,
+                request,
+                refers,
+                told,
             })
             .save(out)
     }
@@ -82,9 +102,9 @@ impl Copies {
     /// Those of another process, of these clients.
     pub(crate) fn load(clients: &Clients, from: &mut dyn Read) -> io::Result<Self> {
         let kept: Arena<Kept> = Keep::load(from)?;
-        let copies = kept.try_map(|Kept { client, callback, way, copied, ended }| {
-            let client = Arc::clone(clients.client(*client)?);
-            Some(Copying { client, callback: *callback, way: *way, copied: *copied, ended: *ended })
+        let copies = kept.try_map(|&Kept { client, callback, way, copied, ended, request, refers, told }| {
+            let client = Arc::clone(clients.client(client)?);
+            Some(Copying { client, callback, way, copied, ended, request, refers, told })
         });
         Ok(Copies(Mutex::new(copies.ok_or_else(malformed)?)))
     }
@@ -105,14 +125,27 @@ impl Copies {
     }
 
     /// Begins one. `None`: there are too many, or the client is going away.
-    pub(crate) fn begin(&self, client: &Arc<Client>, way: Way, callbacks: &Callbacks) -> Option<Id> {
+    pub(crate) fn begin(
+        &self,
+        client: &Arc<Client>,
+        way: Way,
+        request: Option<Request>,
+        callbacks: &Callbacks,
+    ) -> Option<Id> {
         let mut copies = self.lock();
-        let id = copies.insert(Copying { client: Arc::clone(client), callback: None, way, copied: 0, ended: None })?;
-        let callback = callbacks.insert(client.callbacks, Subject::Offload(id));
+        if copies.len() >= COPIES_MAX {
+            // Those that nobody has asked about.
+            forget_all(&mut copies, callbacks, Copying::is_kept);
+        }
+        let (refers, told, ended) = (false, false, None);
+        let client = Arc::clone(client);
+        let callbacks_of = client.callbacks;
+        let id = copies.insert(Copying { client, callback: None, way, copied: 0, ended, request, refers, told })?;
+        let callback = callbacks.insert(callbacks_of, Subject::Offload(id));
         let copying = copies.get_mut(id)?;
         copying.callback = callback;
         // Who drops the client marks it first, and looks for its copies then.
-        if callback.is_none() || client.is_gone() {
+        if callback.is_none() || copying.client.is_gone() {
             forget(&mut copies, id, callbacks);
             return None;
         }
@@ -124,7 +157,12 @@ impl Copies {
         let mut copies = self.lock();
         let copying = copies.get(id).filter(|c| std::ptr::eq(&*c.client, client));
         match copying.ok_or(Status::NFS4ERR_BAD_STATEID)?.ended {
-            Some(_) => Err(Status::NFS4ERR_COMPLETE_ALREADY),
+            Some(_) => {
+                if copying.is_some_and(Copying::is_kept) {
+                    forget(&mut copies, id, callbacks);
+                }
+                Err(Status::NFS4ERR_COMPLETE_ALREADY)
+            }
             None => {
                 forget(&mut copies, id, callbacks);
                 Ok(())
@@ -134,12 +172,27 @@ impl Copies {
 
     /// Forgets those of a client that is gone. One that is being told about goes with its callback.
     pub(crate) fn forget_client(&self, client: &Client, callbacks: &Callbacks) {
+        forget_all(&mut self.lock(), callbacks, |copying| {
+            std::ptr::eq(&*copying.client, client) && (copying.ended.is_none() || copying.is_kept())
+        });
+    }
+
+    /// The client has answered CB_OFFLOAD.
+    pub(crate) fn was_told(&self, id: Id) {
+        if let Some(copying) = self.lock().get_mut(id) {
+            copying.told = true;
+        }
+    }
+
+    /// The client has been told, or will not be: then it may ask.
+    pub(crate) fn forget_told(&self, id: Id, callbacks: &Callbacks) {
         let mut copies = self.lock();
-        let ids: Vec<Id> = (0..copies.index_end()).filter_map(|index| copies.id_at(index)).collect();
-        for id in ids {
-            if copies.get(id).is_some_and(|c| std::ptr::eq(&*c.client, client) && c.ended.is_none()) {
-                forget(&mut copies, id, callbacks);
-            }
+        let Some(copying) = copies.get_mut(id) else { return };
+        if copying.told || copying.client.is_gone() {
+            return forget(&mut copies, id, callbacks);
+        }
+        if let Some(callback) = copying.callback.take() {
+            callbacks.remove_is_final(callback);
         }
     }
 
@@ -158,9 +211,32 @@ impl Copies {
         ended
     }
 
-    /// The client has been told, or never will be.
-    pub(crate) fn forget_told(&self, id: Id, callbacks: &Callbacks) {
-        forget(&mut self.lock(), id, callbacks);
+    /// How far a copy of the client's is. Of one whose end could not be told it is told once.
+    pub(crate) fn status(&self, client: &Client, id: Id, callbacks: &Callbacks) -> Result<OffloadStatusOk, Status> {
+        let mut copies = self.lock();
+        let copying = copies.get(id).filter(|copying| std::ptr::eq(&*copying.client, client));
+        let copying = copying.ok_or(Status::NFS4ERR_BAD_STATEID)?;
+        let status = OffloadStatusOk { count: copying.copied, complete: copying.ended };
+        if copying.is_kept() {
+            forget(&mut copies, id, callbacks);
+        }
+        Ok(status)
+    }
+}
+
+impl Copying {
+    /// It has ended, and its client has not been told and will not be.
+    fn is_kept(&self) -> bool {
+        self.ended.is_some() && self.callback.is_none()
+    }
+}
+
+fn forget_all(copies: &mut Arena<Copying>, callbacks: &Callbacks, which: impl Fn(&Copying) -> bool) {
+    let ids: Vec<Id> = (0..copies.index_end()).filter_map(|index| copies.id_at(index)).collect();
+    for id in ids {
+        if copies.get(id).is_some_and(&which) {
+            forget(copies, id, callbacks);
+        }
     }
 }
 
@@ -171,6 +247,26 @@ fn forget(copies: &mut Arena<Copying>, id: Id, callbacks: &Callbacks) {
 }
 
 impl Inner {
+    /// Before a client is told of the end: whether it has the reply to COPY for certain (RFC 8881 section 2.10.6.3).
+    pub(crate) fn prepare_offload(&self, id: Id) {
+        let request = self.copies.lock().get(id).and_then(|copying| copying.request);
+        let has_passed = |request: Request| {
+            self.session(&request.session).is_ok_and(|session| session.slots().has_passed(request.slot, request.id))
+        };
+        let refers = request.is_some_and(|request| !has_passed(request));
+        if let Some(copying) = self.copies.lock().get_mut(id) {
+            copying.refers = refers;
+        }
+    }
+
+    /// The COPY whose reply must not be overtaken.
+    pub(crate) fn referred_by_offload(&self, id: Id, calls: &mut ReferringCalls<'_>) {
+        let request = self.copies.lock().get(id).filter(|copying| copying.refers).and_then(|copying| copying.request);
+        if let Some(Request { session, slot, id }) = request {
+            calls.add(session, id.0, slot.0);
+        }
+    }
+
     /// Copies the next piece of a copy; whether there is more to be done. When there is not, the client is told.
     pub(crate) fn copy_on(&self, id: Id) -> bool {
         // Not under its lock: files have locks of their own.

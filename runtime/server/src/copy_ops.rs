@@ -26,7 +26,7 @@ impl Compound<'_> {
         let asynchronous = !args.synchronous && way.left > STEP_BYTES as u64;
         let (callback_id, count) = if asynchronous {
             let server = self.server;
-            let begun = server.copies.begin(&client, way, &server.callbacks);
+            let begun = server.copies.begin(&client, way, self.request(), &server.callbacks);
             let id = begun.ok_or(Status::NFS4ERR_OFFLOAD_DENIED)?;
             server.later.send(Message::Copy(id));
             (Some(server.files.stateid(Kind::Copy, id, COPY_SEQID)), 0)
@@ -85,10 +85,7 @@ impl Compound<'_> {
     pub(crate) fn offload_status(&self, stateid: &Stateid4) -> Result<OffloadStatusOk, Status> {
         let client = &self.session()?.client;
         let id = self.server.files.parse_stateid(Kind::Copy, &self.meant(stateid)?)?;
-        let copies = self.server.copies.lock();
-        let copying = copies.get(id).filter(|copying| Arc::ptr_eq(&copying.client, client));
-        let copying = copying.ok_or(Status::NFS4ERR_BAD_STATEID)?;
-        Ok(OffloadStatusOk { count: copying.copied, complete: copying.ended })
+        self.server.copies.status(client, id, &self.server.callbacks)
     }
 
     pub(crate) fn offload_cancel(&self, stateid: &Stateid4) -> Result<(), Status> {

@@ -5,6 +5,7 @@
 use ringback::{CallbackKey, ClientId, ConnectionId};
 use ringback_rpc::nfs4::fore::{ChannelAttrs, CreateSessionOk};
 use ringback_rpc::nfs4::{Bitmap4, ClientId4, NfsTime4, SessionId, Status, Verifier4};
+use ringback_rpc::session::{SequenceId, SlotId};
 use ringback_rpc::xdr::{Decode, Encode, Reader, Writer};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -89,6 +90,20 @@ macro_rules! named_by_bits {
     )*};
 }
 named_by_bits! { CallbackKey ClientId ConnectionId }
+
+macro_rules! numbers {
+    ($($type:ident)*) => {$(
+        impl Keep for $type {
+            fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+                self.0.save(out)
+            }
+            fn load(from: &mut dyn Read) -> io::Result<Self> {
+                Keep::load(from).map($type)
+            }
+        }
+    )*};
+}
+numbers! { SequenceId SlotId }
 
 impl Keep for () {
     fn save(&self, _: &mut dyn Write) -> io::Result<()> {

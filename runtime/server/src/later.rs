@@ -4,13 +4,14 @@
 use crate::Inner;
 use crate::arena::Id;
 use crate::compound::{Compound, Suspended};
+use crate::copies::STEP_BYTES;
 use crate::holder_attributes::{Answer, Question, Reported};
 use ringback::{CallToken, Wait};
 use ringback_rpc::message::{AcceptStatus, CallHeader, ReplyHeader};
 use ringback_rpc::nfs4::ClientId4;
 use ringback_rpc::nfs4::fore::CompoundArgs;
 use ringback_rpc::xdr::{self, Decode, Encode, Reader, Writer};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -57,8 +58,15 @@ impl Later {
 
     pub(crate) fn start(inner: &Arc<Inner>, receiver: Receiver<Message>) -> std::io::Result<()> {
         let (shared, sender) = (Arc::clone(inner), inner.later.sender.clone());
-        let thread =
-            Thread { inner: shared, receiver, sender, waiting: HashMap::new(), count: 0, unrevoked: Vec::new() };
+        let thread = Thread {
+            inner: shared,
+            receiver,
+            sender,
+            waiting: HashMap::new(),
+            count: 0,
+            unrevoked: Vec::new(),
+            slowed: BTreeSet::new(),
+        };
         let handle = thread::Builder::new().name("nfs-later".to_owned()).spawn(move || thread.run())?;
         *inner.later.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
         Ok(())
@@ -111,13 +119,16 @@ struct Thread {
     count: u64,
     /// Delegations that could not be revoked yet, as that could not be stored.
     unrevoked: Vec<Id>,
+    /// Copies that have to wait, and until when.
+    slowed: BTreeSet<(Instant, Id)>,
 }
 
 impl Thread {
     fn run(mut self) {
         let mut next = Instant::now() + TICK;
         loop {
-            match self.receiver.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            let wake = self.slowed.first().map_or(next, |(due, _)| next.min(*due));
+            match self.receiver.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(Message::Wait(waiting)) => self.wait(waiting),
                 Ok(Message::Woken(number)) => self.poll(number),
                 Ok(Message::Settle(answer)) => {
@@ -126,17 +137,35 @@ impl Thread {
                     let _ = answer.send(self.waiting.len());
                 }
                 // What else has come has its turn between two pieces.
-                Ok(Message::Copy(id)) if self.inner.copy_on(id) => self.inner.later.send(Message::Copy(id)),
-                Ok(Message::Copy(_)) => {}
+                Ok(Message::Copy(id)) => self.copy(id),
                 Ok(Message::Revoke(id)) => self.revoke(id),
                 // It will come again to be told, if it could not be stored.
                 Ok(Message::Remember(id)) => drop(self.inner.remember(id)),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            while let Some((due, id)) = self.slowed.first().copied().filter(|(due, _)| *due <= Instant::now()) {
+                self.slowed.remove(&(due, id));
+                self.copy(id);
+            }
             if Instant::now() >= next {
                 next = Instant::now() + TICK;
                 self.tick();
+            }
+        }
+    }
+
+    /// Copies a piece; the next one follows when its time has come.
+    fn copy(&mut self, id: Id) {
+        let begun = Instant::now();
+        if !self.inner.copy_on(id) {
+            return;
+        }
+        match self.inner.config.copy_rate {
+            None => self.inner.later.send(Message::Copy(id)),
+            Some(rate) => {
+                let pause = Duration::from_secs_f64(STEP_BYTES as f64 / rate.get() as f64);
+                self.slowed.insert((begun + pause.min(TICK), id));
             }
         }
     }

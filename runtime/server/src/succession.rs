@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 /// Begins the state, and ends it, with a version in between.
 const MAGIC: u64 = u64::from_le_bytes(*b"ringbkfs");
 /// Of what is written here. Another version is not read: the old process goes on.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// How long calls that wait for the answer to a CB_GETATTR are given to go on without it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 

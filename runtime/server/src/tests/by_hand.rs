@@ -144,7 +144,7 @@ fn who_watches_waits_or_copies_is_told() {
     let client = inner.known("a").unwrap();
     let to = inner.file_at("f").unwrap();
     let way = crate::copies::Way { from: to, from_offset: 0, to, to_offset: 0, left: 1 << 30 };
-    assert!(inner.copies.begin(&client, way, &inner.callbacks).is_some());
+    assert!(inner.copies.begin(&client, way, None, &inner.callbacks).is_some());
     let failed = |args: &CbArgs<'_>| {
         let CbArgs::Offload(offload) = args else { panic!("{args:?}") };
         assert_eq!(offload.info, OffloadInfo::Failed { status: Status::NFS4ERR_IO, bytes_copied: 0 });

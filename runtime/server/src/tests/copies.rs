@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::arena::Id;
-use crate::copies::Way;
+use crate::copies::{Request, Way};
 use crate::copy_ops::COPY_SEQID;
 use crate::stateids::Kind;
 use ringback_rpc::nfs4::callback::{CbOffloadArgs, OffloadInfo};
+use ringback_rpc::session::{SequenceId, SlotId};
 
 const MIB: u64 = 1 << 20;
 const END: &[u8] = b"the end";
@@ -95,9 +96,21 @@ fn cancel(peer: &mut Peer<'_>, stateid: Stateid4) -> Status {
 
 /// Begins a copy that nobody works on.
 fn begun(world: &World, peer: &Peer<'_>, from: &Opened, to: &Opened, left: u64) -> (Id, Stateid4) {
+    begun_by(world, peer, from, to, left, None)
+}
+
+/// The same, by a request.
+fn begun_by(
+    world: &World,
+    peer: &Peer<'_>,
+    from: &Opened,
+    to: &Opened,
+    left: u64,
+    request: Option<Request>,
+) -> (Id, Stateid4) {
     let client = world.inner().clients().records[&peer.client_id.0].client.clone().unwrap();
     let way = Way { from: from.id(world), from_offset: 0, to: to.id(world), to_offset: 0, left };
-    let id = world.inner().copies.begin(&client, way, &world.inner().callbacks).unwrap();
+    let id = world.inner().copies.begin(&client, way, request, &world.inner().callbacks).unwrap();
     (id, world.inner().files.stateid(Kind::Copy, id, COPY_SEQID))
 }
 
@@ -158,6 +171,86 @@ fn a_copy_that_fails_tells_how_far_it_came() {
     let (from, to) = (sparse(&mut peer, "from", 3 * MIB), opened(&mut peer, "to"));
     copy(&mut peer, &from, &to, all_of(&from, &to)).unwrap();
     assert_eq!(told(&peer).2, OffloadInfo::Failed { status: Status::NFS4ERR_NOSPC, bytes_copied: MIB });
+}
+
+/// The next callback: the calls that it refers to, with sequence id and session slot, and the header for its answer.
+fn referring(peer: &Peer<'_>) -> (Vec<(u32, u32)>, Vec<u8>, CbSequenceRes) {
+    let record = peer.callbacks.recv_timeout(PATIENCE).unwrap();
+    let (header, sequence, _) = parse_call(&record[4..]);
+    let mut r = Reader::new(&record[4..]);
+    CallHeader::decode(&mut r).unwrap();
+    CbCompoundArgs::decode(&mut r).unwrap();
+    let CbArgs::Sequence(args) = CbArgs::decode(&mut r).unwrap() else { panic!("no CB_SEQUENCE") };
+    let mut calls = Vec::new();
+    for list in args.referring_call_lists.iter() {
+        assert_eq!(list.session_id, peer.session);
+        calls.extend(list.calls.iter().map(|call| (call.sequence_id, call.slot_id)));
+    }
+    (calls, header, sequence)
+}
+
+#[test]
+fn the_end_of_a_copy_does_not_overtake_its_begin() {
+    let world = World::new();
+    let mut peer = client(&world, "a");
+    let (from, to) = (sparse(&mut peer, "from", 100), opened(&mut peer, "to"));
+    for goes_on in [false, true] {
+        let request = Request { session: peer.session, slot: SlotId(0), id: SequenceId(peer.next - 1) };
+        let (id, stateid) = begun_by(&world, &peer, &from, &to, 100, Some(request));
+        if goes_on {
+            // Whoever uses the slot again has the reply.
+            peer.call(&[]);
+        }
+        assert!(!world.inner().copy_on(id));
+        let (calls, header, sequence) = referring(&peer);
+        assert_eq!(calls, if goes_on { vec![] } else { vec![(request.id.0, 0)] });
+        peer.answer_call(&header, sequence, &CbRes::Offload(Status::NFS4_OK));
+        world.until("it is forgotten", || world.inner().copies.lock().len() == 0);
+        assert_eq!(status_of(&mut peer, stateid), Err(Status::NFS4ERR_BAD_STATEID));
+    }
+}
+
+#[test]
+fn a_client_that_could_not_be_told_may_ask() {
+    let world = World::new();
+    let mut peer = client(&world, "a");
+    let (from, to) = (sparse(&mut peer, "from", 100), opened(&mut peer, "to"));
+    let ended = OffloadStatusOk { count: 100, complete: Some(Status::NFS4_OK) };
+    for cancels in [false, true] {
+        let (id, stateid) = begun(&world, &peer, &from, &to, 100);
+        assert!(!world.inner().copy_on(id));
+        let (_, header, sequence) = referring(&peer);
+        peer.answer_call(&header, sequence, &CbRes::Offload(Status::NFS4ERR_SERVERFAULT));
+        world.until("nobody is told any more", || world.server.runtime().stats().in_flight == 0);
+        match cancels {
+            true => assert_eq!(cancel(&mut peer, stateid), Status::NFS4ERR_COMPLETE_ALREADY),
+            false => assert_eq!(status_of(&mut peer, stateid), Ok(ended)),
+        }
+        assert_eq!(status_of(&mut peer, stateid), Err(Status::NFS4ERR_BAD_STATEID), "it was told");
+        assert_eq!(world.inner().copies.lock().len(), 0);
+    }
+    // With the client goes what it has not asked for.
+    let (id, _) = begun(&world, &peer, &from, &to, 100);
+    assert!(!world.inner().copy_on(id));
+    let (_, header, sequence) = referring(&peer);
+    peer.answer_call(&header, sequence, &CbRes::Offload(Status::NFS4ERR_SERVERFAULT));
+    world.until("nobody is told any more", || world.server.runtime().stats().in_flight == 0);
+    assert_eq!(world.inner().copies.lock().len(), 1);
+    world.inner().drop_client(&mut world.inner().clients(), peer.client_id.0).unwrap();
+    assert_eq!(world.inner().copies.lock().len(), 0);
+}
+
+#[test]
+fn a_copy_takes_its_time() {
+    let copy_rate = std::num::NonZeroU64::new(64 * MIB);
+    let world = World::with(Config { copy_rate, ..Config::default() });
+    let mut peer = client(&world, "a");
+    let (from, to) = (sparse(&mut peer, "from", 8 * MIB), opened(&mut peer, "to"));
+    let begin = Instant::now();
+    copy(&mut peer, &from, &to, all_of(&from, &to)).unwrap();
+    assert!(matches!(told(&peer).2, OffloadInfo::Done(_)));
+    assert!(begin.elapsed() >= Duration::from_millis(7 * 1000 / 64), "a machine cannot be too slow for that");
+    assert_eq!(read_end(&mut peer, &to, 8 * MIB), END);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve files from memory over NFSv4.0, 4.1 and 4.2 until SIGTERM or SIGINT.
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Show the clients of a running server or of a checkpoint, their callback paths and sessions, and the callbacks in
     /// flight, stuck ones first.
     Inspect(InspectOptions),
@@ -340,6 +340,9 @@ pub struct ServeOptions {
     /// Bytes of content, all files together, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub memory: u64,
+    /// Most that one server-side copy copies in a second, in MiB, so that it does not take all of a processor from others.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub copy_rate: Option<u64>,
     /// Reactor threads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub reactors: u16,

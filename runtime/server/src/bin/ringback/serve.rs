@@ -10,6 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{ErrorKind, Write, stderr};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -136,6 +137,7 @@ fn config(options: &ServeOptions) -> Config {
         delegations_max: options.max_delegations.into(),
         data_bytes_max: options.memory << 20,
         write_delegations: true,
+        copy_rate: options.copy_rate.and_then(|mib| NonZeroU64::new(mib << 20)),
         state: options.state.clone(),
         grace: options.grace.map(|seconds| Duration::from_secs(seconds.into())),
         save_every: Duration::from_secs(options.save_interval.into()),
