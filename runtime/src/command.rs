@@ -299,7 +299,7 @@ impl Command {
             Command::ConfirmPath { .. } => "confirm_path",
             Command::Move { .. } => "move_client",
             Command::Tune(_) => "tune",
-            Command::Cancel(_) => "cancel",
+            // `Cancel`: the words of entries tell of it.
             _ => return None,
         })
     }

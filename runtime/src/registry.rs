@@ -208,6 +208,10 @@ impl Shared {
         for client in self.clients.each().filter(|c| c.home() == reactor) {
             let _ = client.in_flight.close();
         }
+        #[cfg(feature = "checkpoint")]
+        if self.standstill.has_left() {
+            self.leave_undone(port);
+        }
         port.discard();
         self.finish_returned(reactor);
         self.forsake_reactor(reactor);

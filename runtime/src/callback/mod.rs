@@ -111,7 +111,7 @@ pub(crate) use {
 #[cfg(all(feature = "checkpoint", not(loom)))]
 pub(crate) use {
     slab::{Restored, SEGMENT_ENTRIES},
-    state::{GENERATION_RETIRED, GENERATION_UNUSED},
+    state::{GENERATION_RETIRED, GENERATION_UNUSED, Snapshot},
 };
 
 /// Names one callback: an entry of the slab and the generation that tells this callback from earlier and later ones in

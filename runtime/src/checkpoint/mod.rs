@@ -7,7 +7,8 @@
 //!
 //! - [`mod@format`]: chunks, checksums, versions. [`record`]: what is in them, laid out by rkyv. [`convert`]: to the core's image
 //!   and back. [`map`]: the bytes.
-//! - [`take`]: writing. [`suspend`]: a runtime that stands still for it. [`restore`]: going on. [`view`]: looking at a file as at a runtime.
+//! - [`take`]: writing. [`suspend`]: a runtime that stands still for it; [`undone`]: what it is asked for
+//!   meanwhile. [`restore`]: going on. [`view`]: looking at a file as at a runtime.
 //! - [`pace`]: how is waited for reactors.
 
 mod convert;
@@ -20,6 +21,7 @@ pub(crate) mod restore;
 pub(crate) mod sample;
 pub(crate) mod suspend;
 pub(crate) mod take;
+mod undone;
 mod validate;
 mod view;
 

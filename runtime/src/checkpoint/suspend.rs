@@ -5,14 +5,17 @@ use super::pace::{Pace, block};
 use super::record::LineRecord;
 use super::restore::RestoredReactor;
 use super::take::{CheckpointSize, Piece, STANDSTILL_NS, replace, take};
+use super::undone::Exported;
 use crate::command::Command;
+use crate::hooks::Event;
+use crate::registry::{ReactorPort, Shared};
 use crate::runtime::Runtime;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Makes a reactor stand still.
 pub(crate) struct Freeze {
@@ -48,21 +51,25 @@ const LEFT: u8 = 2;
 
 /// Whether the reactors run.
 #[derive(Debug, Default)]
-pub(crate) struct Standstill(AtomicU8);
+pub(crate) struct Standstill {
+    state: AtomicU8,
+    /// What was asked for and told to be left undone.
+    undone: AtomicU64,
+}
 
 impl Standstill {
     /// The reactors stand still, and answer nobody but who has suspended them.
     pub fn is_still(&self) -> bool {
-        self.0.load(SeqCst) == STILL
+        self.state.load(SeqCst) == STILL
     }
 
     /// Everything was left to another process: nothing ends here any more.
     pub fn has_left(&self) -> bool {
-        self.0.load(SeqCst) == LEFT
+        self.state.load(SeqCst) == LEFT
     }
 
     fn leave(&self) {
-        self.0.store(LEFT, SeqCst);
+        self.state.store(LEFT, SeqCst);
     }
 }
 
@@ -100,6 +107,8 @@ pub struct Suspended {
     runtime: Runtime,
     pace: Pace,
     orders: Vec<Sender<Order>>,
+    /// What the last checkpoint says of entries.
+    exported: Mutex<Option<Exported>>,
     left: bool,
 }
 
@@ -108,11 +117,12 @@ impl Suspended {
     pub(crate) async fn begin(runtime: &Runtime, pace: Pace, until_ns: u64) -> Result<Self, CheckpointError> {
         runtime.may_wait().map_err(|_| CheckpointError::Busy)?;
         let shared = runtime.shared();
-        if shared.is_closed() || shared.standstill.0.compare_exchange(RUNNING, STILL, SeqCst, SeqCst).is_err() {
+        if shared.is_closed() || shared.standstill.state.compare_exchange(RUNNING, STILL, SeqCst, SeqCst).is_err() {
             return Err(CheckpointError::Busy);
         }
         let (ready, standing) = channel();
-        let mut suspended = Suspended { runtime: runtime.clone(), pace, orders: Vec::new(), left: false };
+        let mut suspended =
+            Suspended { runtime: runtime.clone(), pace, orders: Vec::new(), exported: Mutex::default(), left: false };
         // Until all stand still.
         let _held = shared.hold_moves(&suspended.pace, until_ns).await.ok_or(CheckpointError::Busy)?;
         for port in &shared.reactors {
@@ -194,7 +204,10 @@ impl Suspended {
             // A reactor that has ended drops the order, and the question with it.
             let _ = self.orders[reactor].send(Order::Export { from, answer });
         };
-        take(self.runtime.shared(), &self.pace, true, &ask, lines, out).await
+        let mut exported = Exported::default();
+        let size = take(self.runtime.shared(), &self.pace, &ask, lines, out, Some(&mut exported)).await?;
+        *self.exported.lock().unwrap_or_else(PoisonError::into_inner) = Some(exported);
+        Ok(size)
     }
 
     /// [`Suspended::checkpoint`] into a file, as [`Runtime::checkpoint_to`].
@@ -204,35 +217,51 @@ impl Suspended {
 
     /// Ends the reactors where they stand, and closes what they hold of connections. No run ends here and no hook is called for
     /// one: all that goes on in the process that restores the checkpoint. Calls into this runtime are answered
-    /// [`Error::HandedOver`](crate::Error::HandedOver) from now on. What was asked for while it stood still was not done;
-    /// [`Event::LeftUndone`](crate::Event::LeftUndone) tells of each, on this thread, and the answer is how many there were.
+    /// [`Error::HandedOver`](crate::Error::HandedOver) from now on. What was asked for while it stood still, after the last
+    /// checkpoint, was not done, even if a `try_run` was told that it was accepted:
+    /// [`Event::LeftUndone`](crate::Event::LeftUndone) tells of each call, and the answer is how many there were.
     pub fn leave(mut self) -> u64 {
         self.left = true;
         let shared = Arc::clone(self.runtime.shared());
         shared.standstill.leave();
         shared.closed.store(true, SeqCst);
-        let mut undone = 0;
-        for port in &shared.reactors {
-            while let Some(command) = port.commands.pop() {
-                if let Some(event) = command.left_undone() {
-                    shared.tell(None, &event);
-                    undone += 1;
-                }
-                command.discard();
-            }
-        }
+        shared.reactors.iter().for_each(|port| shared.leave_undone(port));
         for order in self.orders.drain(..) {
             let _ = order.send(Order::Leave);
         }
         self.runtime.stop();
-        undone
+        // Reactors that have ended have done so: who has come in before that is seen below.
+        for client in shared.clients.each() {
+            let _ = client.in_flight.close();
+        }
+        if let Some(exported) = &*self.exported.lock().unwrap_or_else(PoisonError::into_inner) {
+            exported.compare(&shared, |event| shared.tell_undone(&event));
+        }
+        shared.standstill.undone.load(SeqCst)
+    }
+}
+
+impl Shared {
+    /// Everything was left to another process: what a reactor was asked for is not done.
+    pub fn leave_undone(&self, port: &ReactorPort) {
+        while let Some(command) = port.commands.pop() {
+            if let Some(event) = command.left_undone() {
+                self.tell_undone(&event);
+            }
+            command.discard();
+        }
+    }
+
+    fn tell_undone(&self, event: &Event) {
+        self.standstill.undone.fetch_add(1, SeqCst);
+        self.tell(None, event);
     }
 }
 
 impl Drop for Suspended {
     fn drop(&mut self) {
         if !self.left {
-            self.runtime.shared().standstill.0.store(RUNNING, SeqCst);
+            self.runtime.shared().standstill.state.store(RUNNING, SeqCst);
         }
     }
 }

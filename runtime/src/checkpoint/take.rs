@@ -7,8 +7,9 @@ use super::record::{
     ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, TenantsRecord, to_bytes,
 };
 use super::suspend::Line;
+use super::undone::Exported;
 use super::{CheckpointError, convert};
-use crate::callback::Flags;
+use crate::callback::{Flags, Snapshot};
 use crate::command::Command;
 use crate::guard::guard;
 use crate::hooks::Event;
@@ -97,27 +98,29 @@ struct Taking<'a> {
     size: CheckpointSize,
     /// Of each reactor: its clock, and that of the returns.
     clocks: Vec<(u64, u64, u64)>,
+    exported: Option<&'a mut Exported>,
 }
 
-/// Writes a checkpoint of what the reactors answer.
+/// Writes a checkpoint of what the reactors answer. `exported`: they stand still, and it is noted there what is written of
+/// entries.
 pub(super) async fn take(
     shared: &Shared,
     pace: &Pace,
-    complete: bool,
     ask: &Ask<'_>,
     lines: &[Line],
     out: &mut dyn Write,
+    exported: Option<&mut Exported>,
 ) -> Result<CheckpointSize, CheckpointError> {
     let names = |stats: &Stats| stats.each().map(|(name, ..)| name.to_owned()).collect();
     let summary = SummaryRecord {
-        complete,
+        complete: exported.is_some(),
         taken_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         counter_names: Counters::names(),
         stat_names: names(&Stats::default()),
         ..SummaryRecord::default()
     };
     let size = CheckpointSize::default();
-    let mut taking = Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new() };
+    let mut taking = Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new(), exported };
     for reactor in 0..shared.reactors.len() {
         taking.reactor(reactor, pace, ask).await?;
     }
@@ -180,18 +183,25 @@ impl Taking<'_> {
     fn entries(&mut self) -> Result<(), CheckpointError> {
         for range in self.shared.slab.used() {
             let first = range.start;
-            let entries: Vec<EntryRecord> = range.map(|index| self.entry(index)).collect();
+            let mut words = Vec::with_capacity(if self.exported.is_some() { range.len() } else { 0 });
+            let entries: Vec<EntryRecord> = range.map(|index| self.entry(index, &mut words)).collect();
+            if let Some(exported) = &mut self.exported {
+                exported.push(first, words);
+            }
             self.out.chunk(Kind::Entries, first, &to_bytes(&entries)?)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, index: u32) -> EntryRecord {
+    fn entry(&mut self, index: u32, words: &mut Vec<Snapshot>) -> EntryRecord {
         let entry = &self.shared.slab[index];
         let home = self.shared.home_of(entry.client()).unwrap_or(0);
         let (now_ns, tick_ns, last_tick) = self.clocks.get(home).copied().unwrap_or((monotonic_ns(), 1, 0));
         let mut record = entry_record(entry, crate::reactor::turn_us(now_ns));
         let flags = Flags::from_bits_truncate(record.flags.into());
+        if self.exported.is_some() {
+            words.push(Snapshot::new(record.generation, flags));
+        }
         if !flags.contains(Flags::LIVE) {
             return EntryRecord { generation: record.generation, ..EntryRecord::default() };
         }
@@ -258,7 +268,7 @@ fn take_running(shared: &Shared, out: &mut dyn Write) -> Result<CheckpointSize, 
     let until_ns = pace.now_ns() + STANDSTILL_NS;
     let _held = block(shared.hold_moves(&pace, until_ns)).ok_or(CheckpointError::Busy)?;
     let ask = |reactor: usize, from, answer| shared.reactors[reactor].post(Command::Export { from, answer });
-    block(take(shared, &pace, false, &ask, &[], out))
+    block(take(shared, &pace, &ask, &[], out, None))
 }
 
 impl Runtime {

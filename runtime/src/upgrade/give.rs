@@ -95,10 +95,11 @@ async fn give(
     }
     channel.expect(Kind::Ready).await?;
     begin(&pace, Step::Go).await?;
+    // The other one begins as soon as it hears of it.
+    let pause = Duration::from_nanos(pace.now_ns().saturating_sub(began_ns));
     channel.send(Kind::Go, &[], &[])?;
     // From here on the other one has everything, whatever becomes of it, and of this one.
     let _ = begin(&pace, Step::Leave).await;
-    let pause = Duration::from_nanos(pace.now_ns().saturating_sub(began_ns));
     let connections = lines.len() as u64;
     drop(lines);
     let undone = suspended.leave();

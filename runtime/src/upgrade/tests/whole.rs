@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{Error, Event, Restored, Run};
+use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -170,6 +171,100 @@ fn what_is_asked_for_meanwhile_is_told_to_be_left_undone() {
         assert_eq!((given.undone, undone(&hooks)), (2, vec!["add_client", "add_session"]));
         assert_eq!(next.runtime.stats().in_flight, 0);
         *hooks.runtime.lock().unwrap() = None;
+    }
+}
+
+/// Asks for something about callbacks after their entries were read, and notes the answers.
+#[derive(Default)]
+struct Asking {
+    counting: Counting,
+    at: Mutex<Option<(Runtime, ClientId, Vec<CallbackKey>)>>,
+    answers: Mutex<Option<(TryRun, TryRun, CallbackKey)>>,
+}
+
+impl Hooks for Asking {
+    fn encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.counting.encode(run, args)
+    }
+    fn done(&self, run: &Run, outcome: &crate::Outcome<'_>) -> crate::Done {
+        self.counting.done(run, outcome)
+    }
+    fn event(&self, event: &Event) {
+        self.counting.event(event);
+    }
+    fn checkpoint(&self, _: &mut Vec<u8>) {
+        let Some((runtime, client, keys)) = self.at.lock().unwrap().take() else { return };
+        let (accepted, coalesced) = (runtime.try_run(keys[0]), runtime.try_run(keys[1]));
+        runtime.remove(keys[2]);
+        runtime.cancel(keys[1]);
+        let key = runtime.insert(client, CallbackOp::Recall, 99).unwrap();
+        *self.answers.lock().unwrap() = Some((accepted, coalesced, key));
+    }
+}
+
+/// A `try_run` that was accepted when the entries were written already: nobody will run it, and that is told.
+#[test]
+fn what_was_accepted_too_late_is_told_by_key() {
+    for backend in backends() {
+        for fault in [None, Some((Step::Ready, Fault::Error))] {
+            let hooks = Arc::new(Asking::default());
+            let runtime = builder(backend, 2).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
+            let client = runtime.add_client(None).unwrap();
+            let keys = insert_all(&runtime, client, 0..4);
+            assert_eq!(runtime.try_run(keys[1]), TryRun::Submitted);
+            *hooks.at.lock().unwrap() = Some((runtime.clone(), client, keys.clone()));
+            let (socket, thread) = successor(builder(backend, 1), fault);
+            let given = runtime.upgrade_to(socket, &[], PATIENCE);
+            let next = thread.join().unwrap();
+            let (accepted, coalesced, late) = hooks.answers.lock().unwrap().unwrap();
+            assert_eq!((accepted, coalesced), (TryRun::Submitted, TryRun::Coalesced));
+            let events = hooks.counting.events.lock().unwrap().clone();
+            let told = events.iter().filter_map(|event| match event {
+                Event::LeftUndone { call, client: Some(of), key: Some(key), .. } if *of == client => {
+                    Some((*call, *key))
+                }
+                Event::LeftUndone { .. } => panic!("{event:?}"),
+                _ => None,
+            });
+            let told: Vec<_> = told.collect();
+            if fault.is_some() {
+                // It goes on with all of it.
+                assert!(given.is_err() && told.is_empty(), "{told:?}");
+                eventually("one is cancelled, and one waits", || runtime.stats().in_flight == 1);
+                assert_eq!((runtime.try_run(keys[2]), runtime.try_run(keys[0])), (TryRun::Stale, TryRun::Coalesced));
+                runtime.shutdown(Duration::ZERO).unwrap();
+                continue;
+            }
+            let expected = [("try_run", keys[0]), ("cancel", keys[1]), ("remove", keys[2]), ("insert", late)];
+            assert_eq!((given.unwrap().undone, &told[..]), (4, &expected[..]));
+            // It is as it was before: the embedder asks for it there.
+            let next = next.unwrap().runtime;
+            assert_eq!(next.stats().in_flight, 1);
+            assert_eq!((next.try_run(late), next.try_run(keys[1])), (TryRun::Stale, TryRun::Coalesced));
+            assert_eq!((next.try_run(keys[0]), next.try_run(keys[2])), (TryRun::Submitted, TryRun::Submitted));
+            // Here nothing is accepted any more.
+            assert_eq!((runtime.try_run(keys[3]), runtime.try_run(keys[1])), (TryRun::Closed, TryRun::Closed));
+        }
+    }
+}
+
+/// What was accepted while it stood still and before its entry was read goes over.
+#[test]
+fn what_was_accepted_in_time_goes_over() {
+    for backend in backends() {
+        let hooks = Arc::new(Counting::default());
+        let runtime = builder(backend, 2).build(Arc::clone(&hooks) as _, Arc::new(Deaf)).unwrap();
+        let client = runtime.add_client(None).unwrap();
+        let keys = insert_all(&runtime, client, 0..2);
+        let suspended = runtime.suspend().unwrap();
+        assert_eq!(runtime.try_run(keys[0]), TryRun::Submitted);
+        let mut bytes = Vec::new();
+        suspended.checkpoint(&mut bytes).unwrap();
+        assert_eq!(suspended.leave(), 0);
+        let checkpoint = crate::Checkpoint::from_bytes(&bytes).unwrap();
+        let next =
+            builder(backend, 1).restore(&checkpoint).build(Arc::new(Counting::default()), Arc::new(Deaf)).unwrap();
+        assert_eq!((next.stats().in_flight, next.try_run(keys[0])), (1, TryRun::Coalesced));
     }
 }
 
