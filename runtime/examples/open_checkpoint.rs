@@ -1,8 +1,9 @@
-//! What it costs to open a checkpoint of ten million callbacks: the entries are validated and used where they are.
+//! What it costs to open a checkpoint of ten million callbacks: the entries are validated and used where they are. And what it
+//! costs to go on from it, with so many of the callbacks in flight.
 //!
-//!     cargo run --release -p ringback --features checkpoint --example open_checkpoint [CALLBACKS]
+//!     cargo run --release -p ringback --features checkpoint --example open_checkpoint [CALLBACKS [IN_FLIGHT]]
 
-use ringback::{Builder, Call, CallbackOp, Checkpoint, Done, ForeChannel, Hooks, Outcome, Run};
+use ringback::{Builder, Call, CallbackOp, Checkpoint, Done, ForeChannel, Hooks, Outcome, Run, TryRun};
 use ringback_rpc::xdr::{self, Writer};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::error::Error;
@@ -34,8 +35,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime =
         Builder::new().reactors(1).callbacks_max(callbacks.max(1)).build(Arc::new(Server), Arc::new(Server))?;
     let clients: Vec<_> = (0..64).map(|_| runtime.add_client(None)).collect::<Result<_, _>>()?;
+    let in_flight: u32 = std::env::args().nth(2).map_or(Ok(0), |count| count.parse())?;
     for number in 0..callbacks {
-        runtime.insert(clients[number as usize % clients.len()], CallbackOp::Recall, number.into())?;
+        let key = runtime.insert(clients[number as usize % clients.len()], CallbackOp::Recall, number.into())?;
+        if number < in_flight {
+            // There is nowhere to send it: it waits.
+            assert_eq!(runtime.try_run(key), TryRun::Submitted);
+        }
     }
 
     let file = memfd_create("callbacks", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -59,7 +65,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         taken as f64 / f64::from(callbacks.max(1)),
         if checkpoint.is_mapped() { ", mapped" } else { ", read" }
     );
-    assert_eq!(checkpoint.callbacks(), u64::from(callbacks));
+    assert_eq!((checkpoint.callbacks(), checkpoint.in_flight()), (callbacks.into(), in_flight.into()));
+    drop(runtime);
+
+    let began = Instant::now();
+    let next = Builder::new().reactors(1).callbacks_max(callbacks.max(1)).restore(&checkpoint);
+    let next = next.build(Arc::new(Server), Arc::new(Server))?;
+    println!("restored in {:.0} ms, {} in flight", began.elapsed().as_secs_f64() * 1e3, next.stats().in_flight);
     Ok(())
 }
 
