@@ -11,7 +11,7 @@ use crate::reactor::turn_us;
 use crate::registry::Shared;
 use ringback_rpc::backchannel::{BackchannelImage, Counters};
 use ringback_rpc::nfs4::callback::CallbackOp;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -56,6 +56,26 @@ struct Client {
     image: BackchannelImage,
 }
 
+/// The runs that clients list, to be found by entry: there may be as many of them as there are entries.
+struct Listed {
+    /// By entry: where its run is, plus 1. 0: nobody lists it.
+    at: Vec<u32>,
+    runs: Vec<RunRecord>,
+}
+
+impl Listed {
+    fn add(&mut self, run: RunRecord) {
+        // What is no entry runs nowhere.
+        let Some(at) = self.at.get_mut(run.index as usize) else { return };
+        self.runs.push(run);
+        *at = self.runs.len() as u32;
+    }
+
+    fn get(&self, index: u32) -> Option<&RunRecord> {
+        self.runs.get((*self.at.get(index as usize)? as usize).checked_sub(1)?)
+    }
+}
+
 struct Restoring<'a> {
     shared: &'a Shared,
     opened: &'a Opened,
@@ -63,10 +83,9 @@ struct Restoring<'a> {
     /// Session slots are where they are said to be.
     is_current: bool,
     clients: Vec<Client>,
-    /// The runs that clients list, by entry.
-    listed: HashMap<u32, RunRecord>,
-    /// Entries that run and that a client lists.
-    running: HashSet<u32>,
+    listed: Listed,
+    /// Whether an entry runs and a client lists it, by entry.
+    running: Vec<bool>,
     /// Clients of which a run is to be cancelled.
     cancels: HashSet<u32>,
     /// Entries that were accepted and have not come to their reactor.
@@ -102,7 +121,7 @@ pub(crate) fn prepare(
     sockets: Vec<OwnedFd>,
 ) -> Result<Prepared, CheckpointError> {
     let opened = checkpoint.opened();
-    make_room(shared, opened)?;
+    let end = make_room(shared, opened)? as usize;
     let reactors = shared.reactors.len();
     let mut restoring = Restoring {
         shared,
@@ -110,8 +129,8 @@ pub(crate) fn prepare(
         now_ns,
         is_current: opened.summary.complete || purpose == Purpose::Look,
         clients: Vec::new(),
-        listed: HashMap::new(),
-        running: HashSet::new(),
+        listed: Listed { at: vec![0; end], runs: Vec::new() },
+        running: vec![false; end],
         cancels: HashSet::new(),
         accepted: Vec::new(),
         reactors: (0..reactors).map(|_| RestoredReactor::default()).collect(),
@@ -126,7 +145,8 @@ pub(crate) fn prepare(
     Ok(Prepared { reactors: restoring.reactors, accepted: restoring.accepted })
 }
 
-fn make_room(shared: &Shared, opened: &Opened) -> Result<(), CheckpointError> {
+/// Where the entries end.
+fn make_room(shared: &Shared, opened: &Opened) -> Result<u32, CheckpointError> {
     let settings = &shared.settings;
     let too_small = |name, needed: u64, limit: u64| {
         if needed > limit { Err(CheckpointError::TooSmall { name, needed, limit }) } else { Ok(()) }
@@ -140,7 +160,7 @@ fn make_room(shared: &Shared, opened: &Opened) -> Result<(), CheckpointError> {
     }
     let end = used.last().map_or(0, |range| range.end);
     too_small("callbacks_max", end.into(), settings.callbacks_max.into())?;
-    if shared.slab.make_room(&used) { Ok(()) } else { Err(CheckpointError::OutOfMemory) }
+    if shared.slab.make_room(&used) { Ok(end) } else { Err(CheckpointError::OutOfMemory) }
 }
 
 impl Restoring<'_> {
@@ -165,7 +185,7 @@ impl Restoring<'_> {
             if !self.is_current {
                 image.distrust();
             }
-            self.listed.extend(record.runs.iter().map(|run| (run.index, *run)));
+            record.runs.iter().for_each(|run| self.listed.add(*run));
             self.clients.push(Client { record, image });
         }
         Ok(())
@@ -222,7 +242,7 @@ impl Restoring<'_> {
         if flags.contains(Flags::RUNNING) {
             // Of a client that is not there, nothing can run; and another one may have had the entry before.
             let is_it = |run: &&RunRecord| (run.entry.generation, run.entry.client) == (was.generation, was.client);
-            listed = self.listed.get(&index).filter(is_it).copied();
+            listed = self.listed.get(index).filter(is_it).copied();
             if let Some(RunRecord { entry, .. }) = listed {
                 // As it was when its client was looked at; what other threads have asked for since holds as well.
                 let of_core = Flags::REQUEUE | Flags::SETTLED;
@@ -290,7 +310,7 @@ impl Restoring<'_> {
             let home = self.home(was.client);
             self.reactors[home].completions.push(index);
         } else if listed {
-            self.running.insert(index);
+            self.running[index as usize] = true;
         } else {
             self.accepted.push(index);
         }
@@ -343,7 +363,9 @@ impl Restoring<'_> {
             // What has ended since it was looked at, or is about something that is gone. What runs in its place may be another
             // client's.
             let is_its_own = |index| self.shared.slab[index].client() == record.index;
-            image.retain_runs(|token| self.running.contains(&token.0) && is_its_own(token.0));
+            image.retain_runs(|token| {
+                self.running.get(token.0 as usize).is_some_and(|runs| *runs) && is_its_own(token.0)
+            });
             let client = RestoredClient {
                 id: ClientId { index: record.index, generation: record.generation },
                 removed: record.removed || !self.place(record.index).live,

@@ -196,7 +196,7 @@ impl Taking<'_> {
     fn entry(&mut self, index: u32, words: &mut Vec<Snapshot>) -> EntryRecord {
         let entry = &self.shared.slab[index];
         let home = self.shared.home_of(entry.client()).unwrap_or(0);
-        let (now_ns, tick_ns, last_tick) = self.clocks.get(home).copied().unwrap_or((monotonic_ns(), 1, 0));
+        let (now_ns, tick_ns, last_tick) = self.clocks.get(home).copied().unwrap_or_else(|| (monotonic_ns(), 1, 0));
         let mut record = entry_record(entry, crate::reactor::turn_us(now_ns));
         let flags = Flags::from_bits_truncate(record.flags.into());
         if self.exported.is_some() {
