@@ -17,6 +17,7 @@ use super::control::check_size;
 use super::decode::{OpAnswer, answer_minor0};
 use super::encode::{NotWritten, XID_AT, not_written, write_mark, write_op};
 use super::host::{CallStep, Event, Host, Outcome, PathFault, Requeue, Token};
+use super::image::{ParametersImage, PathImage};
 use super::path::Session;
 use super::{Backchannel, ClientState, Handled, SESSIONS_MAX, SessionKey, Transmit};
 use crate::message::RPC_VERSION;
@@ -33,6 +34,9 @@ const REQUEST_BYTES_MAX: usize = 4096;
 const PROGRAM_AT: usize = 16;
 /// The mark and the call of CB_NULL, with AUTH_NONE twice.
 const PROBE_BYTES: usize = 4 + 40;
+/// What stands before the credential in the head of a call, and after it.
+const HEAD_BYTES_BEFORE: usize = 7 * 4;
+const HEAD_BYTES_AFTER: usize = 6 * 4;
 /// More doublings than any two of the waits are apart.
 const LEVEL_MAX: u32 = 20;
 
@@ -48,6 +52,23 @@ pub struct PathParams {
     pub credential: Credential,
     /// Most calls without an answer, 1 to [`SLOTS_MAX`].
     pub window: u32,
+}
+
+impl PathParams {
+    /// Whether a path can have them, where there is room.
+    pub(super) fn is_sound(&self) -> bool {
+        (1..=SLOTS_MAX).contains(&self.window) && check_size(&encode_head(self), REQUEST_BYTES_MAX).is_ok()
+    }
+
+    /// Those that a head was made of.
+    pub(super) fn of_head(head: &[u8], window: u32) -> Option<PathImage> {
+        let word = |at: usize| Some(u32::from_be_bytes(*head.get(at..)?.first_chunk()?));
+        let after = head.len().checked_sub(HEAD_BYTES_AFTER)?;
+        let credential = head.get(HEAD_BYTES_BEFORE..after)?.to_vec();
+        let parameters = ParametersImage { program: word(PROGRAM_AT)?, credential };
+        let callback_ident = word(head.len() - 8)?;
+        Some(PathImage { key: SessionKey(0), parameters, callback_ident, window, bound: Vec::new() })
+    }
 }
 
 /// What a path has that a session has not.

@@ -57,8 +57,8 @@ pub use host::{
     CallStep, CallView, Class, Event, Host, Outcome, OutcomeKind, PathFault, PathFaultKind, PathState, Requeue, Token,
 };
 pub use image::{
-    BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ImageError, ParametersImage, SessionImage,
-    SlotImage, SlotState,
+    BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ImageError, ParametersImage, PathImage,
+    SessionImage, SlotImage, SlotState,
 };
 pub use limits::ClientLimits;
 pub use minor0::PathParams;

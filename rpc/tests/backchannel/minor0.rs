@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use ringback_rpc::backchannel::{
-    AddError, Backchannel, ClientLimits, ClientState, Config, ConnToken, Event, Handled, Outcome, PathFault,
+    AddError, Backchannel, ClientLimits, ClientState, Config, ConnToken, Event, Handled, Outcome, PathFault, PathImage,
     PathParams, PathState, Requeue, SessionKey, Token, Transmit, seq4_status,
 };
 use ringback_rpc::message::{
@@ -501,7 +501,10 @@ fn what_is_out_goes_on_elsewhere_when_the_path_is_confirmed_there() {
     let (sent, waiting) = (w.recall(), w.recall());
     w.core.set_limits(ClientLimits::default().calls_max(1), &mut w.host);
     let first = one(&mut w);
-    let image = w.core.export(w.now_ns, &mut w.space, &mut w.host);
+    let mut image = w.core.export(w.now_ns, &mut w.space, &mut w.host);
+    // Another server, that does not know of the path.
+    let known = image.minor0.take().unwrap();
+    assert_eq!((known.key, known.bound), (P1, vec![C1]));
     assert_eq!(
         (image.resend.as_slice(), image.fresh.as_slice(), image.sessions.len()),
         (&[sent][..], &[waiting][..], 0)
@@ -521,6 +524,58 @@ fn what_is_out_goes_on_elsewhere_when_the_path_is_confirmed_there() {
         assert_eq!(w.ended(token), [Ended::ok()]);
     }
     w.assert_clean();
+}
+
+#[test]
+fn what_is_out_goes_on_elsewhere_on_the_same_path() {
+    for stays in [true, false] {
+        let mut w = up();
+        let (sent, waiting) = (w.recall(), w.recall());
+        w.core.set_limits(ClientLimits::default().calls_max(1), &mut w.host);
+        let first = one(&mut w);
+        let mut image = w.core.export(w.now_ns, &mut w.space, &mut w.host);
+        if !stays {
+            // Its connection does not come along: another one is asked for.
+            image.minor0.as_mut().unwrap().bound.clear();
+        }
+        w.core = Backchannel::import(Config::default(), &image, w.now_ns, &mut w.host).unwrap();
+        let again = w.core.export(w.now_ns, &mut w.space, &mut w.host);
+        assert_eq!((&again.minor0, again.runs().count()), (&image.minor0, 2));
+        if !stays {
+            w.core.handle_disconnect(C1, &mut w.host);
+            w.conns.clear();
+            assert_eq!(wanted(&mut w), Some(P1));
+            w.bind(P1, C2);
+        }
+        assert_eq!(wanted(&mut w), None);
+        // Nothing before it is known to work.
+        let probe = one(&mut w);
+        w.answer0(&probe, &probe.ok());
+        for token in [sent, waiting] {
+            let call = one(&mut w);
+            assert!(call.token() == token && call.xid != first.xid);
+            w.answer0(&call, &call.ok());
+            assert_eq!(w.ended(token), [Ended::ok()]);
+        }
+        assert_eq!(w.core.path_state(), PathState::Up);
+        w.assert_clean();
+    }
+}
+
+#[test]
+fn an_image_of_a_path_that_cannot_be_is_refused() {
+    let mut w = up();
+    let image = w.core.export(w.now_ns, &mut w.space, &mut w.host);
+    let refused = |change: &dyn Fn(&mut PathImage)| {
+        let mut image = image.clone();
+        change(image.minor0.as_mut().unwrap());
+        image.check().map_err(|error| error.what)
+    };
+    assert_eq!(refused(&|_| ()), Ok(()));
+    assert_eq!(refused(&|path| path.window = 0), Err("the parameters of a path are malformed"));
+    assert_eq!(refused(&|path| path.window = 100_000), Err("the parameters of a path are malformed"));
+    assert_eq!(refused(&|path| path.parameters.credential.truncate(3)), Err("the parameters of a path are malformed"));
+    assert_eq!(refused(&|path| path.bound.push(C2)), Err("a path has an unknown connection"));
 }
 
 #[test]

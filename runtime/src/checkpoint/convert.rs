@@ -1,13 +1,15 @@
 //! Between the core's image of a client and the record of it in a checkpoint.
 
-use super::record::{CallRecord, CoreRecord, SessionRecord};
+use super::record::{CallRecord, CoreRecord, PathRecord, SessionRecord};
 use ringback_rpc::backchannel::{
     BackchannelImage, CallImage, CallState, ClientLimits, ClientState, ConnToken, ConnectionImage, Counters,
-    DelayedRun, ParametersImage, PathFault, PathState, SessionImage, SessionKey, SlotImage, SlotState, Token,
+    DelayedRun, ParametersImage, PathFault, PathImage, PathState, SessionImage, SessionKey, SlotImage, SlotState,
+    Token,
 };
 use ringback_rpc::message::{AcceptStatus, AuthStatus, Rejected};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::{SessionId, Status};
+use std::net::SocketAddr;
 
 const CLIENT_STATES: [ClientState; 3] = [ClientState::Active, ClientState::Courtesy, ClientState::Expired];
 const PATH_STATES: [PathState; 4] = [PathState::Unknown, PathState::Up, PathState::Down, PathState::Fault];
@@ -154,7 +156,34 @@ pub(super) fn to_image(record: &CoreRecord, names: &[String]) -> Option<Backchan
         delayed: delayed.collect(),
         connections: connections.map(connection).collect(),
         sessions: record.sessions.iter().map(of_session).collect::<Option<_>>()?,
+        // Has a record of its own.
+        minor0: None,
     })
+}
+
+/// The record of a client's path, if it has one.
+pub(super) fn to_path(client: (u32, u32), image: &PathImage, address: Option<SocketAddr>) -> PathRecord {
+    PathRecord {
+        client,
+        key: image.key.0,
+        program: image.parameters.program,
+        credential: image.parameters.credential.clone(),
+        callback_ident: image.callback_ident,
+        window: image.window,
+        address: address.map(|address| address.to_string()),
+        bound: image.bound.iter().map(|conn| conn.0).collect(),
+    }
+}
+
+/// The image of a path.
+pub(super) fn of_path(record: &PathRecord) -> PathImage {
+    PathImage {
+        key: SessionKey(record.key),
+        parameters: ParametersImage { program: record.program, credential: record.credential.clone() },
+        callback_ident: record.callback_ident,
+        window: record.window,
+        bound: record.bound.iter().map(|conn| ConnToken(*conn)).collect(),
+    }
 }
 
 fn of_session(s: &SessionRecord) -> Option<SessionImage> {

@@ -39,9 +39,12 @@ pub(super) enum Kind {
     Line = 6,
     /// Tenants: one chunk, if there are any.
     Tenants = 7,
+    /// Paths of minor version 0: one chunk, if there are any.
+    Paths = 8,
 }
 
-const KINDS: [Kind; 7] = [Kind::Summary, Kind::Client, Kind::Entries, Kind::Own, Kind::End, Kind::Line, Kind::Tenants];
+const KINDS: [Kind; 8] =
+    [Kind::Summary, Kind::Client, Kind::Entries, Kind::Own, Kind::End, Kind::Line, Kind::Tenants, Kind::Paths];
 
 impl Kind {
     fn of(number: u32) -> Option<Kind> {

@@ -29,7 +29,7 @@ pub use suspend::Suspended;
 pub use take::CheckpointSize;
 
 use map::Bytes;
-use record::{SummaryRecord, TenantsRecord};
+use record::{PathRecord, SummaryRecord, TenantsRecord};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -143,6 +143,7 @@ pub(crate) struct Opened {
     entries: Vec<(u32, Range<usize>)>,
     own: Vec<Range<usize>>,
     pub(crate) tenants: TenantsRecord,
+    paths: Vec<PathRecord>,
     /// Payloads of connections, in the order of their sockets.
     lines: Vec<Range<usize>>,
     counts: Counts,

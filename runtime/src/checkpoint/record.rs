@@ -103,6 +103,22 @@ pub(crate) struct TenantRecord {
     pub held_back: u64,
 }
 
+/// The callback path that a client of minor version 0 has confirmed.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PathRecord {
+    /// Index and generation of the client.
+    pub client: (u32, u32),
+    pub key: u64,
+    pub program: u32,
+    pub credential: Vec<u8>,
+    pub callback_ident: u32,
+    pub window: u32,
+    /// Where the client is called back. None: the embedder supplies the sockets.
+    pub address: Option<String>,
+    /// The connections that carry it.
+    pub bound: Vec<u64>,
+}
+
 /// A connection whose socket goes along.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LineRecord {

@@ -12,6 +12,7 @@ use crate::registry::Shared;
 use ringback_rpc::backchannel::{BackchannelImage, Counters};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -48,6 +49,8 @@ pub(crate) struct RestoredClient {
     pub of_session: Vec<(u32, u32, u64)>,
     /// Some of its runs are to be cancelled.
     pub cancels: bool,
+    /// Where it is called back, if it is of minor version 0.
+    pub address: Option<SocketAddr>,
 }
 
 /// A client of the checkpoint, as long as it is put together.
@@ -178,7 +181,7 @@ impl Restoring<'_> {
         for range in &opened.clients {
             let corrupt = |what| CheckpointError::Corrupt { at: range.start as u64, what };
             let (record, mut image) =
-                validate::client(&opened.bytes[range.clone()], &opened.summary).map_err(corrupt)?;
+                validate::client(&opened.bytes[range.clone()], &opened.summary, &opened.paths).map_err(corrupt)?;
             if self.place(record.index).generation != record.generation {
                 continue;
             }
@@ -208,6 +211,9 @@ impl Restoring<'_> {
             let Some(known) = self.shared.clients.get(client.record.index) else { continue };
             for session in &client.image.sessions {
                 known.show_session(session.key.0);
+            }
+            if let Some(path) = &client.image.minor0 {
+                known.path.store(path.key.0, SeqCst);
             }
         }
     }
@@ -366,7 +372,9 @@ impl Restoring<'_> {
             image.retain_runs(|token| {
                 self.running.get(token.0 as usize).is_some_and(|runs| *runs) && is_its_own(token.0)
             });
+            let path = validate::path_of(&self.opened.paths, (record.index, record.generation));
             let client = RestoredClient {
+                address: path.and_then(validate::address).flatten(),
                 id: ClientId { index: record.index, generation: record.generation },
                 removed: record.removed || !self.place(record.index).live,
                 image,
@@ -391,6 +399,7 @@ impl Restoring<'_> {
                 removed: false,
                 image,
                 of_session: Vec::new(),
+                address: None,
                 cancels: self.cancels.contains(&index),
             };
             let home = self.home(index);

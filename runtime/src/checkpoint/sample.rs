@@ -3,8 +3,8 @@
 
 use super::format::{ChunkWriter, Kind};
 use super::record::{
-    CallRecord, ClientRecord, CoreRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SessionRecord,
-    SummaryRecord, from_bytes, to_bytes,
+    CallRecord, ClientRecord, CoreRecord, EntryRecord, PathRecord, PlaceRecord, ReactorRecord, RunRecord,
+    SessionRecord, SummaryRecord, from_bytes, to_bytes,
 };
 use super::{Checkpoint, convert, validate};
 use crate::callback::Flags;
@@ -127,6 +127,17 @@ pub(crate) fn sample() -> Option<Vec<u8>> {
     out.chunk(Kind::Client, 0, &to_bytes(&record).ok()?).ok()?;
     out.chunk(Kind::Entries, 0, &to_bytes(&entries).ok()?).ok()?;
     out.chunk(Kind::Own, 0, b"the embedder's").ok()?;
+    let path = PathRecord {
+        client: (0, 1),
+        key: 10,
+        program: 0x4000_0000,
+        credential: vec![0; 8],
+        callback_ident: 77,
+        window: 4,
+        address: Some("192.0.2.1:800".to_owned()),
+        bound: vec![5],
+    };
+    out.chunk(Kind::Paths, 0, &to_bytes(&vec![path]).ok()?).ok()?;
     out.chunk(Kind::Summary, 0, &to_bytes(&summary).ok()?).ok()?;
     out.finish().ok()?;
     Some(bytes)
@@ -136,7 +147,7 @@ pub(crate) fn sample() -> Option<Vec<u8>> {
 pub(crate) fn is_stable(checkpoint: &Checkpoint) -> bool {
     let opened = checkpoint.opened();
     opened.clients.iter().all(|range| {
-        let Ok((_, image)) = validate::client(&opened.bytes[range.clone()], &opened.summary) else { return false };
+        let Ok((_, image)) = validate::client(&opened.bytes[range.clone()], &opened.summary, &[]) else { return false };
         let record = convert::to_record(&image, &Counters::names());
         let Ok(bytes) = to_bytes(&record) else { return false };
         let again: Option<CoreRecord> = from_bytes(&bytes);

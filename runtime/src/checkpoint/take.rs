@@ -4,7 +4,8 @@
 use super::format::{ChunkWriter, Kind};
 use super::pace::{Pace, block};
 use super::record::{
-    ClientRecord, EntryRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, TenantsRecord, to_bytes,
+    ClientRecord, EntryRecord, PathRecord, PlaceRecord, ReactorRecord, RunRecord, SummaryRecord, TenantsRecord,
+    to_bytes,
 };
 use super::suspend::Line;
 use super::undone::Exported;
@@ -22,6 +23,7 @@ use crate::stats::Stats;
 use ringback_rpc::backchannel::{BackchannelImage, Counters};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub(crate) struct ClientPart {
     pub image: BackchannelImage,
     pub runs: Vec<RunRecord>,
     pub of_session: Vec<(u32, u32, u64)>,
+    /// Where a client of minor version 0 is called back.
+    pub address: Option<SocketAddr>,
 }
 
 /// How much a checkpoint holds.
@@ -99,6 +103,7 @@ struct Taking<'a> {
     /// Of each reactor: its clock, and that of the returns.
     clocks: Vec<(u64, u64, u64)>,
     exported: Option<&'a mut Exported>,
+    paths: Vec<PathRecord>,
 }
 
 /// Writes a checkpoint of what the reactors answer. `exported`: they stand still, and it is noted there what is written of
@@ -120,7 +125,8 @@ pub(super) async fn take(
         ..SummaryRecord::default()
     };
     let size = CheckpointSize::default();
-    let mut taking = Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new(), exported };
+    let mut taking =
+        Taking { shared, out: ChunkWriter::new(out)?, summary, size, clocks: Vec::new(), exported, paths: Vec::new() };
     for reactor in 0..shared.reactors.len() {
         taking.reactor(reactor, pace, ask).await?;
     }
@@ -169,6 +175,8 @@ impl Taking<'_> {
     }
 
     fn client(&mut self, part: ClientPart) -> Result<(), CheckpointError> {
+        let path = part.image.minor0.as_ref();
+        self.paths.extend(path.map(|path| convert::to_path((part.id.index, part.id.generation), path, part.address)));
         let record = ClientRecord {
             index: part.id.index,
             generation: part.id.generation,
@@ -245,6 +253,9 @@ impl Taking<'_> {
         };
         self.summary.clients = self.shared.clients.places().into_iter().map(place).collect();
         self.tenants()?;
+        if !self.paths.is_empty() {
+            self.out.chunk(Kind::Paths, 0, &to_bytes(&self.paths)?)?;
+        }
         self.summary.serials = self.shared.next_serial();
         self.size.clients = self.summary.clients.iter().filter(|place| place.live).count() as u64;
         self.out.chunk(Kind::Summary, 0, &to_bytes(&self.summary)?)?;

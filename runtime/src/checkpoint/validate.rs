@@ -3,7 +3,7 @@
 use super::format::{self, Kind};
 use super::map::Bytes;
 use super::record::{
-    self, ClientRecord, EntryRecord, LineRecord, PlaceRecord, ReactorRecord, SummaryRecord, TenantsRecord,
+    self, ClientRecord, EntryRecord, LineRecord, PathRecord, PlaceRecord, ReactorRecord, SummaryRecord, TenantsRecord,
 };
 use super::{CheckpointError, Counts, Opened, convert};
 use crate::builder::REACTORS_MAX;
@@ -12,6 +12,7 @@ use crate::tenant::TENANTS_MAX;
 use ringback_rpc::backchannel::{BackchannelImage, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::ops::Range;
 
 /// Most clients that a runtime can be configured for.
@@ -28,7 +29,7 @@ fn hold(holds: bool, what: Wrong) -> Result<(), Wrong> {
 pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
     let chunks = format::chunks(&bytes)?;
     let (mut clients, mut entries, mut own, mut lines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut summaries, mut tenants) = (Vec::new(), Vec::new());
+    let (mut summaries, mut tenants, mut paths) = (Vec::new(), Vec::new(), Vec::new());
     for chunk in chunks {
         match chunk.kind {
             Kind::Summary => summaries.push(chunk.payload),
@@ -37,6 +38,7 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
             Kind::Own => own.push(chunk.payload),
             Kind::Line => lines.push(chunk.payload),
             Kind::Tenants => tenants.push(chunk.payload),
+            Kind::Paths => paths.push(chunk.payload),
             Kind::End => {}
         }
     }
@@ -56,6 +58,11 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
         [range] => check_tenants(&bytes[range.clone()], &summary).map_err(corrupt(range))?,
         [_, range, ..] => return Err(corrupt(range)("there are tenants twice")),
     };
+    let paths = match &paths[..] {
+        [] => Vec::new(),
+        [range] => check_paths(&bytes[range.clone()], &summary).map_err(corrupt(range))?,
+        [_, range, ..] => return Err(corrupt(range)("there are paths twice")),
+    };
     let mut counts = Counts::default();
     // Each reactor has one place that is used in part, and the last one may be cut short: room is made for whole ones.
     let in_part = |range: &Range<usize>| {
@@ -72,14 +79,14 @@ pub(super) fn opened(bytes: Bytes) -> Result<Opened, CheckpointError> {
     }
     let mut seen = vec![false; summary.clients.len()];
     for range in &clients {
-        check_client(&bytes[range.clone()], &summary, &mut seen).map_err(corrupt(range))?;
+        check_client(&bytes[range.clone()], &summary, &paths, &mut seen).map_err(corrupt(range))?;
     }
     let mut names = HashSet::new();
     for range in &lines {
         let checked = line(&bytes[range.clone()]).and_then(|line| check_line(&line, &summary, &mut names));
         checked.map_err(corrupt(range))?;
     }
-    Ok(Opened { bytes, summary, clients, entries, own, tenants, lines, counts })
+    Ok(Opened { bytes, summary, clients, entries, own, tenants, paths, lines, counts })
 }
 
 fn check_tenants(payload: &[u8], summary: &SummaryRecord) -> Result<TenantsRecord, Wrong> {
@@ -90,6 +97,29 @@ fn check_tenants(payload: &[u8], summary: &SummaryRecord) -> Result<TenantsRecor
     };
     hold(record.clients.iter().all(known), "a client has no tenant, or a tenant no client")?;
     Ok(record)
+}
+
+/// They are in the order of their clients.
+fn check_paths(payload: &[u8], summary: &SummaryRecord) -> Result<Vec<PathRecord>, Wrong> {
+    let mut paths: Vec<PathRecord> = record::from_bytes(payload).ok_or("paths are malformed")?;
+    paths.sort_by_key(|path| path.client);
+    hold(paths.windows(2).all(|pair| pair[0].client.0 != pair[1].client.0), "a client has two paths")?;
+    for path in &paths {
+        hold((path.client.0 as usize) < summary.clients.len(), "a path has no client")?;
+        hold(path.key < summary.serials, "a path's name is yet to be given")?;
+        hold(address(path).is_some(), "a path leads nowhere")?;
+    }
+    Ok(paths)
+}
+
+/// Where a path leads to; nowhere, if the embedder supplies the sockets. `None`: it is no address.
+pub(super) fn address(path: &PathRecord) -> Option<Option<SocketAddr>> {
+    path.address.as_ref().map(|address| address.parse().ok()).map_or(Some(None), |parsed| parsed.map(Some))
+}
+
+/// The path of a client.
+pub(super) fn path_of(paths: &[PathRecord], client: (u32, u32)) -> Option<&PathRecord> {
+    paths.binary_search_by_key(&client, |path| path.client).ok().map(|at| &paths[at])
 }
 
 /// The record of a connection.
@@ -155,14 +185,19 @@ fn check_entry(entry: &EntryRecord, summary: &SummaryRecord) -> Result<Flags, Wr
 }
 
 /// The record of a client and its image.
-pub(super) fn client(payload: &[u8], summary: &SummaryRecord) -> Result<(ClientRecord, BackchannelImage), Wrong> {
+pub(super) fn client(
+    payload: &[u8],
+    summary: &SummaryRecord,
+    paths: &[PathRecord],
+) -> Result<(ClientRecord, BackchannelImage), Wrong> {
     let client: ClientRecord = record::from_bytes(payload).ok_or("a client is malformed")?;
-    let image = convert::to_image(&client.core, &summary.counter_names).ok_or("a client has unknown numbers")?;
+    let mut image = convert::to_image(&client.core, &summary.counter_names).ok_or("a client has unknown numbers")?;
+    image.minor0 = path_of(paths, (client.index, client.generation)).map(convert::of_path);
     Ok((client, image))
 }
 
-fn check_client(payload: &[u8], summary: &SummaryRecord, seen: &mut [bool]) -> Result<(), Wrong> {
-    let (record, image) = client(payload, summary)?;
+fn check_client(payload: &[u8], summary: &SummaryRecord, paths: &[PathRecord], seen: &mut [bool]) -> Result<(), Wrong> {
+    let (record, image) = client(payload, summary, paths)?;
     let place = summary.clients.get(record.index as usize).ok_or("a client has no place")?;
     let twice = std::mem::replace(&mut seen[record.index as usize], true);
     hold(!twice, "two clients have one place")?;

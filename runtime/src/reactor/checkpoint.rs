@@ -1,6 +1,7 @@
 //! What goes to another process, and comes from one: some clients in each turn, or all of them while the reactor stands
 //! still.
 
+use super::dial::ConfirmedPath;
 use super::home::{Client, Home, Link, Place};
 use super::{Reactor, turn_us};
 use crate::callback::{CallbackEntry, CallbackKey};
@@ -105,6 +106,7 @@ impl Home {
                 id: client.id,
                 removed: client.removed,
                 runs,
+                address: client.path.and_then(|path| path.address),
                 of_session: of_session.map(|(at, generation, key)| (*at, *generation, key.serial)).collect(),
                 image,
             }
@@ -131,7 +133,11 @@ impl Home {
     }
 
     fn restore_client(&mut self, restored: RestoredClient, places: &HashMap<u64, Place>) {
-        let RestoredClient { id, removed, image, of_session, cancels: _ } = restored;
+        let RestoredClient { id, removed, mut image, of_session, cancels: _, address } = restored;
+        if let Some(path) = image.minor0.as_mut().filter(|_| !self.keeps_connections) {
+            // A connection that has not come along has not failed: another one is made.
+            path.bound.retain(|conn| places.contains_key(&conn.0));
+        }
         let config = self.shared.settings.backchannel_config(id);
         self.add(id, Backchannel::new(config));
         let runs = image.runs().count() as u64;
@@ -143,6 +149,9 @@ impl Home {
                 Err(error) => unreachable!("an image that was found valid: {error}"),
             }
             client.set_restored(image.sessions.len(), removed);
+            let path = image.minor0.as_ref().filter(|_| client.backchannel.has_minor0());
+            client.path =
+                path.map(|path| ConfirmedPath { key: SessionKey { client: id, serial: path.key.0 }, address });
             for connection in connections {
                 match places.get(&connection.conn.0) {
                     Some(place) => {

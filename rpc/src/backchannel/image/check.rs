@@ -7,9 +7,10 @@ use super::super::calls::{BATCH_MAX, INDEX_BITS};
 use super::super::config::Credential;
 use super::super::control::{VERSIONS_MAX, check_size};
 use super::super::encode::encode_head;
+use super::super::minor0::PathParams;
 use super::super::queue::Wheel;
 use super::super::{CALLS_MAX, CONNECTIONS_MAX, ConnToken, SESSIONS_MAX};
-use super::{BackchannelImage, CallImage, ParametersImage, SessionImage, SlotState};
+use super::{BackchannelImage, CallImage, ParametersImage, PathImage, SessionImage, SlotState};
 use crate::message::OpaqueAuth;
 use crate::record::LAST_FRAGMENT;
 use crate::session::SLOTS_MAX;
@@ -39,7 +40,12 @@ impl BackchannelImage {
         for session in &self.sessions {
             session.check(&conns)?;
         }
+        if let Some(path) = &self.minor0 {
+            path.check(&conns)?;
+            hold(self.sessions.len() < SESSIONS_MAX, "a client has too many sessions")?;
+        }
         let mut keys: Vec<_> = self.sessions.iter().map(|s| s.key).collect();
+        keys.extend(self.minor0.as_ref().map(|path| path.key));
         keys.sort_unstable();
         hold(keys.windows(2).all(|pair| pair[0] != pair[1]), "two sessions have one name")?;
         let mut places: Vec<_> = self.sessions.iter().map(|s| (s.base, s.base + s.slots.len() as u32)).collect();
@@ -50,6 +56,20 @@ impl BackchannelImage {
         hold(runs.windows(2).all(|pair| pair[0] != pair[1]), "a run is in two places")?;
         let delays = self.delayed.iter().all(|run| run.left_ns <= Wheel::span_ns());
         hold(delays, "a run waits for longer than any does")
+    }
+}
+
+impl PathImage {
+    /// What was confirmed, if it can have been.
+    pub(super) fn params(&self) -> Option<PathParams> {
+        let credential = self.parameters.credential()?;
+        let PathImage { callback_ident, window, .. } = *self;
+        Some(PathParams { program: self.parameters.program, callback_ident, credential, window })
+    }
+
+    fn check(&self, conns: &[ConnToken]) -> Result<(), ImageError> {
+        hold(self.params().is_some_and(|params| params.is_sound()), "the parameters of a path are malformed")?;
+        hold(self.bound.iter().all(|conn| conns.binary_search(conn).is_ok()), "a path has an unknown connection")
     }
 }
 

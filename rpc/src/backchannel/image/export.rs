@@ -3,9 +3,12 @@
 use super::super::calls::{Call, Runs, State};
 use super::super::encode::parameters_of;
 use super::super::host::{CallStep, CallView, Event, Host, Outcome, Requeue, Token};
+use super::super::minor0::PathParams;
 use super::super::path::{Session, Version};
-use super::super::{Backchannel, ReferringCalls, SessionKey};
-use super::{BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ParametersImage, SessionImage};
+use super::super::{Backchannel, ConnToken, ReferringCalls, SessionKey};
+use super::{
+    BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ParametersImage, PathImage, SessionImage,
+};
 use crate::nfs4::callback::CallbackOp;
 use crate::session::SlotId;
 use crate::xdr::{self, Writer};
@@ -33,6 +36,8 @@ impl Backchannel {
         for session in self.sessions.iter().flatten().filter(|s| s.minor0.is_some()) {
             resend.extend(session.call_range().filter_map(|index| self.calls.get(index).token));
         }
+        let path = self.sessions.iter().flatten().find(|s| s.minor0.is_some() && !s.draining);
+        let minor0 = path.and_then(|session| self.export_path(session));
         let sessions = self.sessions.iter().flatten().filter(|s| s.minor0.is_none());
         let sessions = sessions.map(|session| self.export_session(now_ns, session, space, host)).collect();
         BackchannelImage {
@@ -57,14 +62,25 @@ impl Backchannel {
             delayed,
             connections,
             sessions,
+            minor0,
         }
+    }
+
+    fn export_path(&self, session: &Session) -> Option<PathImage> {
+        let head = &session.versions.get(usize::from(session.current))?.head;
+        let image = PathParams::of_head(head, session.slots.count())?;
+        Some(PathImage { key: session.key, bound: self.bound_to(session), ..image })
+    }
+
+    fn bound_to(&self, session: &Session) -> Vec<ConnToken> {
+        let bound = self.conns.iter().enumerate().filter(|(index, _)| session.bound & (1 << index) != 0);
+        bound.filter_map(|(_, conn)| Some(conn.as_ref()?.token)).collect()
     }
 
     fn export_session<H: Host>(&self, now_ns: u64, session: &Session, space: &mut [u8], host: &mut H) -> SessionImage {
         let mut own = Vec::new();
         session.own.each(host, |token| own.push(token));
         let (slots, [highest, target, ceiling]) = session.slots.export();
-        let bound = self.conns.iter().enumerate().filter(|(index, _)| session.bound & (1 << index) != 0);
         let parameters = |version: &Version| parameters(&version.head);
         let mut calls = Vec::new();
         for (slot, index) in session.call_range().enumerate() {
@@ -86,7 +102,7 @@ impl Backchannel {
             pending: session.pending.as_deref().map(self::parameters),
             request_bytes_max: u32::try_from(session.request_bytes_max).unwrap_or(u32::MAX),
             batch_limit: session.batch_limit,
-            bound: bound.filter_map(|(_, conn)| Some(conn.as_ref()?.token)).collect(),
+            bound: self.bound_to(session),
             ever_bound: session.ever_bound,
             own,
             own_hold_left_ns: hold_left(session.own_hold_ns, now_ns),

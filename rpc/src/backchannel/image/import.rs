@@ -7,7 +7,7 @@ use super::super::encode::encode_head;
 use super::super::host::{Host, Requeue};
 use super::super::path::{Conn, Session, Version};
 use super::super::queue::Queue;
-use super::{BackchannelImage, CallImage, CallState, ImageError, ParametersImage, SessionImage};
+use super::{BackchannelImage, CallImage, CallState, ImageError, ParametersImage, PathImage, SessionImage};
 use crate::session::RequesterSlots;
 
 impl Backchannel {
@@ -43,6 +43,9 @@ impl Backchannel {
         for (index, session) in image.sessions.iter().enumerate() {
             core.import_session(now_ns, index, session, host);
         }
+        if let Some(path) = &image.minor0 {
+            core.import_path(now_ns, path, host);
+        }
         core.queues.set_turns(image.again_next, image.passed_over);
         for token in &image.fresh {
             let deadline_ns = core.deadline_ns(*token, host);
@@ -60,6 +63,16 @@ impl Backchannel {
         }
         core.calls.sort_kept();
         Ok(core)
+    }
+
+    /// As if the client had confirmed it again. Where there is no room for it, it has to.
+    fn import_path<H: Host>(&mut self, now_ns: u64, image: &PathImage, host: &mut H) {
+        let Some(params) = image.params() else { return };
+        if self.confirm_path(now_ns, image.key, &params, host).is_ok() {
+            for conn in &image.bound {
+                let _ = self.bind(now_ns, image.key, *conn, host);
+            }
+        }
     }
 
     fn import_session<H: Host>(&mut self, now_ns: u64, index: usize, image: &SessionImage, host: &mut H) {

@@ -64,8 +64,7 @@ pub struct BackchannelImage {
     pub fresh: Vec<Token>,
     /// Runs that were put back.
     pub again: Vec<Token>,
-    /// Runs that were sent to a client of minor version 0 and not answered. Its path is not in the image: they go again, as
-    /// other calls, when it is confirmed once more.
+    /// Runs that were sent to a client of minor version 0 and not answered: they go again, as other calls.
     pub resend: Vec<Token>,
     /// Runs that wait for a delay to pass.
     pub delayed: Vec<DelayedRun>,
@@ -73,6 +72,24 @@ pub struct BackchannelImage {
     pub connections: Vec<ConnectionImage>,
     /// Its sessions.
     pub sessions: Vec<SessionImage>,
+    /// The path of minor version 0 that it has confirmed.
+    pub minor0: Option<PathImage>,
+}
+
+/// A callback path of minor version 0. What was known about it is not in the image: it is asked with CB_NULL before anything
+/// else is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathImage {
+    /// The driver's name for it.
+    pub key: SessionKey,
+    /// Program and credential.
+    pub parameters: ParametersImage,
+    /// Sent with each call.
+    pub callback_ident: u32,
+    /// Most calls without an answer.
+    pub window: u32,
+    /// The connections that carry it.
+    pub bound: Vec<ConnToken>,
 }
 
 /// A run that waits for a delay to pass.
@@ -256,6 +273,7 @@ impl Default for BackchannelImage {
             delayed: Vec::new(),
             connections: Vec::new(),
             sessions: Vec::new(),
+            minor0: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Both processes of an upgrade, in one: each on a thread of its own.
 
 mod faults;
+mod minor0;
 mod peer;
 mod whole;
 
