@@ -246,7 +246,9 @@ impl Server {
             Request::RecallFile(path) => inner.on_file(path, Inner::recall_file),
             Request::Getattr(path) => inner.on_file(path, Inner::ask_holders),
             Request::CookieVerifier(path) => inner.on_file(path, |inner, directory| {
-                inner.files.renew_cookies(directory, &inner.callbacks).map(|called| called.len() as u64)
+                let called = inner.files.renew_cookies(directory, &inner.callbacks)?;
+                called.iter().for_each(|(_, _, callback)| _ = inner.callbacks.run(*callback));
+                Ok(called.len() as u64)
             }),
             Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
             Request::RecallAny(keep) => {

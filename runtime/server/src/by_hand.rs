@@ -282,9 +282,8 @@ impl Inner {
         let (directory, names) = (self.file_at(path)?, self.names());
         let told =
             self.files.renew_cookies(directory, &self.callbacks).map_err(|status| format!("{path}: {status}"))?;
-        // They run already: what is asked for now would be one more.
-        let wait = |(client, op, key)| Asked { client: name_of(&names, client), op, wait: runtime.wait(key) };
-        let asked: Vec<Asked> = told.into_iter().map(wait).collect();
+        let call = |(client, op, key)| ask(runtime, name_of(&names, client), op, key);
+        let asked: Vec<Asked> = told.into_iter().map(call).collect();
         if asked.is_empty() { Err(format!("{path}: nobody holds a delegation of it")) } else { Ok(asked) }
     }
 
@@ -418,7 +417,6 @@ fn in_words(op: CallbackOp, ended: &Result<Ended, WaitError>) -> String {
         Ok(ended) => ended,
         Err(WaitError::TimedOut) => return "no answer yet; it goes on".to_owned(),
         Err(WaitError::TooLate) => return "another one is being decided; it goes after that".to_owned(),
-        Err(WaitError::Idle) => return "it was answered before it was waited for".to_owned(),
         Err(error) => return format!("not sent: {error}"),
     };
     match ended.outcome() {

@@ -295,12 +295,12 @@ impl Files {
     ) {
         let notification = observed.names.notification();
         let Some(Ok(entries)) = shard.files.at(directory).map(|file| file.directory()) else { return };
-        self.tell(shard, directory, by.index, notification, &observed.after(entries), callbacks);
+        self.tell(shard, directory, by.index, (notification, true), &observed.after(entries), callbacks);
     }
 
     /// The same, of attributes of the directory itself.
     pub(crate) fn tell_attributes(&self, shard: &mut Shard, directory: u32, by: &Client, callbacks: &Callbacks) {
-        self.tell(shard, directory, by.index, notify_type::CHANGE_DIR_ATTRS, &Change::default(), callbacks);
+        self.tell(shard, directory, by.index, (notify_type::CHANGE_DIR_ATTRS, true), &Change::default(), callbacks);
     }
 
     fn tell(
@@ -308,7 +308,7 @@ impl Files {
         shard: &mut Shard,
         directory: u32,
         by: u32,
-        notification: u32,
+        (notification, run): (u32, bool),
         change: &Change,
         callbacks: &Callbacks,
     ) {
@@ -326,7 +326,7 @@ impl Files {
                 }
                 watch.pending.push_back(change.clone());
             }
-            if let Some(notify) = watch.notify.filter(|_| !watch.is_told_all()) {
+            if let Some(notify) = watch.notify.filter(|_| run && !watch.is_told_all()) {
                 callbacks.run(notify);
             }
         }
@@ -360,7 +360,8 @@ impl Files {
         }
     }
 
-    /// Gives a directory another cookie verifier; who is told so, or recalled, by client index, and by which callback.
+    /// Gives a directory another cookie verifier; who is to be told so, or recalled, by client index, and by which callback. They are
+    /// the caller's to run.
     pub(crate) fn renew_cookies(
         &self,
         directory: Id,
@@ -376,13 +377,10 @@ impl Files {
             let hears = delegation.watch().filter(|watch| watch.hears(notify_type::CHANGE_COOKIE_VERIFIER));
             called.push(match hears.and_then(|watch| watch.notify) {
                 Some(notify) => (delegation.client, CallbackOp::Notify, notify),
-                None => {
-                    callbacks.recall(delegation.callback);
-                    (delegation.client, CallbackOp::Recall, delegation.callback)
-                }
+                None => (delegation.client, CallbackOp::Recall, delegation.callback),
             });
         }
-        self.tell(&mut shard, index, u32::MAX, notify_type::CHANGE_COOKIE_VERIFIER, &change, callbacks);
+        self.tell(&mut shard, index, u32::MAX, (notify_type::CHANGE_COOKIE_VERIFIER, false), &change, callbacks);
         Ok(called)
     }
 }

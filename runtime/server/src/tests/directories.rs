@@ -142,7 +142,8 @@ fn the_holder_is_told_of_names_that_come_and_go() {
     assert_eq!(b.mv("four", "one"), Status::NFS4_OK);
     assert_eq!(b.rm("one"), Status::NFS4_OK);
     assert_eq!(b.chmod_root(0o700), Status::NFS4_OK);
-    world.server.inner.files.renew_cookies(crate::files::ROOT, &world.server.inner.callbacks).unwrap();
+    let renew = crate::admin::Request::CookieVerifier("/".to_owned());
+    assert_eq!(world.server.answer(&renew), crate::admin::Reply::Started(1));
     assert!(of_a.is_empty(), "one notification at a time");
     a.answer_call(&header, sequence, &CbRes::Notify(Status::NFS4_OK));
     let rest = ["+two", "+three", "three>four", "four>one over another", "-one", "verifier 0>1", "mode 700"];
