@@ -52,6 +52,8 @@ pub(crate) struct Compound<'a> {
     sequence: Option<Sequenced>,
     /// Minor version 0: whose the compound is, as far as its operations have said.
     pub(crate) named: Option<Arc<Client>>,
+    /// Minor version 0: whose the connection is, and so probably what does not say whose it is.
+    user: Option<Arc<Client>>,
     /// Minor version 0: the OPEN that is executed has to be confirmed.
     pub(crate) unconfirmed: bool,
     /// The current filehandle.
@@ -135,6 +137,7 @@ impl<'a> Compound<'a> {
             request_bytes,
             sequence: None,
             named: None,
+            user: None,
             unconfirmed: false,
             current,
             stateid,
@@ -261,6 +264,9 @@ impl<'a> Compound<'a> {
         (base, start, first): (usize, usize, usize),
         w: &mut Writer<'_>,
     ) -> xdr::Result<End> {
+        if self.is_minor0() {
+            self.user = self.server.minor0.user_of(self.origin.connection);
+        }
         for _ in 0..self.executed {
             OpArgs::decode(r)?;
         }
@@ -470,7 +476,7 @@ impl<'a> Compound<'a> {
 
     /// Whose the compound is. In minor version 0 that may be unknown, and nobody's.
     pub(crate) fn client(&self) -> Result<&Arc<Client>, Status> {
-        match &self.named {
+        match self.named.as_ref().or(self.user.as_ref()) {
             Some(client) => Ok(client),
             None if self.is_minor0() => Ok(&self.server.nobody),
             None => self.session().map(|session| &session.client),

@@ -84,7 +84,7 @@ const NOT_YET: XdrError =
 
 impl ForeChannel for Inner {
     fn closed(&self, connection: ConnectionId) {
-        self.minor0.peers().remove(&connection);
+        self.minor0.forget_connection(connection);
     }
 
     fn call(&self, call: Call<'_>) {

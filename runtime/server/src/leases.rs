@@ -35,6 +35,7 @@ impl Inner {
         if record.version == Version::Minor0 {
             self.minor0.forget(&client);
             self.owners.forget_client(client.index);
+            self.minor0.expired.add(self.files.states_of(client.index));
             self.files.keep_no_revoked(client.index, false);
         }
         self.copies.forget_client(&client, &self.callbacks);

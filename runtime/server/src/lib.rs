@@ -21,6 +21,7 @@ mod data;
 mod delegation_ops;
 mod delegations;
 mod directory;
+mod expired;
 mod file;
 mod file_ops;
 mod files;

@@ -90,6 +90,11 @@ impl Compound<'_> {
                 }
             },
             OpArgs::LockTest(args) => self.name(args.owner.client_id).map(|_| None),
+            OpArgs::Renew(args) => {
+                // What is wrong with it RENEW itself says.
+                let _ = self.name(args.client_id);
+                Ok(None)
+            }
             OpArgs::ReleaseLockOwner(args) => self.name(args.lock_owner.client_id).map(|_| None),
             OpArgs::Read(args) => self.name_by_state(&args.stateid),
             OpArgs::Write(args) => self.name_by_state(&args.stateid),
@@ -102,6 +107,7 @@ impl Compound<'_> {
     /// Whose the compound is, by a client id.
     fn name(&mut self, id: ClientId4) -> Result<u32, Status> {
         let client = self.server.client_of_id(id, self.origin.now_ns)?;
+        self.server.minor0.note_user(self.origin.connection, &client);
         let index = client.index;
         self.named = Some(client);
         Ok(index)
@@ -117,13 +123,18 @@ impl Compound<'_> {
 
     /// The state that a stateid names. Its client is whose the compound is.
     fn state(&mut self, stateid: &Stateid4) -> Result<State, Status> {
-        let state = self.server.files.state_of(stateid)?;
+        let state =
+            self.server.files.state_of(stateid).map_err(|status| match self.server.files.parse_minor0(stateid) {
+                Ok((kind, id)) if self.server.minor0.expired.contains(kind, id) => Status::NFS4ERR_EXPIRED,
+                _ => status,
+            })?;
         let client = self.server.minor0.of_index(state.client).ok_or(Status::NFS4ERR_BAD_STATEID)?;
         // Zero has no meaning of its own here.
         if stateid.seqid == 0 {
             return Err(Status::NFS4ERR_OLD_STATEID);
         }
         client.renew(self.origin.now_ns);
+        self.server.minor0.note_user(self.origin.connection, &client);
         self.named = Some(client);
         Ok(state)
     }

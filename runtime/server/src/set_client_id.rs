@@ -6,6 +6,7 @@
 
 use crate::Inner;
 use crate::clients::{Client, Clients, Incarnation, Principal, Version};
+use crate::expired::Expired;
 use crate::sessions::Origin;
 use ringback::{CallbackAddress, ConnectionId, PathConfig, PathState, Security};
 use ringback_rpc::nfs4::fore::{SetClientIdArgs, SetClientIdConfirmArgs, SetClientIdOk};
@@ -49,6 +50,9 @@ pub(crate) struct Minor0Clients {
     known: RwLock<Known>,
     /// Where connections come from: callbacks go nowhere else.
     peers: Mutex<HashMap<ConnectionId, SocketAddr>>,
+    /// The client that has named itself on a connection, as long as that is one.
+    users: RwLock<HashMap<ConnectionId, Option<Arc<Client>>>>,
+    pub(crate) expired: Expired,
     /// Makes confirm verifiers.
     serial: AtomicU64,
     /// No client is confirmed: another process takes over. Changed under the lock of the clients.
@@ -66,6 +70,34 @@ impl Minor0Clients {
     /// Where connections come from. Locked from before a connection is handed to the runtime until it is in here.
     pub(crate) fn peers(&self) -> MutexGuard<'_, HashMap<ConnectionId, SocketAddr>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client has named itself on a connection.
+    pub(crate) fn note_user(&self, connection: ConnectionId, client: &Arc<Client>) {
+        let is_it = |user: &Option<Arc<Client>>| user.as_ref().is_none_or(|user| Arc::ptr_eq(user, client));
+        if self.users.read().unwrap_or_else(PoisonError::into_inner).get(&connection).is_some_and(is_it) {
+            return;
+        }
+        let mut users = self.users.write().unwrap_or_else(PoisonError::into_inner);
+        let user = users.entry(connection).or_insert_with(|| Some(Arc::clone(client)));
+        if let Some(known) = user
+            && !Arc::ptr_eq(known, client)
+        {
+            // The same client after it has begun anew; or another one, and then nobody can tell who it is.
+            *user = known.is_gone().then(|| Arc::clone(client));
+        }
+    }
+
+    /// Whose connection it is: that of the one client that has named itself there.
+    pub(crate) fn user_of(&self, connection: ConnectionId) -> Option<Arc<Client>> {
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner);
+        users.get(&connection).cloned().flatten().filter(|client| !client.is_gone())
+    }
+
+    /// A connection is closed.
+    pub(crate) fn forget_connection(&self, connection: ConnectionId) {
+        self.peers().remove(&connection);
+        self.users.write().unwrap_or_else(PoisonError::into_inner).remove(&connection);
     }
 
     fn known<R>(&self, look: impl FnOnce(&Known) -> R) -> R {

@@ -43,15 +43,19 @@ impl Files {
     /// NFS4ERR_STALE_STATEID (RFC 7530 section 9.1.4).
     pub(crate) fn parse_minor0(&self, stateid: &Stateid4) -> Result<(Kind, Id), Status> {
         let [first, index, generation] = split_words(&stateid.other);
+        // What is none of a server's (RFC 7530 section 9.1.4.3).
+        if matches!([first, index, generation], [0, 0, 0] | [u32::MAX, u32::MAX, u32::MAX]) {
+            return Err(Status::NFS4ERR_BAD_STATEID);
+        }
+        if first & INSTANCE_MASK != self.instance & INSTANCE_MASK {
+            return Err(Status::NFS4ERR_STALE_STATEID);
+        }
         let kind = match first >> 24 {
             1 => Kind::Open,
             2 => Kind::Delegation,
             3 => Kind::Lock,
             _ => return Err(Status::NFS4ERR_BAD_STATEID),
         };
-        if first & INSTANCE_MASK != self.instance & INSTANCE_MASK {
-            return Err(Status::NFS4ERR_STALE_STATEID);
-        }
         Ok((kind, Id { index, generation }))
     }
 

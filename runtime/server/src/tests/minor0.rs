@@ -297,7 +297,7 @@ fn a_restarted_client_loses_what_it_held_when_it_confirms() {
     assert_ne!(id, before);
     assert_eq!(old.read(stateid, &handle), Status::NFS4_OK, "not before it confirms");
     assert_eq!(old.confirm(id, verifier), Status::NFS4_OK);
-    assert_eq!(old.read(stateid, &handle), Status::NFS4ERR_BAD_STATEID);
+    assert_eq!(old.read(stateid, &handle), Status::NFS4ERR_EXPIRED);
     assert_eq!(old.renew(), Status::NFS4ERR_EXPIRED, "the former id");
     assert_eq!(world.server.clients().len(), 1);
     assert_eq!(world.inner().files.opens.used(), 0);
@@ -342,7 +342,7 @@ fn a_silent_client_keeps_what_nobody_else_wants() {
     assert_eq!(other.open("f", share_access::READ).status(), Status::NFS4_OK);
     assert_eq!(old.renew(), Status::NFS4ERR_EXPIRED);
     assert_eq!(old.open("g", share_access::READ).status(), Status::NFS4ERR_EXPIRED);
-    assert_eq!(old.read(ok.open_stateid, &opened.handle()), Status::NFS4ERR_BAD_STATEID);
+    assert_eq!(old.read(ok.open_stateid, &opened.handle()), Status::NFS4ERR_EXPIRED);
 }
 
 #[test]

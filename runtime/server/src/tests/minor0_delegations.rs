@@ -41,12 +41,31 @@ fn an_open_for_writing_recalls_what_a_client_of_minor_version_1_holds() {
 }
 
 #[test]
-fn a_request_that_names_nobody_is_in_everybodys_way() {
+fn a_request_that_names_nobody_is_that_of_the_client_whose_connection_it_is() {
     let world = World::new();
     let mut old = Old::with_path(&world, "old");
     let (stateid, handle) = delegated(&mut old, "f").expect("a delegation");
-    // REMOVE does not say whose it is.
+    // REMOVE and GETATTR do not say whose they are.
     let remove = [OpArgs::PutRootFh, OpArgs::Remove(RemoveArgs { target: b"f" })];
+    let own = old.peer.connection;
+    // On a connection on which nobody has named himself it is in everybody's way.
+    old.peer.connection = world.stranger("nobody").connection;
+    assert_eq!(old.peer.bare(&remove).status(), Status::NFS4ERR_DELAY);
+    let called = old.called();
+    old.site.answer(&called, Status::NFS4_OK);
+    old.peer.connection = own;
+    assert_eq!(old.delegreturn(stateid, &handle), Status::NFS4_OK);
+    // The client's own delegation is not in its way.
+    old.peer.now_ns += 10_000_000_000;
+    let (stateid, handle) = delegated(&mut old, "f").expect("a delegation");
+    assert_eq!(old.peer.bare(&remove).status(), Status::NFS4_OK);
+    assert_eq!(old.delegreturn(stateid, &handle), Status::NFS4_OK);
+    // Where two have named themselves nobody knows who it is.
+    let (stateid, handle) = delegated(&mut old, "g").expect("a delegation");
+    let mut other = Old::established(&world, "other");
+    other.peer.connection = old.peer.connection;
+    assert_eq!(other.renew(), Status::NFS4_OK);
+    let remove = [OpArgs::PutRootFh, OpArgs::Remove(RemoveArgs { target: b"g" })];
     assert_eq!(old.peer.bare(&remove).status(), Status::NFS4ERR_DELAY);
     let called = old.called();
     old.site.answer(&called, Status::NFS4_OK);
