@@ -1,13 +1,18 @@
-//! COPY, OFFLOAD_STATUS, OFFLOAD_CANCEL and SEEK (RFC 7862 sections 15.2, 15.9, 15.8 and 15.11).
+//! COPY, OFFLOAD_STATUS, OFFLOAD_CANCEL, SEEK, ALLOCATE and DEALLOCATE (RFC 7862 sections 15.2, 15.9, 15.8, 15.11, 15.1 and 15.4).
 
 use crate::compound::Compound;
 use crate::copies::{STEP_BYTES, Way};
+use crate::data::Data;
 use crate::delegations::Conflict;
+use crate::file::now;
 use crate::later::Message;
 use crate::opens::{READ, WRITE};
+use crate::quota::Quota;
 use crate::stateids::Kind;
 use ringback_rpc::nfs4::callback::WriteResponse4;
-use ringback_rpc::nfs4::fore::{CopyArgs, CopyOk, CopyRequirements, DataContent4, OffloadStatusOk, SeekArgs, SeekOk};
+use ringback_rpc::nfs4::fore::{
+    AllocateArgs, CopyArgs, CopyOk, CopyRequirements, DataContent4, OffloadStatusOk, SeekArgs, SeekOk,
+};
 use ringback_rpc::nfs4::{Stateid4, Status};
 use std::sync::Arc;
 
@@ -106,6 +111,24 @@ impl Compound<'_> {
             }
             let found = data.and_then(|data| data.seek(args.offset, args.what == DataContent4::Data));
             Ok(SeekOk { eof: found.is_none(), offset: found.unwrap_or(size) })
+        })?
+    }
+
+    /// ALLOCATE and DEALLOCATE of a range of the current file, which `change` does.
+    pub(crate) fn reserve(
+        &self,
+        args: &AllocateArgs,
+        change: impl FnOnce(&mut Data, u64, u64, &Quota) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        let (file, quota) = (self.file()?, &self.server.files.data);
+        self.check_content(file, &self.meant(&args.stateid)?, WRITE, Conflict::Write)?;
+        if args.offset.checked_add(args.length).is_none() {
+            return Err(Status::NFS4ERR_INVAL);
+        }
+        self.server.files.with_file_mut(file, |file| {
+            change(file.data_mut()?, args.offset, args.length, quota)?;
+            file.modify(now());
+            Ok(())
         })?
     }
 }

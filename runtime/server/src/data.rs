@@ -115,6 +115,51 @@ impl Data {
         Some((number * CHUNK as u64).max(offset)).filter(|found| *found < self.size)
     }
 
+    /// Makes room for all bytes from `offset` on, so that writing them does not fail for want of it (RFC 7862 section 15.1).
+    pub(crate) fn allocate(&mut self, offset: u64, len: u64, quota: &Quota) -> Result<(), Status> {
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Status::NFS4ERR_FBIG)?;
+        let free = quota.max().saturating_sub(quota.used());
+        let pieces = || {
+            let first = std::iter::successors(Some(offset), |at| Some(at - at % CHUNK as u64 + CHUNK as u64));
+            first.take_while(|at| *at < end).map(|at| piece(at, (end - at).min(CHUNK as u64) as usize))
+        };
+        let missing = |(number, within, part): (u64, usize, usize)| {
+            let there = self.chunks.get(&number).map_or(0, Vec::capacity);
+            allocation(within + part).saturating_sub(there) as u64
+        };
+        // Not even begun if there is not room for all; and not looked through if there cannot be.
+        if len > free.saturating_add(self.memory) || pieces().map(missing).sum::<u64>() > free {
+            return Err(Status::NFS4ERR_NOSPC);
+        }
+        for (number, within, part) in pieces() {
+            self.reserve(number, within + part, quota)?;
+        }
+        self.size = self.size.max(end);
+        Ok(())
+    }
+
+    /// Makes a hole (RFC 7862 section 15.4). The size stays.
+    pub(crate) fn deallocate(&mut self, offset: u64, len: u64, quota: &Quota) -> Result<(), Status> {
+        let end = offset.checked_add(len).ok_or(Status::NFS4ERR_INVAL)?;
+        let chunks = offset / CHUNK as u64..end.div_ceil(CHUNK as u64);
+        let there: Vec<u64> = self.chunks.range(chunks).map(|(number, _)| *number).collect();
+        for number in there {
+            let start = number * CHUNK as u64;
+            let (from, to) = (offset.saturating_sub(start) as usize, (end - start).min(CHUNK as u64) as usize);
+            let Some(chunk) = self.chunks.get_mut(&number) else { continue };
+            if from == 0 && to >= chunk.len() {
+                let freed = chunk.capacity() as u64;
+                self.chunks.remove(&number);
+                quota.give_back_many(freed);
+                self.memory -= freed;
+            } else if from < chunk.len() {
+                let to = to.min(chunk.len());
+                chunk[from..to].fill(0);
+            }
+        }
+        Ok(())
+    }
+
     /// Cuts or extends the file.
     pub(crate) fn set_size(&mut self, size: u64, quota: &Quota) -> Result<(), Status> {
         if size > FILE_BYTES_MAX {
@@ -142,7 +187,7 @@ impl Data {
         if len <= before {
             return Ok(());
         }
-        let wanted = len.next_power_of_two().clamp(ALLOCATION_MIN, CHUNK);
+        let wanted = allocation(len);
         if !quota.take_many((wanted - before) as u64) {
             return Err(Status::NFS4ERR_NOSPC);
         }
@@ -154,6 +199,11 @@ impl Data {
         self.memory += (capacity - before) as u64;
         Ok(())
     }
+}
+
+/// How much is allocated for the first `len` bytes of a chunk.
+fn allocation(len: usize) -> usize {
+    len.next_power_of_two().clamp(ALLOCATION_MIN, CHUNK)
 }
 
 /// The chunk of an offset, the place in it, and how much of `len` is in it.
@@ -170,15 +220,22 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_what_a_vector_would_be(
-            steps in proptest::collection::vec((0u64..200_000, 0usize..70_000, any::<u8>(), any::<bool>()), 1..20)
+            steps in proptest::collection::vec((0u64..200_000, 0usize..70_000, any::<u8>(), 0..4), 1..20)
         ) {
             let quota = Quota::new(1 << 30);
             let (mut data, mut model) = (Data::default(), Vec::new());
-            for (offset, len, byte, write) in steps {
-                if write {
+            for (offset, len, byte, step) in steps {
+                let end = offset as usize + len;
+                if step == 2 {
+                    data.allocate(offset, len as u64, &quota).unwrap();
+                    model.resize(model.len().max(end), 0);
+                } else if step == 3 {
+                    data.deallocate(offset, len as u64, &quota).unwrap();
+                    let end = end.min(model.len());
+                    model[(offset as usize).min(end)..end].fill(0);
+                } else if step == 1 {
                     let bytes = vec![byte; len];
                     data.write(offset, &bytes, &quota).unwrap();
-                    let end = offset as usize + len;
                     model.resize(model.len().max(end), 0);
                     model[end - len..end].copy_from_slice(&bytes);
                 } else {
@@ -195,6 +252,25 @@ mod tests {
             data.set_size(0, &quota).unwrap();
             prop_assert_eq!(quota.used(), 0);
         }
+    }
+
+    #[test]
+    fn what_is_allocated_is_charged_until_it_is_a_hole() {
+        let quota = Quota::new(4 * CHUNK as u64);
+        let mut data = Data::default();
+        data.allocate(10, 3 * CHUNK as u64 - 10, &quota).unwrap();
+        assert_eq!((data.size(), quota.used(), data.memory()), (3 * CHUNK as u64, 3 * CHUNK as u64, 3 * CHUNK as u64));
+        assert_eq!(data.allocate(0, 5 * CHUNK as u64, &quota), Err(Status::NFS4ERR_NOSPC));
+        assert_eq!(data.allocate(FILE_BYTES_MAX, 1, &quota), Err(Status::NFS4ERR_FBIG));
+        assert_eq!(data.allocate(u64::MAX, 2, &quota), Err(Status::NFS4ERR_FBIG));
+        data.write(CHUNK as u64, &[7; CHUNK], &quota).unwrap();
+        data.deallocate(CHUNK as u64 + 1, CHUNK as u64, &quota).unwrap();
+        let mut space = [9; 2];
+        data.read(CHUNK as u64, &mut space);
+        assert_eq!(space, [7, 0]);
+        data.deallocate(0, FILE_BYTES_MAX, &quota).unwrap();
+        assert_eq!((data.size(), quota.used()), (3 * CHUNK as u64, 0));
+        assert_eq!(data.deallocate(u64::MAX, 2, &quota), Err(Status::NFS4ERR_INVAL));
     }
 
     #[test]

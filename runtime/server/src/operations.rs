@@ -3,6 +3,7 @@
 //! and `delegation_ops.rs`.
 
 use crate::compound::{Compound, Place};
+use crate::data::Data;
 use crate::files::ROOT;
 use crate::stateids::{Kind, next_seqid};
 use ringback_rpc::nfs4::fore::{
@@ -98,6 +99,8 @@ impl Compound<'_> {
             OpArgs::OffloadStatus(args) => OpRes::OffloadStatus(self.offload_status(&args.stateid)),
             OpArgs::OffloadCancel(args) => OpRes::OffloadCancel(self.offload_cancel(&args.stateid)),
             OpArgs::Seek(args) => OpRes::Seek(self.seek(args)),
+            OpArgs::Allocate(args) => OpRes::Allocate(self.reserve(args, Data::allocate)),
+            OpArgs::Deallocate(args) => OpRes::Deallocate(self.reserve(args, Data::deallocate)),
             OpArgs::Open(args) => OpRes::Open(self.open(args)),
             OpArgs::OpenDowngrade(args) => OpRes::OpenDowngrade(self.open_downgrade(args)),
             OpArgs::Close(args) => OpRes::Close(self.close(&args.open_stateid)),

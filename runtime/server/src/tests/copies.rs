@@ -331,3 +331,30 @@ fn data_and_holes_are_found() {
     assert_eq!(seek(last_chunk, DataContent4::Hole), Ok((true, MIB)));
     assert_eq!(seek(MIB, DataContent4::Data), Err(Status::NFS4ERR_NXIO));
 }
+
+#[test]
+fn room_is_reserved_and_given_back() {
+    let world = World::with(Config { data_bytes_max: 2 * MIB, ..Config::default() });
+    let mut peer = client(&world, "a");
+    let file = sparse(&mut peer, "file", 1000);
+    let used = || world.inner().files.data.used();
+    let before = used();
+    let mut range = |offset, length, give_back: bool| {
+        let args = AllocateArgs { stateid: file.stateid, offset, length };
+        let op = if give_back { OpArgs::Deallocate(args) } else { OpArgs::Allocate(args) };
+        peer.call(&[Peer::put_fh(&file.handle), op]).status()
+    };
+    assert_eq!(range(0, MIB, false), Status::NFS4_OK);
+    assert!(used() >= MIB);
+    assert_eq!(range(MIB, 2 * MIB, false), Status::NFS4ERR_NOSPC);
+    assert_eq!(range(u64::MAX, 2, false), Status::NFS4ERR_INVAL);
+    assert_eq!(range(0, MIB, true), Status::NFS4_OK);
+    assert!(used() <= before);
+    let size = world.inner().files.with_file(world.inner().file_at("file").unwrap(), |file| file.size());
+    assert_eq!(size, Ok(MIB), "a hole is a part of the file");
+    let args = AllocateArgs { stateid: Stateid4::CURRENT, offset: 0, length: 1 };
+    let of_root = [OpArgs::PutRootFh, OpArgs::Allocate(args)];
+    assert_eq!(peer.call(&of_root).status(), Status::NFS4ERR_BAD_STATEID);
+    let args = AllocateArgs { stateid: Stateid4::ANONYMOUS, offset: 0, length: 1 };
+    assert_eq!(peer.call(&[OpArgs::PutRootFh, OpArgs::Allocate(args)]).status(), Status::NFS4ERR_ISDIR);
+}
