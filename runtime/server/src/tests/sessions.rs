@@ -252,3 +252,82 @@ fn session_slots_are_spared_while_memory_is_short() {
     peer.now_ns = 1 << 40;
     assert_eq!(slots_told(&peer.call(&[])), (15, 15));
 }
+
+/// A second connection of a client's session.
+fn second<'w>(world: &'w World, peer: &Peer<'_>, direction: BindDirection) -> Peer<'w> {
+    let mut second = world.stranger("second");
+    second.session = peer.session;
+    let args = BindConnToSessionArgs { session_id: peer.session, direction, rdma: false };
+    assert_eq!(second.bare(&[OpArgs::BindConnToSession(args)]).status(), Status::NFS4_OK);
+    second
+}
+
+#[test]
+fn f6_a_client_that_loses_a_connection_is_called_over_the_other_with_what_it_said_last() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    let (stateid, handle) = peer.take_delegation("file");
+    let sys = AuthSys::new(9, b"host", 1, 2, &[3]).unwrap();
+    let offered = [CallbackSecParms::Sys(sys)];
+    let args = BackchannelCtlArgs { callback_program: 0x5000, security: List::Slice(&offered) };
+    assert_eq!(peer.call(&[OpArgs::BackchannelCtl(args)]).status(), Status::NFS4_OK);
+    let mut other = second(&world, &peer, BindDirection::BackOrBoth);
+    world.server.runtime().close_connection(peer.connection);
+    // The session is the same, on the connection that is left.
+    other.next = peer.next;
+    other.settle();
+    let mut writer = world.client("b");
+    assert_eq!(writer.open("file", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    let record = other.callbacks.recv_timeout(PATIENCE).unwrap();
+    let header = CallHeader::decode(&mut Reader::new(&record[4..])).unwrap();
+    assert_eq!((header.program, header.credential.flavor), (0x5000, flavor::AUTH_SYS));
+    assert_eq!(AuthSys::decode(&mut Reader::new(header.credential.body)), Ok(sys));
+    let recalled = parse(&record);
+    assert_eq!((recalled.stateid, &recalled.handle), (stateid, &handle));
+    other.answer(&recalled, Status::NFS4_OK);
+    assert_eq!(other.delegreturn(stateid, &handle), Status::NFS4_OK);
+    assert_eq!(writer.open("file", share_access::WRITE).status(), Status::NFS4_OK);
+}
+
+#[test]
+fn a_callback_that_was_not_answered_on_a_lost_connection_is_sent_again_on_the_other() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    let (stateid, handle) = peer.take_delegation("file");
+    let mut writer = world.client("b");
+    assert_eq!(writer.open("file", share_access::WRITE).status(), Status::NFS4ERR_DELAY);
+    let first = peer.recalled();
+    let mut other = second(&world, &peer, BindDirection::Back);
+    world.server.runtime().close_connection(peer.connection);
+    let again = other.recalled();
+    let slot = |recalled: &Recalled| (recalled.sequence.slot_id, recalled.sequence.sequence_id);
+    assert_eq!((slot(&again), again.stateid), (slot(&first), stateid), "the same call");
+    other.answer(&again, Status::NFS4_OK);
+    other.next = peer.next;
+    assert_eq!(other.delegreturn(stateid, &handle), Status::NFS4_OK);
+    assert_eq!(writer.open("file", share_access::WRITE).status(), Status::NFS4_OK);
+}
+
+#[test]
+fn a_connection_for_the_fore_channel_carries_no_callbacks() {
+    let world = World::new();
+    let mut peer = world.client("a");
+    peer.take_delegation("file");
+    let mut other = second(&world, &peer, BindDirection::Fore);
+    world.server.runtime().close_connection(peer.connection);
+    other.next = peer.next;
+    world.until("the path is down", || {
+        let args = SequenceArgs { sequence_id: other.next, ..other.sequence_args() };
+        let reply = other.bare(&[OpArgs::Sequence(args)]);
+        matches!(reply.last(), OpRes::Sequence(Ok(ok)) if ok.status_flags & seq4_status::CB_PATH_DOWN_SESSION != 0)
+            || reply.status() != Status::NFS4_OK
+    });
+    other.next += 1;
+    world.server.held().for_each(|held| assert_eq!(world.server.recall(&held), ringback::TryRun::Submitted));
+    assert!(other.callbacks.recv_timeout(Duration::from_millis(50)).is_err());
+    let mut third = second(&world, &peer, BindDirection::ForeOrBoth);
+    third.next = other.next;
+    let recalled = third.recalled();
+    third.answer(&recalled, Status::NFS4_OK);
+    assert_ne!(recalled.stateid, Stateid4::default());
+}
