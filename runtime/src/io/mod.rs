@@ -69,7 +69,7 @@ impl IoConfig {
 
 /// Completions that one turn handles at most: what was received stays in the processor's cache while it is handled,
 /// and the sends that it causes leave soon.
-const TURN_COMPLETIONS_MAX: usize = 64;
+const TURN_COMPLETIONS_MAX: usize = 80;
 
 /// CLOCK_MONOTONIC in nanoseconds: the same for all reactors and threads of the host. Read without a system call.
 pub fn monotonic_ns() -> u64 {
