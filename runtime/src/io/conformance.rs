@@ -55,6 +55,7 @@ scenarios! {
     shares_few_buffers_among_many(recv_buffers: 2, recv_buffer_bytes: 256),
     wakes_from_another_thread,
     wakes_before_the_wait,
+    wakes_though_a_socket_is_full,
     wakes_amid_traffic(submission_entries: 1, completion_entries: 2, recv_buffers: 2, recv_buffer_bytes: 512),
     many_wakes_do_not_linger,
     waits_until_the_deadline,
@@ -335,6 +336,18 @@ fn wakes_before_the_wait(r: &mut Reactor) {
         r.io.waker().wake();
         woken(r, before);
     }
+}
+
+/// A send that does not complete keeps the reactor from nothing else.
+fn wakes_though_a_socket_is_full(r: &mut Reactor) {
+    let _far = r.connect(key(0));
+    r.send(key(0), &vec![7; 64 << 20]);
+    let (waker, before) = (r.io.waker(), r.io.counters().wakes);
+    let thread = std::thread::spawn(move || waker.wake());
+    woken(r, before);
+    thread.join().expect("waker");
+    assert!(r.of(key(0)).sent.is_empty(), "the socket buffer took 64 MiB");
+    r.finish(key(0));
 }
 
 fn wakes_amid_traffic(r: &mut Reactor) {

@@ -596,26 +596,4 @@ mod tests {
         assert_eq!(io.counters().sends - start.sends, 32, "a send that fits completes within the call");
         assert_eq!(io.receives_armed(), 32, "a multishot receive is armed once");
     }
-
-    /// A send that does not complete keeps the reactor from nothing else.
-    #[test]
-    fn a_socket_that_is_full_delays_nobody_for_long() {
-        let Some(mut io) = uring_or_skip(&IoConfig::default()) else { return };
-        let (near, far) = UnixStream::pair().expect("pair");
-        let conn = ConnKey { index: 0, generation: 0 };
-        io.attach(conn, near.into()).expect("attach");
-        io.send(conn, SendBuf::staging(vec![0; 1 << 24], 1 << 24)).expect("send");
-        let waker = io.waker();
-        let waking = std::thread::spawn(move || waker.wake());
-        let mut events = Vec::new();
-        while io.counters().wakes == 0 {
-            io.turn(Wait::Forever, &mut events).expect("turn");
-        }
-        waking.join().expect("the waker has woken");
-        assert!(events.is_empty(), "nobody has read: {events:?}");
-        drop(far);
-        while !events.iter().any(|event| matches!(event, IoEvent::Sent { .. })) {
-            io.turn(Wait::Forever, &mut events).expect("turn");
-        }
-    }
 }
