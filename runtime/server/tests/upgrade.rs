@@ -4,6 +4,7 @@ mod client;
 mod serving;
 
 use client::Client;
+use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::fore::share_access;
 use serving::{Folder, Serving};
 use std::net::TcpStream;
@@ -76,6 +77,11 @@ fn open_files_delegations_and_sessions_outlive_the_process() {
     let held = holder.held.len();
     assert_eq!(held, 2, "both are delegated");
     holder.watch();
+    // One waits for a delegation.
+    let shared = holder.open("shared", share_access::READ | share_access::WRITE | share_access::WANT_NO_DELEG);
+    let mut waiter = Client::connect(address, "waiter".to_owned());
+    let push = share_access::WANT_READ_DELEG | share_access::WANT_PUSH_DELEG_WHEN_UNCONTENDED;
+    waiter.open("shared", share_access::READ | push);
     let mut waiting = TcpStream::connect(address).unwrap();
     for (n, backend) in chain.iter().enumerate().skip(1) {
         let mut following = next(backend, &socket, &admin, &["--reactors", &(1 + n % 3).to_string()]);
@@ -103,14 +109,16 @@ fn open_files_delegations_and_sessions_outlive_the_process() {
     other.join().unwrap();
     // The notification may be behind the reply to who has made it.
     for _ in 0..1000 {
-        if holder.added.len() == 2 {
+        if holder.added.len() == 3 {
             break;
         }
         holder.read(&open, 0, 1);
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    assert_eq!(holder.added, ["something else", "made by the other"], "the directory is delegated as before");
+    assert_eq!(holder.added, ["shared", "something else", "made by the other"], "the directory is delegated as before");
     assert_eq!(holder.recalls, held as u64);
+    holder.close(&shared);
+    waiter.attend(|waiter| waiter.called.contains(&CallbackOp::PushDeleg));
     holder.write(&open, 3, b"!");
     // A connection that was there from the beginning is one still.
     use std::io::{Read, Write};

@@ -352,6 +352,12 @@ impl Client {
         (open.stateid, handle)
     }
 
+    pub fn close(&mut self, (stateid, handle): &(Stateid4, Vec<u8>)) {
+        let put = OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
+        let close = OpArgs::Close(CloseArgs { seqid: 0, open_stateid: *stateid });
+        assert_eq!(status(&self.call(&[put, close])), Status::NFS4_OK);
+    }
+
     pub fn write(&mut self, (stateid, handle): &(Stateid4, Vec<u8>), offset: u64, data: &[u8]) {
         let put = OpArgs::PutFh(PutFhArgs { object: FileHandle::new(handle).unwrap() });
         let write = WriteArgs { stateid: *stateid, offset, stable: StableHow4::FileSync, data };
