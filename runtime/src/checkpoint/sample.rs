@@ -3,8 +3,8 @@
 
 use super::format::{ChunkWriter, Kind};
 use super::record::{
-    CallRecord, ClientRecord, CoreRecord, EntryRecord, PathRecord, PlaceRecord, ReactorRecord, RunRecord,
-    SessionRecord, SummaryRecord, from_bytes, to_bytes,
+    CallRecord, ClientRecord, CoreRecord, EntryRecord, LineRecord, PathRecord, PlaceRecord, ReactorRecord, RunRecord,
+    SessionRecord, SummaryRecord, TenantRecord, TenantsRecord, from_bytes, to_bytes,
 };
 use super::{Checkpoint, convert, validate};
 use crate::callback::Flags;
@@ -138,6 +138,19 @@ pub(crate) fn sample() -> Option<Vec<u8>> {
         bound: vec![5],
     };
     out.chunk(Kind::Paths, 0, &to_bytes(&vec![path]).ok()?).ok()?;
+    let tenant = TenantRecord { label: "tenant".to_owned(), calls_max: 3, refused: 2, ..TenantRecord::default() };
+    let tenants = TenantsRecord { tenants: vec![tenant], clients: vec![(0, 1)] };
+    out.chunk(Kind::Tenants, 0, &to_bytes(&tenants).ok()?).ok()?;
+    let line = LineRecord {
+        connection: 5,
+        bound: vec![(0, 1)],
+        unread: vec![0x80, 0, 0, 40, 1],
+        unsent: vec![7; 9],
+        calls_unanswered: 2,
+        call_serial: 3,
+        ..LineRecord::default()
+    };
+    out.chunk(Kind::Line, 0, &to_bytes(&line).ok()?).ok()?;
     out.chunk(Kind::Summary, 0, &to_bytes(&summary).ok()?).ok()?;
     out.finish().ok()?;
     Some(bytes)
@@ -158,7 +171,6 @@ pub(crate) fn is_stable(checkpoint: &Checkpoint) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::record::LineRecord;
 
     #[test]
     fn the_sample_is_valid_and_can_be_looked_at() {
