@@ -16,7 +16,7 @@ use crate::guard::guard;
 use crate::hooks::Event;
 use crate::io::monotonic_ns;
 use crate::keys::ClientId;
-use crate::reactor::entry_record;
+use crate::reactor::{entry_record, left_ns};
 use crate::registry::{ClientShared, Shared};
 use crate::runtime::Runtime;
 use crate::stats::Stats;
@@ -52,7 +52,6 @@ pub(crate) struct ReactorPart {
     /// Its clock, and that of the returns that it awaits.
     pub now_ns: u64,
     pub tick_ns: u64,
-    pub last_tick: u64,
 }
 
 /// A client.
@@ -101,7 +100,7 @@ struct Taking<'a> {
     summary: SummaryRecord,
     size: CheckpointSize,
     /// Of each reactor: its clock, and that of the returns.
-    clocks: Vec<(u64, u64, u64)>,
+    clocks: Vec<(u64, u64)>,
     exported: Option<&'a mut Exported>,
     paths: Vec<PathRecord>,
 }
@@ -161,7 +160,7 @@ impl Taking<'_> {
                 self.client(client)?;
             }
             if let Some(part) = piece.reactor {
-                self.clocks.push((part.now_ns, part.tick_ns, part.last_tick));
+                self.clocks.push((part.now_ns, part.tick_ns));
                 self.summary.reactors.push(ReactorRecord {
                     reactor: reactor as u32,
                     stats: values(&part.stats),
@@ -204,7 +203,7 @@ impl Taking<'_> {
     fn entry(&mut self, index: u32, words: &mut Vec<Snapshot>) -> EntryRecord {
         let entry = &self.shared.slab[index];
         let home = self.shared.home_of(entry.client()).unwrap_or(0);
-        let (now_ns, tick_ns, last_tick) = self.clocks.get(home).copied().unwrap_or_else(|| (monotonic_ns(), 1, 0));
+        let (now_ns, tick_ns) = self.clocks.get(home).copied().unwrap_or_else(|| (monotonic_ns(), 1));
         let mut record = entry_record(entry, crate::reactor::turn_us(now_ns));
         let flags = Flags::from_bits_truncate(record.flags.into());
         if self.exported.is_some() {
@@ -224,7 +223,9 @@ impl Taking<'_> {
         // Nobody waits in another process.
         record.flags &= !(Flags::WAKE.bits() as u16);
         if flags.contains(Flags::OWED) {
-            record.owed_left_ms = owed_left_ms(entry.return_stamp(), now_ns, tick_ns, last_tick);
+            // Never less than there was.
+            let left_ms = left_ns(entry.return_stamp(), now_ns, tick_ns).div_ceil(1_000_000);
+            record.owed_left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX);
         }
         self.size.callbacks += 1;
         self.size.in_flight += u64::from(flags.contains(Flags::RUNNING));
@@ -262,15 +263,6 @@ impl Taking<'_> {
         self.size.bytes = self.out.finish()?;
         Ok(self.size)
     }
-}
-
-/// How long what was recalled may still be away, by the low half of the tick at which it is overdue. What was sent after the
-/// last tick that is known has all of its time.
-fn owed_left_ms(stamp: u16, now_ns: u64, tick_ns: u64, last_tick: u64) -> u32 {
-    let behind = u64::from((last_tick as u16).wrapping_sub(stamp));
-    let due = if behind <= 1 << 15 { last_tick.saturating_sub(behind) } else { last_tick };
-    let left_ms = due.saturating_mul(tick_ns).saturating_sub(now_ns) / 1_000_000;
-    u32::try_from(left_ms).unwrap_or(u32::MAX)
 }
 
 fn take_running(shared: &Shared, out: &mut dyn Write) -> Result<CheckpointSize, CheckpointError> {

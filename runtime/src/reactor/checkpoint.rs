@@ -61,14 +61,12 @@ impl<I: Io> Reactor<I> {
         for client in self.home.clients.iter_mut().flatten() {
             client.publish_counters(stats);
         }
-        let (tick_ns, last_tick) = self.home.owed.ticks();
         ReactorPart {
             stats: stats.read(),
             endings: stats.endings.each().map(|(ending, count)| (ending.name().to_owned(), count)).collect(),
             gone: self.home.gone,
             now_ns: self.home.now_ns,
-            tick_ns,
-            last_tick,
+            tick_ns: self.home.owed.tick_ns(),
         }
     }
 
@@ -152,6 +150,8 @@ impl Home {
             let path = image.minor0.as_ref().filter(|_| client.backchannel.has_minor0());
             client.path =
                 path.map(|path| ConfirmedPath { key: SessionKey { client: id, serial: path.key.0 }, address });
+            // Before any reactor goes on, and sends for others of its tenant.
+            client.publish_calls(host.shared);
             for connection in connections {
                 match places.get(&connection.conn.0) {
                     Some(place) => {

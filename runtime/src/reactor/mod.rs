@@ -53,6 +53,8 @@ pub(crate) use inspect::Described;
 use inspect::Inspection;
 use moving::Kept;
 pub(crate) use moving::Moving;
+#[cfg(feature = "checkpoint")]
+pub(crate) use owed::left_ns;
 use retry::Retry;
 use ring::Ring;
 use ringback_rpc::backchannel::Token;

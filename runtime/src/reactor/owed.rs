@@ -116,10 +116,10 @@ impl Owed {
         tick as u16
     }
 
-    /// The clock of the list, for who reads stamps: a tick, and the tick of the last push.
+    /// A tick, for who reads stamps ([`left_ns`]).
     #[cfg(feature = "checkpoint")]
-    pub fn ticks(&self) -> (u64, u64) {
-        (self.tick_ns, self.last_tick)
+    pub fn tick_ns(&self) -> u64 {
+        self.tick_ns
     }
 
     /// As [`push`](Owed::push), of a recall that another process has sent, and which is overdue in `left_ns`: no earlier than
@@ -170,6 +170,22 @@ impl Owed {
     pub fn memory_bytes(&self) -> usize {
         (self.blocks.len() + usize::from(self.spare.is_some())) * BLOCK_RECORDS * size_of::<Record>()
     }
+}
+
+/// Ticks from now to where a stamp may be: three deadlines ([`Owed::tune`]), and what passes while a checkpoint is written. Stamps
+/// further ahead are behind: what is about to be told.
+#[cfg(feature = "checkpoint")]
+const TICKS_AHEAD_MAX: u64 = 3 * TICKS_PER_DEADLINE + TICKS_PER_DEADLINE / 2;
+
+/// In how much time what bears this stamp is overdue. Whichever reactor has sent it: the ticks of all of them are the same.
+#[cfg(feature = "checkpoint")]
+pub(crate) fn left_ns(stamp: u16, now_ns: u64, tick_ns: u64) -> u64 {
+    let now_tick = now_ns / tick_ns;
+    let ahead = u64::from(stamp.wrapping_sub(now_tick as u16));
+    if ahead > TICKS_AHEAD_MAX {
+        return 0;
+    }
+    (now_tick + ahead).saturating_mul(tick_ns).saturating_sub(now_ns)
 }
 
 impl Home {
@@ -263,6 +279,24 @@ mod tests {
         pool.gate = None;
         assert!(owed.reserve(&mut pool));
         assert_eq!(owed.memory_bytes(), 2 * BLOCK_RECORDS * size_of::<Record>());
+    }
+
+    /// Not by what the list that is asked has seen itself, which may be nothing.
+    #[cfg(feature = "checkpoint")]
+    #[test]
+    fn f4_a_stamp_says_what_is_left_wherever_it_was_made() {
+        let deadline = Duration::from_secs(10);
+        let mut owed = Owed::new(deadline);
+        let (start, tick_ns) = (5_000_000 * MS, owed.tick_ns());
+        for (of_deadline, time) in [(1, 10_000), (3, 30_000)] {
+            owed.tune(deadline * of_deadline);
+            let stamp = owed.push(key(0), start);
+            for passed in (0..time).step_by(77) {
+                let (left_ns, exact_ns) = (left_ns(stamp, start + passed * MS, tick_ns), (time - passed) * MS);
+                assert!((exact_ns..=exact_ns + tick_ns).contains(&left_ns), "{left_ns}, and not {exact_ns}");
+            }
+            assert_eq!(left_ns(stamp, start + (time + 4000) * MS, tick_ns), 0, "it is overdue");
+        }
     }
 
     #[test]
