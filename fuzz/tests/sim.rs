@@ -6,6 +6,9 @@ use ringback_fuzz::sim::{self, Coverage, Kind, Options, Plant, Rule};
 /// Seeds that are played; CI plays more of them, optimised.
 const SEEDS: u64 = 100;
 
+/// Seeds that are played for upgrades: there is one in every fourth or so.
+const UPGRADE_SEEDS: u64 = 300;
+
 /// Seeds in which a planted fault must be found.
 const PLANTED_SEEDS_MAX: u64 = 200;
 
@@ -57,6 +60,20 @@ fn tenants_have_what_they_may_and_no_more() {
     kinds.into_iter().for_each(|kind| assert!(coverage.count(kind) > 20, "{kind:?}: {}", coverage.count(kind)));
 }
 
+/// The runtime is handed over to another process, or is not because either fails, is late or is gone, in the middle of everything:
+/// whatever was accepted ends once, in the one or in the other.
+#[test]
+fn a_runtime_is_handed_over_or_not_whatever_happens() {
+    let mut coverage = Coverage::default();
+    for seed in 3000..3000 + UPGRADE_SEEDS {
+        let report = sim::run(seed, &Options::default());
+        assert!(report.failures.is_empty(), "seed {seed}: {:#?}", report.failures);
+        coverage.add(&report.coverage);
+    }
+    let kinds = [Kind::Upgraded, Kind::UpgradedFlying, Kind::UpgradeFailed, Kind::UpgradeTimedOut, Kind::NobodyServes];
+    kinds.into_iter().for_each(|kind| assert!(coverage.count(kind) > 5, "{kind:?}: {}", coverage.count(kind)));
+}
+
 #[test]
 fn the_same_seed_gives_the_same_history() {
     for seed in 0..20 {
@@ -71,6 +88,8 @@ fn every_kind_of_fault_answer_and_outcome_is_reached() {
     let mut coverage = Coverage::default();
     for seed in 0..COVERAGE_SEEDS_MAX {
         for hostile in [false, true] {
+            // Upgrades go the same way whether clients lie or not.
+            let seed = if hostile { COVERAGE_SEEDS_MAX + seed } else { seed };
             let report = sim::run(seed, &Options { hostile, ..Options::default() });
             assert!(report.failures.is_empty(), "seed {seed}, hostile: {hostile}: {:#?}", report.failures);
             coverage.add(&report.coverage);
@@ -83,7 +102,7 @@ fn every_kind_of_fault_answer_and_outcome_is_reached() {
 }
 
 /// Each planted fault, and what its checker calls it.
-const PLANTED: [(Plant, Rule); 39] = [
+const PLANTED: [(Plant, Rule); 43] = [
     (Plant::SwallowRelease, Rule::OneCompletion),
     (Plant::SwallowDone, Rule::OneCompletion),
     (Plant::SkipSequenceId, Rule::SequenceIds),
@@ -123,6 +142,10 @@ const PLANTED: [(Plant, Rule); 39] = [
     (Plant::LooseCalls, Rule::Limits),
     (Plant::LooseRate, Rule::Limits),
     (Plant::MiscountTenant, Rule::Limits),
+    (Plant::EarlierIds, Rule::SequenceIds),
+    (Plant::LoseUnread, Rule::Fore),
+    (Plant::ForgetRun, Rule::InFlight),
+    (Plant::BothServe, Rule::OneOwner),
 ];
 
 #[test]

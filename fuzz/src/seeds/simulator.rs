@@ -6,31 +6,37 @@ use super::{Seed, seed};
 use crate::sim::{self, Kind, Options};
 
 /// What is come across, and the number of an input in which it is.
-const STORIES: [(Kind, u64); 24] = [
+const STORIES: [(Kind, u64); 30] = [
     (Kind::AllocationFailed, 8),
-    (Kind::BackchannelCtl, 0),
-    (Kind::BadHighSlot, 546),
-    (Kind::Batch, 1),
-    (Kind::CallsReordered, 94),
+    (Kind::BackchannelCtl, 2),
+    (Kind::BadHighSlot, 164),
+    (Kind::Batch, 4),
+    (Kind::CallsReordered, 56),
     (Kind::ClientExpired, 3),
-    (Kind::ClientReplaced, 1),
+    (Kind::ClientReplaced, 0),
     (Kind::DrainClient, 3),
-    (Kind::Abandoned, 7),
+    (Kind::Abandoned, 1),
     (Kind::DestroyedMidReply, 10),
-    (Kind::InCourtesy, 26),
-    (Kind::HookPanics, 2),
-    (Kind::LoneSequence, 12),
-    (Kind::Misordered, 599),
+    (Kind::InCourtesy, 2),
+    (Kind::HookPanics, 0),
+    (Kind::LoneSequence, 6),
+    (Kind::Misordered, 639),
     (Kind::OwnTransport, 3),
-    (Kind::PathDown, 120),
-    (Kind::RebootParked, 9),
-    (Kind::ReferringAwaited, 1091),
-    (Kind::ReplyLate, 12),
-    (Kind::Resent, 0),
-    (Kind::SessionLost, 223),
-    (Kind::TableShrunk, 1),
-    (Kind::TimedOutSent, 0),
-    (Kind::WrongEcho, 89),
+    (Kind::PathDown, 110),
+    (Kind::RebootParked, 93),
+    (Kind::ReferringAwaited, 659),
+    (Kind::ReplyLate, 193),
+    (Kind::Resent, 5),
+    (Kind::SessionLost, 217),
+    (Kind::TableShrunk, 7),
+    (Kind::TimedOutSent, 6),
+    (Kind::WrongEcho, 28),
+    (Kind::Upgraded, 49),
+    (Kind::UpgradedFlying, 49),
+    (Kind::UpgradeFailed, 44),
+    (Kind::NobodyServes, 47),
+    (Kind::MoreReactors, 104),
+    (Kind::OldLeaveDelay, 277),
 ];
 
 /// Bytes of an input of noise: for twenty actions or so, and their consequences.
@@ -76,7 +82,7 @@ pub fn choose() -> Result<Vec<(Kind, u64)>, Kind> {
 
 pub(super) fn seeds(seeds: &mut Vec<Seed>) {
     for (kind, number) in STORIES {
-        let name = kind.name().to_lowercase().replace('\'', "").replace(", ", "_").replace([' ', '-'], "_");
+        let name = kind.name().to_lowercase().replace('\'', "").replace([',', ':'], "").replace([' ', '-'], "_");
         seeds.push(seed("simulator", name, noise(number)));
     }
 }

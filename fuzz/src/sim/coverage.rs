@@ -1,5 +1,7 @@
 //! What simulations have come across: faults, answers of clients, requests, outcomes and events, each kind counted.
 
+use super::handover::{Fault, Side};
+use ringback::simulator::upgrade::Step;
 use ringback::{Cancel, Event, Outcome, Remove, Returned, TryRun};
 use ringback_rpc::nfs4::Status;
 use std::fmt;
@@ -186,9 +188,76 @@ kinds! {
     Panicked: "event Panicked",
     Moved: "event Moved",
     MovedBusy: "moved with runs in flight",
+    // Live upgrades, and how either process fails at each of its steps.
+    Upgraded: "upgraded",
+    UpgradedFlying: "upgraded, runs in flight",
+    UpgradeFailed: "upgrade failed",
+    UpgradeTimedOut: "upgrade timed out",
+    MoreReactors: "more reactors",
+    FewerReactors: "fewer reactors",
+    AskedMeanwhile: "asked meanwhile",
+    NobodyServes: "nobody serves",
+    OldGreetCrash: "old greet: crash",
+    OldGreetRefused: "old greet: refused",
+    OldGreetDelay: "old greet: delay",
+    OldSuspendCrash: "old suspend: crash",
+    OldSuspendRefused: "old suspend: refused",
+    OldSuspendDelay: "old suspend: delay",
+    OldLiftCrash: "old lift: crash",
+    OldLiftRefused: "old lift: refused",
+    OldLiftDelay: "old lift: delay",
+    OldWriteCrash: "old write: crash",
+    OldWriteRefused: "old write: refused",
+    OldWriteDelay: "old write: delay",
+    OldStateCrash: "old state: crash",
+    OldStateRefused: "old state: refused",
+    OldStateDelay: "old state: delay",
+    OldFilesCrash: "old files: crash",
+    OldFilesRefused: "old files: refused",
+    OldFilesDelay: "old files: delay",
+    OldSocketsCrash: "old sockets: crash",
+    OldSocketsRefused: "old sockets: refused",
+    OldSocketsDelay: "old sockets: delay",
+    OldGoCrash: "old go: crash",
+    OldGoRefused: "old go: refused",
+    OldGoDelay: "old go: delay",
+    OldLeaveCrash: "old leave: crash",
+    OldLeaveDelay: "old leave: delay",
+    NewGreetCrash: "new greet: crash",
+    NewGreetRefused: "new greet: refused",
+    NewGreetDelay: "new greet: delay",
+    NewStateCrash: "new state: crash",
+    NewStateRefused: "new state: refused",
+    NewStateDelay: "new state: delay",
+    NewFilesCrash: "new files: crash",
+    NewFilesRefused: "new files: refused",
+    NewFilesDelay: "new files: delay",
+    NewSocketsCrash: "new sockets: crash",
+    NewSocketsRefused: "new sockets: refused",
+    NewSocketsDelay: "new sockets: delay",
+    NewOpenCrash: "new open: crash",
+    NewOpenRefused: "new open: refused",
+    NewOpenDelay: "new open: delay",
+    NewRestoreCrash: "new restore: crash",
+    NewRestoreRefused: "new restore: refused",
+    NewRestoreDelay: "new restore: delay",
+    NewReadyCrash: "new ready: crash",
+    NewReadyRefused: "new ready: refused",
+    NewReadyDelay: "new ready: delay",
 }
 
 impl Kind {
+    /// A fault at a step of an upgrade.
+    pub(crate) fn of_handover(side: Side, step: Step, fault: Fault) -> Option<Kind> {
+        let fault = match fault {
+            Fault::Crash => "crash",
+            Fault::Refuse => "refused",
+            Fault::Delay(_) => "delay",
+        };
+        let name = format!("{side:?} {step:?}: {fault}").to_lowercase();
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// A status of CB_SEQUENCE.
     pub(crate) fn of_sequence(status: Status) -> Kind {
         match status {

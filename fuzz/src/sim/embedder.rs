@@ -10,13 +10,13 @@ use super::waiters::Waiters;
 use ringback::simulator::insert_into_closed;
 use ringback::{
     CallbackKey, CallbackOp, Cancel, ClientId, Completion, Done, Ending, Event, Hooks, InsertError, Outcome, Prepare,
-    ReferringCalls, Returned, Run, Runtime, SessionKey, TryRun, WaitError,
+    ReferringCalls, Restored, Returned, Run, Runtime, SessionKey, TryRun, WaitError,
 };
 use ringback_rpc::nfs4::{SessionId, Status};
 use ringback_rpc::xdr::{Result, Writer, XdrError, XdrErrorKind};
 use std::collections::HashMap;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How the embedder's code behaves, of a thousand calls each.
@@ -57,6 +57,11 @@ pub(crate) struct Embedder {
     unreleased: Mutex<Option<Run>>,
     /// Completions that are to come off a queue, by cookie.
     completions: Mutex<HashMap<u64, (CallbackKey, Ending)>>,
+    /// Those that have, and were not given back.
+    taken: Mutex<HashMap<u64, (CallbackKey, Ending)>>,
+    /// The process that serves, and what the next one was asked about.
+    serving: AtomicU32,
+    restored: Mutex<Vec<Restored>>,
     fore: Arc<Fore>,
 }
 
@@ -71,7 +76,7 @@ enum Wish {
 impl Embedder {
     pub(crate) fn new(journal: Journal, reference: Reference, manners: Manners, plant: Plant, fore: Arc<Fore>) -> Self {
         let (runtime, refused, moved, starved, stumbled, told, unreleased) = Default::default();
-        let completions = Mutex::default();
+        let (completions, taken, serving, restored) = Default::default();
         let (reference, manners) = (Mutex::new(reference), Mutex::new(manners));
         let waiters = Mutex::new(Waiters::new(journal.clone(), plant == Plant::MuffleWaiter));
         let planted = Planted::new(plant);
@@ -89,6 +94,9 @@ impl Embedder {
             told,
             unreleased,
             completions,
+            taken,
+            serving,
+            restored,
             fore,
         }
     }
@@ -326,8 +334,52 @@ impl Embedder {
         self.journal.note(|| format!("  {completion:?}"), completion.cookie);
         self.journal.reach(Kind::CompletionTaken);
         let expected = self.completions.lock().unwrap_or_else(PoisonError::into_inner).remove(&completion.cookie);
+        if let Some(expected) = expected {
+            self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(completion.cookie, expected);
+        }
         let right = expected == Some((completion.key, completion.ending));
         self.journal.check(Rule::OneCompletion, right, || format!("{completion:?}, expected was {expected:?}"));
+    }
+
+    /// Added to the number of the process that serves when it crashes.
+    pub(crate) const CRASHED: u32 = 1 << 16;
+
+    /// The process that serves.
+    pub(crate) fn serving(&self) -> u32 {
+        self.serving.load(Relaxed)
+    }
+
+    /// Another process is about to be asked what it knows.
+    pub(crate) fn begin_restore(&self) {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The next process is asked about a callback.
+    pub(crate) fn restored(&self, callback: &Restored) {
+        self.journal.note(|| format!("  {callback:?}"), callback.cookie);
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner).push(*callback);
+    }
+
+    /// The next process serves. It is given what the last one had taken off its queues and not given back; who waited there
+    /// waits no longer.
+    pub(crate) fn hand_over(&self, runtime: Runtime) {
+        let asked = std::mem::take(&mut *self.restored.lock().unwrap_or_else(PoisonError::into_inner));
+        self.reference().handed_over(&asked);
+        self.serving.fetch_add(1, Relaxed);
+        let taken = std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner));
+        self.completions.lock().unwrap_or_else(PoisonError::into_inner).extend(taken);
+        self.waiters().forget();
+        self.fore.set_runtime(Some(runtime.clone()));
+        self.set_runtime(Some(runtime));
+    }
+
+    /// The process that has served is gone.
+    pub(crate) fn crash(&self) {
+        self.serving.fetch_add(Self::CRASHED, Relaxed);
+        self.waiters().forget();
+        self.reference().groups.forget();
+        self.fore.set_runtime(None);
+        self.set_runtime(None);
     }
 
     /// Hooks that have panicked on purpose.
@@ -468,6 +520,7 @@ impl Hooks for Embedder {
             return;
         }
         self.reference().release(run);
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&run.cookie);
         self.meddle(Some(run));
         if self.stumbles() {
             *self.unreleased.lock().unwrap_or_else(PoisonError::into_inner) = Some(*run);

@@ -217,6 +217,11 @@ impl Fore {
         }
     }
 
+    /// A connection is there no more, of which nobody tells.
+    pub(crate) fn forget(&self, connection: ConnectionId) {
+        lock(&self.deferred).retain(|(token, _)| token.connection() != connection);
+    }
+
     /// Answers some calls that were deferred, in any order; with `all`, all of them.
     pub(crate) fn answer_deferred(&self, choices: &mut Choices, all: bool) {
         let Some(runtime) = lock(&self.runtime).clone() else { return };

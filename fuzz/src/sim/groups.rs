@@ -167,6 +167,13 @@ impl Groups {
         self.told.last().map(|told| told.settled)
     }
 
+    /// The process is gone, and all of them with it.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+        self.waits.clear();
+        self.told.clear();
+    }
+
     /// The embedder drops one, if there are so many.
     pub(crate) fn give_up(&mut self, at: usize) {
         if let Some(group) = self.waiting.keys().nth(at).copied() {

@@ -382,9 +382,13 @@ impl World {
 
     /// Drains a client, or a session of it.
     pub(crate) fn drain_one(&mut self, client: usize, session: Option<usize>) {
+        let deadline_ns = self.journal.now_ns() + self.choices.pick(&[0, 1_000_000, self.scenario.lease_ns]);
+        self.drain_until(client, session, deadline_ns);
+    }
+
+    pub(crate) fn drain_until(&mut self, client: usize, session: Option<usize>, deadline_ns: u64) {
         let Some(runtime) = self.embedder.runtime() else { return };
         let key = session.map(|at| self.clients[client].sessions[at].key);
-        let deadline_ns = self.journal.now_ns() + self.choices.pick(&[0, 1_000_000, self.scenario.lease_ns]);
         let begun = match key {
             Some(key) => Drain::begin_session(&runtime, key, deadline_ns),
             None => Drain::begin_client(&runtime, self.clients[client].id, deadline_ns),
@@ -402,10 +406,14 @@ impl World {
 
     /// Drains of clients and sessions that have ended: what was drained goes.
     pub(crate) fn look_at_drains(&mut self) {
+        if self.is_left_alone() {
+            return;
+        }
         for at in (0..self.drains.len()).rev() {
             let drain = &self.drains[at];
             let Some(report) = drain.drain.poll() else {
-                let late = self.journal.now_ns() > drain.deadline_ns + DRAIN_SLACK_NS;
+                let slack_ns = DRAIN_SLACK_NS + self.embedder.reference().stood_ns();
+                let late = self.journal.now_ns() > drain.deadline_ns + slack_ns;
                 self.journal.check(Rule::Ends, !late, || {
                     format!("the drain of client {} {:?} does not end", drain.client, drain.session)
                 });

@@ -6,6 +6,7 @@
 //! - `client`: the simulated clients. `lifecycle`: how they come, change and go. `fore`: what they ask. `transport`: lines
 //!   that an embedder drives itself.
 //! - `minor0`, `client/minor0`, `net/dial`: clients of NFSv4.0, whom the server connects to.
+//! - `handover`, `world/handover`: live upgrades, and how either process fails. `process`: which of them calls hooks.
 //! - `tenants`: the checker of their limits. `world/story`: simulations in which one thing happens that is wanted.
 //! - `embedder`: the file server, its hooks and everything that it asks of the runtime.
 //! - `reference`: the model of every callback, rules R1 to R9. `wire`, `work`, `waiters`, `groups`: the checkers of what is
@@ -24,12 +25,14 @@ mod coverage;
 mod embedder;
 mod fore;
 mod groups;
+mod handover;
 mod io;
 mod journal;
 mod lifecycle;
 mod minor0;
 mod net;
 mod plant;
+mod process;
 mod reference;
 mod scenario;
 mod tenants;
@@ -113,6 +116,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
     if options.minor0 {
         scenario.minor0 = 1000;
     }
+    scenario.draw_upgrades(&choices);
     if options.callbacks > 0 {
         scenario.prolong(options.callbacks);
     }

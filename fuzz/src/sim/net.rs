@@ -1,18 +1,19 @@
 //! The simulated network: lines between a client and a reactor that delay, split, freeze, close and reset.
 
 pub(crate) mod dial;
+mod handover;
+mod socket;
 
 use super::choices::Choices;
 use super::coverage::Kind;
 use super::journal::{Journal, Rule};
 use dial::{Dial, Listener};
 use ringback::simulator::{ConnKey, SendBuf};
+use socket::Far;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::os::fd::OwnedFd;
 
 /// A line, by its number.
 pub(crate) type LineId = usize;
@@ -117,6 +118,8 @@ enum Stage {
     /// The reactor connects.
     Dialling,
     Attached,
+    /// It is to come out of the back end, and stay open.
+    Lifting,
     Detaching,
     Gone,
 }
@@ -141,6 +144,8 @@ pub(crate) struct Line {
     reactor: usize,
     key: Option<ConnKey>,
     descriptor: Option<OwnedFd>,
+    /// The other end of it, to see whether it was closed.
+    far: Option<Far>,
     dial: Option<Dial>,
     paused: bool,
     closed_told: bool,
@@ -159,6 +164,7 @@ pub(crate) enum Happening {
     Sent(SendBuf, io::Result<usize>),
     Closed(Option<io::Error>),
     Detached,
+    Lifted(OwnedFd),
 }
 
 /// What fails for no reason of the network.
@@ -186,7 +192,7 @@ pub(crate) struct Net {
     pub choices: Choices,
     pub faults: Faults,
     pub lines: Vec<Line>,
-    by_descriptor: HashMap<RawFd, LineId>,
+    by_descriptor: HashMap<u64, LineId>,
     /// Lines that some side still has, to look no further.
     live: Vec<LineId>,
     /// What kernels took from reactors since it was looked at last.
@@ -195,12 +201,15 @@ pub(crate) struct Net {
     pub listeners: BTreeMap<SocketAddr, Listener>,
     /// Lines that reactors have made, and the clients that do not know of them yet.
     pub accepted: Vec<(usize, LineId)>,
+    /// Two processes may have the same descriptors.
+    pub handing_over: bool,
 }
 
 impl Net {
     pub(crate) fn new(journal: Journal, choices: Choices, faults: Faults) -> Self {
         let (lines, by_descriptor, live, tapped, listeners, accepted) = Default::default();
-        Net { journal, choices, faults, lines, by_descriptor, live, tapped, listeners, accepted }
+        let handing_over = false;
+        Net { journal, choices, faults, lines, by_descriptor, live, tapped, listeners, accepted, handing_over }
     }
 
     fn now_ns(&self) -> u64 {
@@ -220,13 +229,10 @@ impl Net {
 
     /// A client connects: the line, and the server's descriptor of it.
     pub(crate) fn connect(&mut self, quality: Quality) -> (LineId, OwnedFd) {
-        use std::os::fd::AsRawFd;
-        // Any descriptor will do: it is what the reactor hands on to the back end, which knows its line.
-        static ANY: OnceLock<File> = OnceLock::new();
-        let any = ANY.get_or_init(|| File::open("/dev/null").expect("/dev/null can be opened"));
-        let descriptor: OwnedFd = any.try_clone().expect("there are descriptors enough").into();
+        let (far, descriptor) = socket::pair();
+        let (number, descriptor) = socket::identity(descriptor);
         let id = self.lines.len();
-        self.by_descriptor.insert(descriptor.as_raw_fd(), id);
+        self.by_descriptor.insert(number, id);
         self.live.push(id);
         self.lines.push(Line {
             quality,
@@ -238,6 +244,7 @@ impl Net {
             reactor: 0,
             key: None,
             descriptor: None,
+            far: Some(far),
             dial: None,
             paused: false,
             closed_told: false,
@@ -335,34 +342,20 @@ impl Net {
 
     /// A reactor takes a descriptor over. `None`: it failed.
     pub(crate) fn attach(&mut self, reactor: usize, key: ConnKey, descriptor: OwnedFd) -> Option<LineId> {
-        use std::os::fd::AsRawFd;
-        let id = self.by_descriptor.remove(&descriptor.as_raw_fd())?;
+        let (number, descriptor) = socket::identity(descriptor);
+        let id = self.by_descriptor.remove(&number)?;
         let fails = self.choices.per_mille(self.faults.attach_failed);
         let line = &mut self.lines[id];
         (line.reactor, line.key) = (reactor, Some(key));
         if fails {
             self.journal.reach(Kind::AttachFailed);
-            line.stage = Stage::Gone;
+            (line.stage, line.far) = (Stage::Gone, None);
             line.to_client.finish(0, End::Reset);
             return None;
         }
         line.stage = Stage::Attached;
         line.descriptor = Some(descriptor);
         Some(id)
-    }
-
-    /// Something else than a reactor drives the server's end.
-    pub(crate) fn attach_driver(&mut self, id: LineId, driver: usize) {
-        self.by_descriptor.retain(|_, line| *line != id);
-        let line = &mut self.lines[id];
-        (line.reactor, line.stage) = (driver, Stage::Attached);
-    }
-
-    /// A descriptor that was closed before a reactor could take it over.
-    pub(crate) fn abandon(&mut self, id: LineId) {
-        if self.lines[id].stage == Stage::HandedOver {
-            (self.lines[id].stage, self.lines[id].client_open) = (Stage::Gone, false);
-        }
     }
 
     pub(crate) fn detach(&mut self, id: LineId) {
@@ -476,6 +469,7 @@ impl Net {
         let line = &self.lines[id];
         let sent = line.sending.as_ref().is_some_and(|s| s.done_ns.is_some_and(|at| at <= now_ns));
         match line.stage {
+            Stage::Lifting => true,
             Stage::Detaching => sent || (line.sending.is_none() && line.gone_ns <= now_ns),
             Stage::Attached => {
                 let heard = !line.frozen && !line.paused && !line.closed_told;
@@ -517,8 +511,10 @@ impl Net {
         if self.is_broken(id, now_ns) {
             self.pump(id);
         }
-        if self.lines[id].stage == Stage::Dialling {
-            return self.dialled(id);
+        match self.lines[id].stage {
+            Stage::Dialling => return self.dialled(id),
+            Stage::Lifting => return self.lifted(id, room),
+            _ => {}
         }
         let line = &mut self.lines[id];
         if let Some(sending) = line.sending.take_if(|s| s.done_ns.is_some_and(|at| at <= now_ns)) {
@@ -529,6 +525,7 @@ impl Net {
         if line.stage == Stage::Detaching {
             line.stage = Stage::Gone;
             line.descriptor = None;
+            self.check_closed(id);
             return Some(Happening::Detached);
         }
         if let Some(end) = line.to_server.ended(now_ns) {
@@ -545,11 +542,12 @@ impl Net {
 
     // --- time ----------------------------------------------------------------------------------------------------
 
-    /// When something on a line is due next, of what can be seen at all.
-    pub(crate) fn next_due_ns(&mut self) -> Option<u64> {
+    /// When something on a line is due next, of what can be seen at all: reactors that stand still see nothing.
+    pub(crate) fn next_due_ns(&mut self, is_still: impl Fn(usize) -> bool) -> Option<u64> {
         let lines = &self.lines;
         self.live.retain(|id| lines[*id].stage != Stage::Gone || lines[*id].client_open);
-        self.live.iter().filter_map(|id| line_due_ns(&self.lines[*id])).min()
+        let due_ns = |id: &LineId| line_due_ns(&self.lines[*id], is_still(self.lines[*id].reactor));
+        self.live.iter().filter_map(due_ns).min()
     }
 
     /// Lines that some side still has.
@@ -563,11 +561,14 @@ impl Net {
     }
 }
 
-fn line_due_ns(line: &Line) -> Option<u64> {
+fn line_due_ns(line: &Line, is_still: bool) -> Option<u64> {
     let mut due = None::<u64>;
     let mut add = |at: Option<u64>| due = due.into_iter().chain(at).min();
-    add(line.sending.as_ref().and_then(|s| s.done_ns));
+    if !is_still {
+        add(line.sending.as_ref().and_then(|s| s.done_ns));
+    }
     match line.stage {
+        _ if is_still => {}
         Stage::Dialling if !line.frozen => add(line.dial.map(|dial| dial.due_ns).filter(|due| *due < u64::MAX)),
         Stage::Detaching if line.sending.is_none() => add(Some(line.gone_ns)),
         Stage::Attached if !line.frozen => {

@@ -1,7 +1,9 @@
 //! Faults planted on purpose, to show that the checkers find them.
 
 use super::call::Call;
+use ringback::Upgrade;
 use ringback::simulator::SendBuf;
+use ringback::simulator::upgrade::{self, Spoil};
 use ringback_rpc::nfs4::callback::{CB_COMPOUND, CB_NULL};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -89,6 +91,14 @@ pub enum Plant {
     LooseRate,
     /// A tenant is said to have a callback more than it has.
     MiscountTenant,
+    /// In an upgrade, sequence ids of session slots go over too small by one.
+    EarlierIds,
+    /// What was received and not handled gets lost in an upgrade.
+    LoseUnread,
+    /// A run gets lost in an upgrade.
+    ForgetRun,
+    /// The old process goes on, though it has handed over.
+    BothServe,
 }
 
 impl Plant {
@@ -101,6 +111,22 @@ impl Plant {
     /// Whether it needs a tenant, of which small simulations have none.
     pub fn is_of_tenants(self) -> bool {
         matches!(self, Plant::LooseCalls | Plant::LooseRate | Plant::MiscountTenant)
+    }
+
+    /// Whether it needs an upgrade.
+    pub fn is_of_upgrades(self) -> bool {
+        matches!(self, Plant::EarlierIds | Plant::LoseUnread | Plant::ForgetRun | Plant::BothServe)
+    }
+
+    /// What is wrong with what comes to the next process.
+    pub(crate) fn spoil(self, upgrade: &mut Upgrade) {
+        let what = match self {
+            Plant::EarlierIds => Spoil::SequenceIds,
+            Plant::LoseUnread => Spoil::Unread,
+            Plant::ForgetRun => Spoil::Run,
+            _ => return,
+        };
+        upgrade::spoil(upgrade, what).expect("it is as valid as it was");
     }
 
     /// What a run deadline is multiplied by.

@@ -63,6 +63,9 @@ pub(crate) struct Scenario {
     pub minor0: u64,
     /// Tenants besides the default one.
     pub tenants: usize,
+    /// Live upgrades that may be tried, and how often one begins, of a thousand actions.
+    pub upgrades: u64,
+    pub upgrade_rate: u64,
     /// At the end all is well again, and every run must end without a drain.
     pub heal: bool,
     pub drain_patience_ns: u64,
@@ -100,6 +103,19 @@ impl Scenario {
         self.tenants = choices.pick(&[0, 0, 0, 1, 3]);
     }
 
+    /// The same with live upgrades, perhaps. What else is drawn does not depend on it.
+    pub(crate) fn draw_upgrades(&mut self, choices: &Choices) {
+        let mut choices = choices.clone();
+        choices.next();
+        choices.next();
+        self.upgrades = choices.pick(&[0, 0, 0, 2, 12]);
+        self.upgrade_rate = 1000 * (self.upgrades + 1) / self.actions_max.min(400);
+        // Their callback paths do not go over.
+        if self.minor0 > 0 {
+            self.upgrades = 0;
+        }
+    }
+
     /// The same with clients most of which lie.
     pub(crate) fn turn_hostile(&mut self) {
         (self.may_lie, self.liars, self.odd) = (true, 800, 800);
@@ -116,6 +132,7 @@ impl Scenario {
         small.weights = Action::ALL.iter().map(|(_, usual)| 1 + usual / 4).collect();
         (small.liars, small.odd) = (choices.pick(&[0, 0, 0, 800]), choices.pick(&[0, 300, 800]));
         small.may_lie |= small.liars > 0;
+        (small.upgrades, small.upgrade_rate) = (choices.pick(&[0, 0, 0, 3]), 100);
         small
     }
 
@@ -181,6 +198,8 @@ impl Scenario {
             starve: rare(choices, 900),
             minor0: 0,
             tenants: 0,
+            upgrades: 0,
+            upgrade_rate: 0,
             heal: choices.below(2) == 0,
             drain_patience_ns: choices.pick(&[0, MS, S, lease_ns, 10 * lease_ns]),
         }

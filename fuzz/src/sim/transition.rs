@@ -75,6 +75,12 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// The client does it alone, and the server learns of it when it reads.
+    fn is_of_client(self) -> bool {
+        use Action::*;
+        matches!(self, Close | Reset | Shut | Freeze | Behave | Target | Resize | Ask)
+    }
+
     /// All of them, and how likely each one is.
     pub(crate) const ALL: [(Action, u64); 31] = [
         (Action::Run, 100),
@@ -133,6 +139,9 @@ impl World {
     pub(crate) fn act(&mut self) {
         let action = Action::ALL[self.choices.weighted(&self.scenario.weights)].0;
         let Some(client) = self.some_client() else { return };
+        if self.is_left_alone() && !action.is_of_client() {
+            return;
+        }
         if self.clients[client].is_minor0() && self.act_minor0(action, client) {
             return;
         }

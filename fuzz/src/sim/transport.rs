@@ -65,6 +65,15 @@ impl Carrier {
         self.gone && self.sending.is_none() && lock(&self.orders).outbound.is_empty()
     }
 
+    /// The process that it belongs to is gone.
+    pub(crate) fn abandon(&mut self, net: &mut Net) {
+        lock(&self.orders).outbound.clear();
+        self.sending = None;
+        if !std::mem::replace(&mut self.closed, true) && !net.is_history(self.line) {
+            net.detach(self.line);
+        }
+    }
+
     pub(crate) fn is_awake(&self, net: &Net) -> bool {
         let orders = lock(&self.orders);
         let asked = (orders.close && !self.closed) || (self.sending.is_none() && !orders.outbound.is_empty());
@@ -107,7 +116,7 @@ impl Carrier {
             }
             Some((_, Happening::Detached)) => self.gone = true,
             // A transport that is made is connected.
-            Some((_, Happening::Connected(_))) | None => {}
+            Some((_, Happening::Connected(_) | Happening::Lifted(_))) | None => {}
         }
     }
 

@@ -88,6 +88,11 @@ impl Waiters {
         self.waiting.is_empty()
     }
 
+    /// Nobody waits any longer: the process is gone.
+    pub(crate) fn forget(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Somebody waits no longer.
     pub(crate) fn give_up(&mut self, at: usize) {
         if at < self.waiting.len() {

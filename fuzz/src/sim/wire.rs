@@ -127,8 +127,8 @@ impl Wire {
         }
     }
 
-    /// A reactor has turned: what the embedder asked for before has reached that far.
-    pub(crate) fn turned(&mut self, reactor: usize, turn: u64, net: &Net) {
+    /// A reactor has turned, which has this number on the net: what the embedder asked for before has reached that far.
+    pub(crate) fn turned(&mut self, reactor: usize, number: usize, turn: u64, net: &Net) {
         let sessions = &mut self.sessions;
         self.unsettled.retain(|id| {
             let Some(session) = sessions.get_mut(id).filter(|s| s.home == reactor) else { return true };
@@ -137,7 +137,7 @@ impl Wire {
             }
             false
         });
-        let own = net.live().filter(|line| net.reactor_of(*line) == Some(reactor));
+        let own = net.live().filter(|line| net.reactor_of(*line) == Some(number));
         self.quiet.extend(own.filter(|line| net.is_quiet(*line)).map(|line| (line, turn)));
     }
 
@@ -202,7 +202,9 @@ impl Wire {
         };
         let quiet = self.quiet.get(&line).copied();
         let look = Look { journal: &self.journal, line, quiet, call: &call, record };
-        if look.at(session, clients, reference) {
+        // What was encoded before may have been lost before a kernel took it, and is sent again all the same.
+        let first = call.ops.first().is_none_or(|op| reference.is_encoded_once(op.payload));
+        if look.at(session, clients, reference) && first {
             let client = session.client;
             self.check_tenant(client, clients, reference, net);
         }

@@ -1,6 +1,7 @@
 //! The world of one simulation: reactors, clients and lines, stepped one at a time in one thread on a virtual clock.
 
 mod ending;
+mod handover;
 mod story;
 
 pub use story::Story;
@@ -10,16 +11,19 @@ use super::client::{Client, Deeds};
 use super::coverage::Kind;
 use super::embedder::Embedder;
 use super::fore::Fore;
+use super::handover::Side;
 use super::io::{Bell, SimIo};
 use super::journal::{Journal, Rule};
 use super::net::dial::CONNECTS_MAX;
 use super::net::{LineId, Net};
 use super::plant::Plant;
+use super::process::Process;
 use super::reference::Reference;
 use super::scenario::Scenario;
 use super::transport::Carrier;
 use super::wire::Wire;
 use super::work::Work;
+use handover::Handover;
 use ringback::simulator::{Drain, ReactorHandle, Simulation, Wait};
 use ringback::{Builder, Census, ClientLimits, ConnectionId, SessionKey};
 use std::cell::RefCell;
@@ -38,6 +42,8 @@ struct Desk {
     bell: Arc<Bell>,
     /// `None`: not asleep.
     parked: Option<Wait>,
+    /// Which it is on the net.
+    number: usize,
 }
 
 /// A drain of a client or of a session.
@@ -50,10 +56,23 @@ pub(crate) struct PartDrain {
     pub deadline_ns: u64,
 }
 
+/// Reactors that do not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Office {
+    /// Of the next process.
+    Next,
+    /// Of the one that has let go.
+    Leaving,
+}
+
 /// Who can do something now.
 #[derive(Clone, Copy, Debug)]
 enum Actor {
     Reactor(usize),
+    /// A reactor of a process that does not serve yet, or does not any more.
+    Waiting(Office, usize),
+    /// A process of an upgrade.
+    Party(Side),
     Client(usize),
     Carrier(usize),
     Action,
@@ -91,6 +110,28 @@ pub(crate) struct World {
     /// Allocations do not fail any more.
     fed: Arc<AtomicBool>,
     deeds: Deeds,
+    /// Decides about upgrades.
+    upgrades: Choices,
+    /// Upgrades to come, the one under way, and the processes that there were.
+    handovers: u64,
+    handover: Option<Handover>,
+    processes: usize,
+    /// The process that served has crashed.
+    is_dead: bool,
+}
+
+impl Desk {
+    fn is_awake(&mut self, now_ns: u64, net: &Net) -> bool {
+        if self.handle.is_still() {
+            return self.handle.has_orders();
+        }
+        let woken = match self.parked {
+            None | Some(Wait::No) => true,
+            Some(Wait::Until(until)) => until <= now_ns,
+            Some(Wait::Forever) => false,
+        };
+        woken || self.bell.is_rung() || net.is_awake(self.number)
+    }
 }
 
 impl World {
@@ -109,8 +150,11 @@ impl World {
         let ios = bells.iter().enumerate().map(back_end).collect();
         let fed = Arc::new(AtomicBool::new(false));
         let gate = gate(&mut choices, &scenario, &embedder, &fed, &journal);
-        let (hooks, calls) = (Arc::clone(&embedder), Arc::clone(&fore));
-        let mut simulation = match Simulation::new(builder(&scenario, plant), gate, hooks, calls, ios) {
+        let process =
+            Process { number: 0, journal: journal.clone(), embedder: Arc::clone(&embedder), fore: Arc::clone(&fore) };
+        let process = Arc::new(process);
+        let calls = Arc::clone(&process);
+        let mut simulation = match Simulation::new(builder(&scenario, plant), gate, process, calls, ios) {
             Ok(simulation) => simulation,
             Err(e) => {
                 journal.fail(Rule::Answer, format!("{e}: {scenario:?}"));
@@ -122,16 +166,18 @@ impl World {
         }
         fore.set_runtime(Some(simulation.runtime.clone()));
         embedder.set_runtime(Some(simulation.runtime));
-        let desks = simulation.reactors.into_iter().zip(bells);
+        let desks = simulation.reactors.into_iter().zip(bells).enumerate();
+        let upgrades = upgrades_of(&choices);
         let (clients, connections, carriers, drains, deeds) = Default::default();
         let (principals, turns, steps, actions) = (0, 0, 0, 0);
         Some(World {
             action_ns: Some(journal.now_ns()),
             wire: Wire::new(journal.clone()),
             work: Work::new(journal.clone(), scenario.reactors),
-            desks: desks.map(|(handle, bell)| Desk { handle, bell, parked: None }).collect(),
+            desks: desks.map(|(number, (handle, bell))| Desk { handle, bell, parked: None, number }).collect(),
             journal,
             choices,
+            handovers: scenario.upgrades,
             scenario,
             net,
             embedder,
@@ -148,6 +194,10 @@ impl World {
             queues_ns: None,
             fed,
             deeds,
+            upgrades,
+            handover: None,
+            processes: 0,
+            is_dead: false,
         })
     }
 
@@ -160,7 +210,10 @@ impl World {
                 self.insert(client, count);
             }
         }
-        self.run_until(u64::MAX, |world| world.action_ns.is_none());
+        self.run_until(u64::MAX, |world| world.action_ns.is_none() && world.handover.is_none());
+        if self.is_dead {
+            return self.bury();
+        }
         if self.scenario.heal && !self.journal.has_failed() {
             self.heal();
         }
@@ -192,6 +245,8 @@ impl World {
         let ready = self.ready();
         match self.choices.any(&ready) {
             Some(Actor::Reactor(at)) => self.turn(*at),
+            Some(Actor::Waiting(office, at)) => self.turn_waiting(*office, *at),
+            Some(Actor::Party(side)) => self.take_step(*side),
             Some(Actor::Client(at)) => self.client(*at),
             Some(Actor::Carrier(at)) => {
                 let runtime = self.embedder.runtime();
@@ -224,18 +279,19 @@ impl World {
     }
 
     fn ready(&mut self) -> Vec<Actor> {
-        let now_ns = self.journal.now_ns();
+        let (now_ns, left_alone) = (self.journal.now_ns(), self.is_left_alone());
         let net = self.net.borrow();
         let mut ready = Vec::new();
-        for (at, desk) in self.desks.iter().enumerate() {
-            let woken = match desk.parked {
-                None | Some(Wait::No) => true,
-                Some(Wait::Until(until)) => until <= now_ns,
-                Some(Wait::Forever) => false,
-            };
-            if woken || desk.bell.is_rung() || net.is_awake(at) {
-                ready.push(Actor::Reactor(at));
-            }
+        let mut is_awake = |(at, desk): (usize, &mut Desk)| desk.is_awake(now_ns, &net).then_some(at);
+        ready.extend(self.desks.iter_mut().enumerate().filter_map(&mut is_awake).map(Actor::Reactor));
+        if let Some(handover) = &mut self.handover {
+            let mut next = handover.next.borrow_mut();
+            let next = next.iter_mut().flat_map(|next| next.desks.iter_mut().enumerate()).filter_map(&mut is_awake);
+            ready.extend(next.map(|at| Actor::Waiting(Office::Next, at)));
+            let leaves = |desk: &Desk| desk.handle.is_still() || self.plant == Plant::BothServe;
+            let leaving = handover.leaving.iter_mut().enumerate().filter(|(_, desk)| leaves(desk));
+            ready.extend(leaving.filter_map(&mut is_awake).map(|at| Actor::Waiting(Office::Leaving, at)));
+            ready.extend(handover.awake(now_ns).map(Actor::Party));
         }
         ready.extend(self.clients.iter().filter(|c| c.is_awake(&net)).map(|c| Actor::Client(c.index)));
         let carriers = self.carriers.iter().enumerate();
@@ -243,7 +299,7 @@ impl World {
         if self.action_ns.is_some_and(|at| at <= now_ns) {
             ready.push(Actor::Action);
         }
-        if self.queues_ns.is_some_and(|at| at <= now_ns) {
+        if self.queues_ns.is_some_and(|at| at <= now_ns) && !left_alone {
             ready.push(Actor::Queues);
         }
         ready
@@ -256,21 +312,30 @@ impl World {
     }
 
     fn next_due_ns(&mut self) -> Option<u64> {
+        let mut still = Vec::new();
+        if let Some(handover) = &self.handover {
+            still.extend(self.desks.iter().filter(|desk| desk.handle.is_still()).map(|desk| desk.number));
+            still.extend(handover.leaving.iter().map(|desk| desk.number));
+        }
         let asleep = self.desks.iter().filter_map(|desk| match desk.parked {
-            Some(Wait::Until(until)) => Some(until),
+            Some(Wait::Until(until)) if !desk.handle.is_still() => Some(until),
             _ => None,
         });
         let clients = self.clients.iter().filter_map(Client::next_due_ns);
         asleep
             .chain(clients)
             .chain(self.action_ns)
-            .chain(self.queues_ns)
-            .chain(self.net.borrow_mut().next_due_ns())
+            .chain(self.queues_ns.filter(|_| !self.is_left_alone()))
+            .chain(self.handover.as_ref().and_then(Handover::next_due_ns))
+            .chain(self.net.borrow_mut().next_due_ns(|number| still.contains(&number)))
             .min()
     }
 
     /// A reactor goes to sleep, or wakes and turns.
     fn turn(&mut self, at: usize) {
+        if self.desks[at].handle.is_still() {
+            return self.obey(at);
+        }
         let desk = &mut self.desks[at];
         let wait = match desk.parked.take() {
             Some(wait) => wait,
@@ -305,8 +370,65 @@ impl World {
         self.work.ends(at);
         let spent_ns = self.choices.below(self.scenario.turn_cost_ns + 1);
         self.journal.set_now_ns(self.journal.now_ns() + spent_ns);
-        self.wire.turned(at, self.turns, &self.net.borrow());
+        self.wire.turned(at, self.desks[at].number, self.turns, &self.net.borrow());
+        self.stir();
         self.look_at_drains();
+    }
+
+    /// A reactor that stands still does what it is told.
+    fn obey(&mut self, at: usize) {
+        let desk = &mut self.desks[at];
+        {
+            let mut reference = self.embedder.reference();
+            (reference.turning, reference.exporting) = (Some(at), true);
+        }
+        let result = desk.handle.obey();
+        {
+            let mut reference = self.embedder.reference();
+            (reference.turning, reference.exporting) = (None, false);
+        }
+        self.journal.note(|| format!("reactor {at}: obeys"), 35);
+        self.journal.check(Rule::Seam, result.is_ok(), || format!("reactor {at}: {result:?}"));
+        self.listen();
+        self.embedder.look_at_waiters();
+        self.embedder.reference().groups.look();
+        self.stir();
+    }
+
+    /// A reactor that does not serve has nothing to do but to stand still, and to obey.
+    fn turn_waiting(&mut self, office: Office, at: usize) {
+        let Some(handover) = &mut self.handover else { return };
+        let mut next = handover.next.borrow_mut();
+        let desk = match office {
+            Office::Next => next.as_mut().and_then(|next| next.desks.get_mut(at)),
+            Office::Leaving => handover.leaving.get_mut(at),
+        };
+        let Some(desk) = desk else { return };
+        let result = match desk.parked.take() {
+            _ if desk.handle.is_still() => desk.handle.obey(),
+            Some(wait) => desk.handle.turn(wait),
+            None => {
+                desk.parked = Some(desk.handle.park());
+                Ok(())
+            }
+        };
+        drop(next);
+        self.journal.note(|| format!("reactor {at} ({office:?}) takes a step"), 36);
+        self.journal.check(Rule::Seam, result.is_ok(), || format!("reactor {at} ({office:?}): {result:?}"));
+        self.stir();
+        self.end_handover();
+    }
+
+    /// The embedder keeps its threads from asking anything of the runtime.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.handover.as_ref().is_some_and(Handover::is_quiet)
+    }
+
+    /// What somebody in an upgrade waits for may have come.
+    fn stir(&mut self) {
+        if let Some(handover) = &mut self.handover {
+            handover.stir();
+        }
     }
 
     /// The checkers look at what the reactor sent.
@@ -354,6 +476,7 @@ impl World {
 
     fn action(&mut self) {
         self.act();
+        self.begin_some_handover();
         self.embedder.reference().groups.look();
         self.actions += 1;
         let accepted = self.embedder.reference().counts.accepted;
@@ -395,6 +518,13 @@ impl World {
         }
         total
     }
+}
+
+/// What decides about upgrades: a seed decides about everything else as if there were none.
+fn upgrades_of(choices: &Choices) -> Choices {
+    let mut choices = choices.clone();
+    choices.fork();
+    choices.fork().fork()
 }
 
 fn builder(scenario: &Scenario, plant: Plant) -> Builder {

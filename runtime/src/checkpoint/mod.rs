@@ -19,6 +19,8 @@ pub(crate) mod record;
 pub(crate) mod restore;
 #[cfg(any(test, feature = "simulator"))]
 pub(crate) mod sample;
+#[cfg(feature = "simulator")]
+pub(crate) mod spoil;
 pub(crate) mod suspend;
 pub(crate) mod take;
 mod undone;

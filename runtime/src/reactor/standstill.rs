@@ -44,6 +44,12 @@ impl<I: Io> Reactor<I> {
         self.begin_standstill(freeze)
     }
 
+    /// Everything was left to another process.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn has_left(&self) -> bool {
+        self.left
+    }
+
     /// Carries out one order. That nobody waits for the answer any more changes nothing.
     pub(crate) fn obey(&mut self, order: Order) -> io::Result<()> {
         match order {

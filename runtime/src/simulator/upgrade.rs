@@ -2,6 +2,7 @@
 //! What waits is a future here, to be asked again whenever something may have come; see [`Stepper`].
 
 pub use crate::checkpoint::pace::{Stepper, Verdict};
+pub use crate::checkpoint::spoil::Spoil;
 pub use crate::upgrade::Step;
 
 use super::{Io, ReactorHandle};
@@ -47,6 +48,11 @@ pub async fn confirm(upgrade: Upgrade) -> Result<Upgraded, UpgradeError> {
     upgrade.go().await
 }
 
+/// What has come is not what was sent.
+pub fn spoil(upgrade: &mut Upgrade, what: Spoil) -> Result<(), CheckpointError> {
+    upgrade.spoil(what)
+}
+
 /// Orders to a reactor that stands still.
 pub(super) struct Orders {
     from: Receiver<Order>,
@@ -83,7 +89,12 @@ impl<I: Io> ReactorHandle<I> {
             return Ok(());
         }
         match self.orders.as_mut().and_then(|orders| orders.next.take()) {
-            Some(Some(order)) => self.reactor.obey(order)?,
+            Some(Some(order)) => {
+                self.reactor.obey(order)?;
+                if self.reactor.has_left() {
+                    self.orders = None;
+                }
+            }
             _ => {
                 self.orders = None;
                 self.reactor.go_on();

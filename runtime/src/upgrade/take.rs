@@ -160,6 +160,13 @@ impl Upgrade {
         self.connections
     }
 
+    /// Makes a mistake in what has come.
+    #[cfg(feature = "simulator")]
+    pub(crate) fn spoil(&mut self, what: crate::checkpoint::spoil::Spoil) -> Result<(), CheckpointError> {
+        self.checkpoint = crate::checkpoint::spoil::spoil(&self.checkpoint, what)?;
+        Ok(())
+    }
+
     pub(crate) fn stage(&self) -> &Arc<Mutex<Stage>> {
         &self.stage
     }

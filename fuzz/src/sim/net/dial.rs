@@ -1,10 +1,9 @@
 //! Lines that a reactor makes, to the callback services of clients of minor version 0.
 
-use super::{Happening, Line, LineId, Net, Pipe, Quality, Stage};
+use super::{Happening, Line, LineId, Net, Pipe, Quality, Stage, socket};
 use crate::sim::coverage::Kind;
 use crate::sim::journal::Rule;
 use ringback::simulator::ConnKey;
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 
@@ -68,7 +67,7 @@ impl Net {
         let due_ns = if listener.door == Door::Silent { u64::MAX } else { arrives_ns };
         let id = self.lines.len();
         self.live.push(id);
-        let descriptor = File::open("/dev/null").expect("/dev/null can be opened").into();
+        let (far, descriptor) = socket::pair();
         let dial = Dial { due_ns, taken: listener.door == Door::Open, address };
         self.lines.push(Line {
             quality: listener.quality,
@@ -80,6 +79,7 @@ impl Net {
             reactor,
             key: Some(key),
             descriptor: Some(descriptor),
+            far: Some(far),
             dial: Some(dial),
             paused: false,
             closed_told: false,

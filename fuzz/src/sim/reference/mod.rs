@@ -1,7 +1,9 @@
 //! What must happen: a model of every callback, which the runtime's answers and its calls of the hooks are held
 //! against. It knows the rules R1 to R9 and nothing of how they are kept.
 
+mod handover;
 mod hooks;
+mod owed;
 
 use super::call::Payload;
 use super::choices::Choices;
@@ -110,6 +112,8 @@ struct Draining {
     of_session: bool,
     /// What was cancelled after it was sent, and whether something else than the drain may have been why.
     cancelled: Vec<(CallbackKey, bool)>,
+    /// Another process had begun it, and may have ended what this one does not report.
+    inherited: bool,
 }
 
 /// What was counted.
@@ -164,6 +168,11 @@ pub(crate) struct Reference {
     pub turning: Option<usize>,
     /// Turns of all reactors so far.
     pub turn: u64,
+    /// How long the reactors have stood still, and since when they do.
+    stood_ns: u64,
+    still_ns: Option<u64>,
+    /// What is encoded goes into a checkpoint, and is not sent.
+    pub exporting: bool,
     pub choices: Choices,
 }
 
@@ -197,6 +206,9 @@ impl Reference {
             moves: HashMap::new(),
             turning,
             turn,
+            stood_ns: 0,
+            still_ns: None,
+            exporting: false,
             choices,
         }
     }
@@ -263,6 +275,12 @@ impl Reference {
     pub(crate) fn first_encoded(&self, payload: Payload) -> Option<u64> {
         let callback = self.callbacks.get(payload.cookie as usize)?;
         callback.encoded.iter().find(|(run, _)| *run == payload.run).map(|(_, turn)| *turn)
+    }
+
+    /// Whether a run was not encoded more than once.
+    pub(crate) fn is_encoded_once(&self, payload: Payload) -> bool {
+        let live = self.callbacks.get(payload.cookie as usize).and_then(|callback| callback.live.as_ref());
+        live.is_none_or(|live| live.encoded <= 1)
     }
 
     /// How long ago a run was encoded last.
@@ -483,7 +501,8 @@ impl Reference {
             self.owners[owner].drained = true;
             self.forsake(owner);
         }
-        self.drains.push(Draining { number: self.drains_begun, owner, of_session, cancelled: Vec::new() });
+        let cancelled = Vec::new();
+        self.drains.push(Draining { number: self.drains_begun, owner, of_session, cancelled, inherited: false });
         self.drains_begun
     }
 
@@ -492,39 +511,14 @@ impl Reference {
         let Some(at) = self.drains.iter().position(|d| d.number == number) else { return };
         let drain = self.drains.swap_remove(at);
         let known = report.abandoned.iter().all(|key| drain.cancelled.iter().any(|(k, _)| k == key));
-        let mut due = drain.cancelled.iter().filter(|(_, excused)| !excused && !drain.of_session);
+        let complete = !drain.of_session && !drain.inherited;
+        let mut due = drain.cancelled.iter().filter(|(_, excused)| !excused && complete);
         let whole = due.all(|(key, _)| report.abandoned.contains(key));
         self.journal
             .check(Rule::Ends, known && whole, || format!("{drain:?} reports {:?} as abandoned", report.abandoned));
         let running = self.runs_of(drain.owner);
         self.journal
             .check(Rule::Ends, drain.of_session || running == 0, || format!("{running} runs outlive {drain:?}"));
-    }
-
-    /// What was recalled and not returned is overdue.
-    pub(crate) fn overdue(&mut self, key: CallbackKey, cookie: u64) {
-        let journal = self.journal.clone();
-        let (now_ns, late_ns) = (journal.now_ns(), OVERDUE_SLACK_NS + self.return_deadline_ns / 1000);
-        let Some(callback) = self.callback(cookie) else { return };
-        let owed_ns = callback.owed_ns.take().filter(|_| callback.key == key && callback.exists);
-        let last_ns = callback.owed_last_ns;
-        let right = owed_ns.is_some_and(|owed_ns| owed_ns <= now_ns && now_ns <= last_ns + late_ns);
-        journal.check(Rule::Overdue, right, || format!("{key:?} is overdue: {owed_ns:?} {callback:?}"));
-        self.groups.end(cookie as usize, &[Fate::Overdue], true);
-    }
-
-    /// Nothing that was overdue for a while is not told.
-    pub(crate) fn check_overdue(&self) {
-        let now_ns = self.journal.now_ns();
-        let late_ns = OVERDUE_SLACK_NS + self.return_deadline_ns / 1000;
-        for (cookie, callback) in self.callbacks.iter().enumerate() {
-            let told = callback.owed_ns.is_none() || now_ns <= callback.owed_last_ns + late_ns;
-            let owner = self.owners[callback.owner];
-            let perhaps = owner.removed || owner.has_lied || !callback.owed_surely;
-            self.journal.check(Rule::Overdue, told || perhaps, || {
-                format!("callback {cookie} is overdue and nobody was told: {callback:?}")
-            });
-        }
     }
 
     // --- what a client did ---------------------------------------------------------------------------------------
@@ -572,9 +566,6 @@ impl Reference {
         }
     }
 }
-
-/// A reactor may be late by what it does meanwhile.
-const OVERDUE_SLACK_NS: u64 = 2_000_000_000;
 
 /// Kinds that run again for a request that comes while they run.
 fn must_not_lose(op: CallbackOp) -> bool {
