@@ -6,6 +6,7 @@ mod backchannel;
 mod callback;
 mod files;
 mod fore;
+mod layouts;
 mod rpc;
 mod server;
 pub mod simulator;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Seed> {
     callback::seeds(&mut seeds);
     fore::seeds(&mut seeds);
     files::seeds(&mut seeds);
+    layouts::seeds(&mut seeds);
     server::seeds(&mut seeds);
     backchannel::seeds(&mut seeds);
     simulator::seeds(&mut seeds);

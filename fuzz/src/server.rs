@@ -75,7 +75,8 @@ struct Client<'a> {
 /// Compounds of two clients. Returns how many operations have been answered.
 pub fn server(data: &[u8]) -> usize {
     let builder = Builder::new().reactors(1).backend(Backend::Epoll).callbacks_max(64).clients_max(8);
-    let config = Config { write_delegations: true, data_bytes_max: 1 << 20, ..Config::default() };
+    let layouts = Some((std::net::Ipv4Addr::LOCALHOST, 2049).into());
+    let config = Config { write_delegations: true, data_bytes_max: 1 << 20, layouts, ..Config::default() };
     let server = Server::new(config, builder, Arc::new(())).expect("a server starts");
     let mut clients = [Client::new(&server, b"first"), Client::new(&server, b"second")];
     let mut answered = 0;

@@ -4,7 +4,8 @@ use super::{Seed, seed};
 use crate::server::{compound, how};
 use ringback_rpc::nfs4::fore::*;
 use ringback_rpc::nfs4::{
-    Bitmap4, ClientId4, Fattr, List, NfsTime4, StableHow4, StateOwner4, Stateid4, Verifier4, attr,
+    Bitmap4, ClientId4, Fattr, LayoutIomode4, LayoutType4, List, NfsTime4, StableHow4, StateOwner4, Stateid4,
+    Verifier4, attr,
 };
 use ringback_rpc::xdr::{Encode, Writer};
 
@@ -47,6 +48,30 @@ pub(super) fn seeds(seeds: &mut Vec<Seed>) {
     let commit = OpArgs::Commit(CommitArgs { offset: 0, count: 0 });
     let data = [create(share_access::BOTH), OpArgs::Write(write), read, commit, getattr(), close];
     add("data", &[compound(FIRST, &data)]);
+    let layout_type = LayoutType4::FLEX_FILES;
+    let get = LayoutGetArgs {
+        signal: false,
+        layout_type,
+        iomode: LayoutIomode4::Rw,
+        offset: 0,
+        length: u64::MAX,
+        length_min: 0,
+        stateid: CURRENT,
+        bytes_max: 4096,
+    };
+    let what = LayoutReturn::File { offset: 0, length: u64::MAX, stateid: CURRENT, body: &[] };
+    let give_back = LayoutReturnArgs { reclaim: false, layout_type, iomode: LayoutIomode4::Any, what };
+    let through = [create(share_access::BOTH), OpArgs::LayoutGet(get), OpArgs::Write(write), read, getattr()];
+    let cut = [open(
+        share_access::BOTH,
+        OpenHow::Unchecked(attributes(&[attr::SIZE], |w| w.u64(0))),
+        OpenClaim::Null(b"file"),
+    )];
+    let returned = [create(share_access::BOTH), OpArgs::LayoutGet(get), OpArgs::LayoutReturn(give_back), close];
+    add(
+        "layout",
+        &[compound(FIRST, &through), compound(SECOND, &cut), compound(FIRST, &returned), compound(SECOND, &cut)],
+    );
     let fewer = [getattr()];
     let more = [getattr(), getattr(), getattr()];
     add(

@@ -138,6 +138,8 @@ pub mod attr {
     pub const TIME_MODIFY_SET: u32 = 54;
     /// mounted_on_fileid.
     pub const MOUNTED_ON_FILEID: u32 = 55;
+    /// fs_layout_types.
+    pub const FS_LAYOUT_TYPES: u32 = 62;
     /// suppattr_exclcreat.
     pub const SUPPATTR_EXCLCREAT: u32 = 75;
     /// open_arguments (RFC 9754).

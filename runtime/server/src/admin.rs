@@ -4,6 +4,7 @@ use crate::arena::Id;
 use crate::by_hand::{Answer, Order};
 use crate::files::ROOT;
 use crate::inspect::Inspection;
+use crate::layouts::Word;
 use crate::{HeldDelegation, Inner, Server};
 use ringback::TryRun;
 use ringback_rpc::nfs4::Status;
@@ -56,6 +57,17 @@ pub enum Request {
     NotifyLock(String),
     /// Give a directory another cookie verifier, and send CB_NOTIFY to who holds a delegation of it.
     CookieVerifier(String),
+    /// Send CB_LAYOUTRECALL for all layouts of a file.
+    LayoutRecallFile(String),
+    /// Send CB_LAYOUTRECALL for the whole file system to all clients that have layouts.
+    LayoutRecallFsid,
+    /// Send CB_LAYOUTRECALL for everything to all clients that have layouts.
+    LayoutRecallAll,
+    /// Send CB_NOTIFY_DEVICEID of a changed device to all clients that have asked for it.
+    DeviceChanged,
+    /// Have all layouts returned, and send CB_NOTIFY_DEVICEID of a deleted device to all clients that have asked for it; there is
+    /// another one from then on.
+    DeviceDeleted,
     /// Set how many delegations there may be.
     MaxDelegations(u64),
     /// Set how many session slots the fore channel of each session may have, and send CB_RECALL_SLOT to those with more.
@@ -250,6 +262,19 @@ impl Server {
                 called.iter().for_each(|(_, _, callback)| _ = inner.callbacks.run(*callback));
                 Ok(called.len() as u64)
             }),
+            Request::LayoutRecallFile(path) => {
+                inner.on_file(path, |inner, file| Ok(inner.layouts.recall_file(file, &inner.callbacks)))
+            }
+            Request::LayoutRecallFsid => {
+                Ok(Reply::Started(inner.layouts.recall_all(Word::ReturnFsid, &inner.callbacks)))
+            }
+            Request::LayoutRecallAll => Ok(Reply::Started(inner.layouts.recall_all(Word::ReturnAll, &inner.callbacks))),
+            Request::DeviceChanged => {
+                Ok(Reply::Started(inner.layouts.change_device(Word::DeviceChanged, &inner.callbacks)))
+            }
+            Request::DeviceDeleted => {
+                Ok(Reply::Started(inner.layouts.change_device(Word::DeviceDeleted, &inner.callbacks)))
+            }
             Request::NotifyLock(path) => inner.on_file(path, Inner::tell_waiters),
             Request::RecallAny(keep) => {
                 let ask = || self.runtime.recall_any(*keep);

@@ -203,6 +203,11 @@ impl<T> Arena<T> {
         }
     }
 
+    /// The names of all objects.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Id> + '_ {
+        (0..self.index_end()).filter_map(|index| self.id_at(index))
+    }
+
     /// The full name of the object at `index`.
     pub(crate) fn id_at(&self, index: u32) -> Option<Id> {
         match self.entry(index) {

@@ -8,7 +8,7 @@ use crate::inspect::fileid;
 use crate::name::NAME_BYTES_MAX;
 use crate::set_attributes::SETTABLE;
 use crate::tree::LINKS_MAX;
-use ringback_rpc::nfs4::{Bitmap4, FileHandle, Fsid4, NfsTime4, Status, attr};
+use ringback_rpc::nfs4::{Bitmap4, FileHandle, Fsid4, LayoutType4, NfsTime4, Status, attr};
 use ringback_rpc::xdr::{self, Encode, Writer};
 
 /// More bytes than all values of [`SUPPORTED`] together take.
@@ -65,12 +65,15 @@ pub(crate) const SUPPORTED: Bitmap4 = Bitmap4::of(&[
 ]);
 
 /// Those that a minor version has: the first has none beyond mounted_on_fileid (RFC 7530 section 5).
-pub(crate) fn supported(minor_version: u32) -> Bitmap4 {
+fn supported(minor_version: u32) -> Bitmap4 {
     match minor_version {
         0 => SUPPORTED.and(&Bitmap4::from_words(&[u32::MAX; 2]).unwrap_or(Bitmap4::EMPTY)),
         _ => SUPPORTED,
     }
 }
+
+/// What there is besides if there are layouts: fs_layout_types (RFC 8881 section 5.12.1).
+const OF_LAYOUTS: Bitmap4 = Bitmap4::of(&[attr::FS_LAYOUT_TYPES]);
 
 /// What OPEN takes here, as the attribute open_arguments (RFC 9754) says it: share_access; share_deny; the wants any, none,
 /// cancel, signal and push; the claims by name and by filehandle, under a delegation or not; and all ways to create.
@@ -139,6 +142,14 @@ impl Facts {
 }
 
 impl Inner {
+    /// The attributes that this server has in a minor version.
+    pub(crate) fn supported(&self, minor_version: u32) -> Bitmap4 {
+        match self.config.layouts {
+            Some(_) if minor_version > 0 => OF_LAYOUTS.iter().fold(SUPPORTED, Bitmap4::with),
+            _ => supported(minor_version),
+        }
+    }
+
     /// The attributes of a file, to be encoded with [`Inner::attributes`].
     pub(crate) fn facts(&self, id: Id) -> Result<Facts, Status> {
         self.files.with_file(id, |file| Facts::of(id, file))
@@ -152,7 +163,7 @@ impl Inner {
         minor_version: u32,
         w: &mut Writer<'_>,
     ) -> Result<Bitmap4, Status> {
-        let supported = supported(minor_version);
+        let supported = self.supported(minor_version);
         let mask = asked.and(&supported);
         if !mask.and(&WRITE_ONLY).is_empty() {
             return Err(Status::NFS4ERR_INVAL);
@@ -203,6 +214,10 @@ impl Inner {
         match number {
             attr::SUPPATTR_EXCLCREAT => SETTABLE.encode(w),
             attr::OPEN_ARGUMENTS => OPEN_ARGUMENTS.iter().try_for_each(|bits| bits.encode(w)),
+            attr::FS_LAYOUT_TYPES => {
+                w.u32(1)?;
+                w.u32(LayoutType4::FLEX_FILES.0)
+            }
             attr::FH_EXPIRE_TYPE => w.u32(FH4_PERSISTENT),
             attr::FSID => Fsid4 { major: self.files.volume.into(), minor: 0 }.encode(w),
             attr::LEASE_TIME => w.u32(self.config.lease.as_secs() as u32),

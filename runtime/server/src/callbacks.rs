@@ -121,6 +121,12 @@ pub(crate) enum Subject {
     Cancelled(Id),
     /// What an administrator has sent: it says itself which operation it is.
     ByHand(Id),
+    /// CB_LAYOUTRECALL of a layout.
+    Layout(Id),
+    /// CB_LAYOUTRECALL of all layouts of a client.
+    Layouts(Id),
+    /// CB_NOTIFY_DEVICEID to a client.
+    Device(Id),
 }
 
 impl Subject {
@@ -135,6 +141,9 @@ impl Subject {
             Subject::Available(id) => (6, id),
             Subject::Cancelled(id) => (7, id),
             Subject::ByHand(id) => (8, id),
+            Subject::Layout(id) => (9, id),
+            Subject::Layouts(id) => (10, id),
+            Subject::Device(id) => (11, id),
         };
         u64::from(id.generation) << 32 | kind << (32 - SPARE_BITS) | u64::from(id.index)
     }
@@ -151,7 +160,10 @@ impl Subject {
             5 => Subject::Push(id),
             6 => Subject::Available(id),
             7 => Subject::Cancelled(id),
-            _ => Subject::ByHand(id),
+            8 => Subject::ByHand(id),
+            9 => Subject::Layout(id),
+            10 => Subject::Layouts(id),
+            _ => Subject::Device(id),
         }
     }
 
@@ -167,6 +179,8 @@ impl Subject {
             Subject::Cancelled(_) => CallbackOp::WantsCancelled,
             // Not known here, and refused.
             Subject::ByHand(_) => CallbackOp::Illegal,
+            Subject::Layout(_) | Subject::Layouts(_) => CallbackOp::LayoutRecall,
+            Subject::Device(_) => CallbackOp::NotifyDeviceId,
         }
     }
 }
@@ -459,6 +473,7 @@ impl Hooks for Inner {
             }
             Subject::Lock(_) => true,
             Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) | Subject::ByHand(_) => true,
+            Subject::Layout(_) | Subject::Layouts(_) | Subject::Device(_) => true,
         };
         if wanted { Prepare::Send } else { Prepare::Refuse }
     }
@@ -478,6 +493,8 @@ impl Hooks for Inner {
             Subject::Notify(id) => self.encode_notify(id, args),
             Subject::Push(id) | Subject::Available(id) | Subject::Cancelled(id) => self.encode_want(id, args),
             Subject::ByHand(id) => self.by_hand.encode(id, args),
+            Subject::Layout(id) => self.encode_layout_recall(id, args),
+            Subject::Layouts(id) | Subject::Device(id) => self.encode_word(id, args),
         }
     }
 
@@ -486,6 +503,8 @@ impl Hooks for Inner {
             Subject::Recall(id) => id,
             Subject::Notify(id) => return self.notify_done(id, outcome),
             Subject::Push(id) => return self.push_done(id, outcome),
+            Subject::Layout(id) => return self.layout_recall_done(id, outcome),
+            Subject::Layouts(id) => return self.layouts_recall_done(id, outcome),
             Subject::Offload(id) => {
                 if matches!(outcome, Outcome::Replied { status: Status::NFS4_OK, .. }) {
                     self.copies.was_told(id);
@@ -514,6 +533,8 @@ impl Hooks for Inner {
             Subject::Lock(id) => self.files.forget_waiter(id),
             Subject::Offload(id) => self.copies.forget_told(id, &self.callbacks),
             Subject::Notify(id) => self.files.forget_returned(id, NOTIFY),
+            Subject::Layout(id) => self.layouts.forget_layout(id),
+            Subject::Layouts(id) | Subject::Device(id) => self.layouts.forget_word(id, &self.callbacks),
             Subject::Push(id) | Subject::Available(id) | Subject::Cancelled(id) => {
                 self.wants.forget_told(id, &self.callbacks);
             }
@@ -543,11 +564,12 @@ impl Hooks for Inner {
 
     fn event(&self, event: &Event) {
         match event {
-            Event::ReturnOverdue { cookie, .. } => {
-                if let Subject::Recall(id) = Subject::of(*cookie) {
-                    self.revoke(id);
-                }
-            }
+            Event::ReturnOverdue { cookie, .. } => match Subject::of(*cookie) {
+                Subject::Recall(id) => self.revoke(id),
+                Subject::Layout(id) => self.layout_overdue(id),
+                Subject::Layouts(id) => self.layouts_overdue(id),
+                _ => {}
+            },
             Event::PathState { client, state } => self.minor0.path_is(*client, *state),
             Event::MemoryPressure { .. } => {
                 self.spare_session_slots();

@@ -480,7 +480,11 @@ impl Inner {
         Ok(ExchangeIdOk {
             client_id: ClientId4(id),
             sequence_id: clients.records.get(&id).map_or(1, |r| r.sequence),
-            flags: flag::USE_NON_PNFS | confirmed,
+            flags: confirmed
+                | match self.config.layouts {
+                    Some(_) => flag::USE_PNFS_MDS | flag::USE_PNFS_DS,
+                    None => flag::USE_NON_PNFS,
+                },
             state_protect: StateProtectOk::None,
             server_owner: ServerOwner { minor_id: 0, major_id: self.name() },
             server_scope: self.name(),

@@ -1,5 +1,6 @@
 //! The limits of the server: one for everything that a client can make it keep.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +47,9 @@ pub struct Config {
     pub data_bytes_max: u64,
     /// Whether an open for writing is delegated when nobody else has the file open.
     pub write_delegations: bool,
+    /// Clients that ask for it are given layouts (pNFS, flexible files), with this server as the data server: the address at which
+    /// they reach it. `None`: there are no layouts.
+    pub layouts: Option<SocketAddr>,
     /// Bytes that one COPY copies in a second after its reply; `None`: as many as can be.
     pub copy_rate: Option<NonZeroU64>,
     /// A directory for what is to survive a restart: files, and which clients may reclaim. Without it nothing does.
@@ -77,6 +81,7 @@ impl Default for Config {
             state_owners_max: 1 << 18,
             data_bytes_max: 1 << 30,
             write_delegations: false,
+            layouts: None,
             copy_rate: None,
             state: None,
             grace: None,

@@ -1,6 +1,6 @@
 //! Operations on attributes: GETFH, GETATTR, SETATTR, ACCESS, VERIFY, NVERIFY.
 
-use crate::attributes::{VALUES_BYTES_MAX, supported};
+use crate::attributes::VALUES_BYTES_MAX;
 use crate::clients::Principal;
 use crate::compound::Compound;
 use crate::delegations::Conflict;
@@ -61,7 +61,8 @@ impl Compound<'_> {
             }
             false => server.files.recall_of_others(&mut shard, index, &caller, Conflict::Write, callbacks),
         };
-        if is_held {
+        let is_cut = changes.size.is_some() && server.layouts.recall_of_others(&client, id, callbacks);
+        if is_held || is_cut {
             return Err(Status::NFS4ERR_DELAY);
         }
         let file = shard.files.at_mut(index).ok_or(Status::NFS4ERR_STALE)?;
@@ -109,7 +110,7 @@ impl Compound<'_> {
         if given.mask.contains(attr::RDATTR_ERROR) {
             return Err(Status::NFS4ERR_INVAL);
         }
-        if given.mask.and(&supported(self.origin.minor_version)) != given.mask {
+        if given.mask.and(&self.server.supported(self.origin.minor_version)) != given.mask {
             return Err(Status::NFS4ERR_ATTRNOTSUPP);
         }
         let facts = self.seen(&given.mask)?;

@@ -31,7 +31,7 @@ use ringback_rpc::nfs4::fore::DelegationType4;
 use ringback_rpc::nfs4::{ClientId4, OpenNoneDelegation4, StableHow4, Status};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,16 +56,23 @@ impl Claims {
     }
 }
 
+/// How long after a reclaim the grace period is not over yet, so that a client that came late can reclaim the rest.
+const LATE_NS: u64 = 2_000_000_000;
+
 /// The grace period.
 #[derive(Debug, Default)]
 pub(crate) struct Grace {
     on: AtomicBool,
+    /// When something was last reclaimed.
+    reclaimed_ns: AtomicU64,
     awaited: Mutex<Awaited>,
 }
 
 #[derive(Debug, Default)]
 struct Awaited {
     until_ns: u64,
+    /// It lasts longer while something is reclaimed, but not longer than this.
+    until_ns_max: u64,
     /// Who may reclaim, and has not said that it has reclaimed all.
     clients: HashMap<ClientName, Incarnation>,
 }
@@ -89,8 +96,10 @@ impl Keep for Version {
 
 impl Grace {
     /// A period for these clients; none if there are none.
-    pub(crate) fn new(clients: HashMap<ClientName, Incarnation>, until_ns: u64) -> Self {
-        Grace { on: AtomicBool::new(!clients.is_empty()), awaited: Mutex::new(Awaited { until_ns, clients }) }
+    pub(crate) fn new(clients: HashMap<ClientName, Incarnation>, until_ns: u64, until_ns_max: u64) -> Self {
+        let on = AtomicBool::new(!clients.is_empty());
+        let awaited = Mutex::new(Awaited { until_ns, until_ns_max, clients });
+        Grace { on, reclaimed_ns: AtomicU64::new(0), awaited }
     }
 
     fn awaited(&self) -> MutexGuard<'_, Awaited> {
@@ -101,13 +110,13 @@ impl Grace {
     pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
         let awaited = self.awaited();
         let clients: Vec<_> = awaited.clients.iter().map(|(name, life)| (name.clone(), *life)).collect();
-        (awaited.until_ns, clients).save(out)
+        ((awaited.until_ns, awaited.until_ns_max), clients).save(out)
     }
 
     /// That of another process.
     pub(crate) fn load(from: &mut dyn Read) -> io::Result<Self> {
-        let (until_ns, clients): (u64, Vec<(ClientName, Incarnation)>) = Keep::load(from)?;
-        Ok(Grace::new(clients.into_iter().collect(), until_ns))
+        let ((until_ns, until_ns_max), clients): (_, Vec<(ClientName, Incarnation)>) = Keep::load(from)?;
+        Ok(Grace::new(clients.into_iter().collect(), until_ns, until_ns_max))
     }
 
     /// Who is awaited, and for how long.
@@ -247,7 +256,8 @@ impl Inner {
         let grace = &self.files.grace;
         let over = grace.is_on() && {
             let awaited = grace.awaited();
-            awaited.until_ns <= now_ns || awaited.clients.is_empty()
+            let last_ns = grace.reclaimed_ns.load(Relaxed).saturating_add(LATE_NS);
+            now_ns >= awaited.until_ns.max(last_ns.min(awaited.until_ns_max)) || awaited.clients.is_empty()
         };
         if over {
             self.end_grace();
@@ -331,7 +341,10 @@ impl Compound<'_> {
             _ if client.has_reclaimed() || !self.server.files.grace.is_on() => Err(Status::NFS4ERR_NO_GRACE),
             Claims::Nothing => Err(Status::NFS4ERR_NO_GRACE),
             Claims::Anothers => Err(Status::NFS4ERR_RECLAIM_BAD),
-            Claims::Former => Ok(()),
+            Claims::Former => {
+                self.server.files.grace.reclaimed_ns.store(self.origin.now_ns, Relaxed);
+                Ok(())
+            }
         }
     }
 

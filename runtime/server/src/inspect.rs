@@ -196,6 +196,8 @@ impl Server {
             Subject::Offload(id) => self.inner.copies.lock().get(id)?.way.to,
             // These are about no file.
             Subject::Push(_) | Subject::Available(_) | Subject::Cancelled(_) | Subject::ByHand(_) => return None,
+            Subject::Layouts(_) | Subject::Device(_) => return None,
+            Subject::Layout(id) => self.inner.layouts.file(id)?,
             Subject::Lock(id) => {
                 let (shard, local) = files.shard_of(id);
                 global(shard_number(id), shard.waiters.get(local)?.file)

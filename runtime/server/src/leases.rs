@@ -40,6 +40,7 @@ impl Inner {
         }
         self.copies.forget_client(&client, &self.callbacks);
         self.wants.forget_client(&client, &self.callbacks);
+        self.layouts.forget_client(&client, &self.callbacks);
         self.files.forget_client(client.index, &self.callbacks);
         clients.give_index(client.index);
         Ok(())
@@ -84,7 +85,7 @@ impl Inner {
         let mut clients = self.clients();
         let record = clients.records.get(&id.0).filter(|r| r.minor0.is_none());
         let record = record.ok_or(Status::NFS4ERR_STALE_CLIENTID)?;
-        let holds = record.client.as_ref().is_some_and(|c| self.files.is_holder(c.index));
+        let holds = record.client.as_ref().is_some_and(|c| self.files.is_holder(c.index) || self.layouts.has_any(c));
         // A session of the client that the request itself came on is a session that it still has.
         if holds || !record.sessions.is_empty() || own.is_some_and(|c| c.id == id) {
             return Err(Status::NFS4ERR_CLIENTID_BUSY);

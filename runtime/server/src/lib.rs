@@ -35,6 +35,8 @@ mod inspect;
 mod io_ops;
 mod keep;
 mod later;
+mod layout_ops;
+mod layouts;
 mod leases;
 mod listen;
 mod lock_ops;
@@ -87,6 +89,7 @@ use copies::Copies;
 use files::Files;
 use grace::Grace;
 use later::Later;
+use layouts::Layouts;
 use listen::Listener;
 use owners::Owners;
 use ringback::{Budget, BuildError, Builder, DrainReport, Runtime};
@@ -145,6 +148,7 @@ pub(crate) struct Inner {
     /// For whom a request is served that does not say it.
     pub(crate) nobody: Arc<Client>,
     pub(crate) copies: Copies,
+    pub(crate) layouts: Layouts,
     pub(crate) wants: Wants,
     pub(crate) by_hand: ByHand,
     pub(crate) callbacks: Callbacks,
@@ -229,6 +233,7 @@ impl Inner {
             owners: Owners::new(config.state_owners_max, config.lease.as_secs().try_into().unwrap_or(u32::MAX)),
             nobody: Arc::new(Client::nobody()),
             copies: Copies::new(),
+            layouts: Layouts::new(),
             wants: Wants::new(),
             by_hand: ByHand::new(),
             callbacks: Callbacks::new(observer),
@@ -250,8 +255,9 @@ impl Inner {
         let mut files = Files::new(&self.config, instance);
         (files.volume, files.seed) = (identity.volume, identity.seed);
         let grace = self.config.grace.unwrap_or(self.config.lease);
-        let until_ns = self.now_ns().saturating_add(grace.as_nanos().try_into().unwrap_or(u64::MAX));
-        files.grace = Grace::new(store.clients(), until_ns);
+        let grace_ns = grace.as_nanos().try_into().unwrap_or(u64::MAX);
+        let until_ns = self.now_ns().saturating_add(grace_ns);
+        files.grace = Grace::new(store.clients(), until_ns, until_ns.saturating_add(grace_ns));
         files.restore(&store, identity.hash)?;
         if !files.grace.is_on() {
             files.reap_nameless();

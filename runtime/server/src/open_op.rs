@@ -61,6 +61,14 @@ impl Compound<'_> {
             has_path: self.has_path(),
             unconfirmed: self.unconfirmed,
         };
+        // Whoever has a layout of a file writes no more when it is cut.
+        if how.truncates()
+            && let Target::Name(directory, name) = target
+            && let Ok(file) = self.server.files.lookup(directory, name)
+            && self.server.layouts.recall_of_others(&client, file, &self.server.callbacks)
+        {
+            return Err(Status::NFS4ERR_DELAY);
+        }
         let opened = self.server.files.open(&request, &self.server.callbacks)?;
         self.current = Some(opened.file);
         self.stateid = Some(opened.stateid);

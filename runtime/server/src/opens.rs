@@ -411,6 +411,14 @@ impl Shard {
         opens.any(|(_, open)| open.client != client.index && (write || open.access & WRITE != 0))
     }
 
+    /// Whether a client may write to the file: it has it open so, or a delegation for that.
+    pub(crate) fn may_write(&self, file: u32, client: &Client) -> bool {
+        let head = self.files.at(file).map_or(NONE, |f| f.opens);
+        let mut opens = self.opens.list::<OfFile>(head);
+        opens.any(|(_, open)| open.client == client.index && open.access & WRITE != 0)
+            || self.delegations_of(file).any(|held| held.client == client.index && held.write)
+    }
+
     /// Whether a share reservation denies such access to the file.
     pub(crate) fn is_denied(&self, file: u32, access: u8) -> bool {
         let head = self.files.at(file).map_or(NONE, |f| f.opens);

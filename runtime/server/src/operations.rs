@@ -68,6 +68,8 @@ impl Compound<'_> {
             OpArgs::SecInfoNoName(style) => return self.sec_info_no_name(*style, w),
             OpArgs::Lock(args) => return self.lock(args, w),
             OpArgs::LockTest(args) => return self.lock_test(args, w),
+            OpArgs::LayoutGet(args) => return self.layout_get(args, w),
+            OpArgs::GetDeviceInfo(args) => return self.get_device_info(args, w),
             OpArgs::TestStateid(args) => return self.test_stateids(args.stateids, w),
             OpArgs::PutRootFh => {
                 self.go_to(ROOT);
@@ -106,6 +108,10 @@ impl Compound<'_> {
             OpArgs::Close(args) => OpRes::Close(self.close(&args.open_stateid)),
             OpArgs::Unlock(args) => OpRes::Unlock(self.unlock(args)),
             OpArgs::DelegReturn(args) => OpRes::DelegReturn(self.deleg_return(&args.deleg_stateid)),
+            OpArgs::LayoutCommit(args) => OpRes::LayoutCommit(self.layout_commit(args)),
+            OpArgs::LayoutReturn(args) => OpRes::LayoutReturn(self.layout_return(args)),
+            OpArgs::LayoutError(args) => OpRes::LayoutError(self.layout_error(args)),
+            OpArgs::LayoutStats(args) => OpRes::LayoutStats(self.layout_stats(args)),
             OpArgs::OpenConfirm(args) if self.is_minor0() => OpRes::OpenConfirm(self.open_confirm(&args.open_stateid)),
             OpArgs::ReleaseLockOwner(args) if self.is_minor0() => {
                 OpRes::ReleaseLockOwner(self.release_lock_owner(args.lock_owner.owner()))
@@ -199,6 +205,8 @@ impl Compound<'_> {
             }
             Kind::Lock => files.free_lock(client, &stateid),
             Kind::Open => files.test_open(client, &stateid).and(Err(Status::NFS4ERR_LOCKS_HELD)),
+            // A layout goes with LAYOUTRETURN.
+            Kind::Layout => Err(Status::NFS4ERR_LOCKS_HELD),
             Kind::Copy => Err(Status::NFS4ERR_BAD_STATEID),
         }
     }
@@ -212,6 +220,7 @@ impl Compound<'_> {
                     Kind::Delegation => files.test_delegation(client, &stateid),
                     Kind::Lock => files.test_lock_stateid(client, &stateid),
                     Kind::Open => files.test_open(client, &stateid),
+                    Kind::Layout => self.server.layouts.check_any(client, &stateid, files),
                     Kind::Copy => Err(Status::NFS4ERR_BAD_STATEID),
                 }
             };

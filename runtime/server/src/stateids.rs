@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Lock = 3,
     /// A copy that goes on. No operation on state takes it.
     Copy = 4,
+    /// A layout.
+    Layout = 5,
 }
 
 /// The bits of the first word that tell lives of the server apart; above them stands the kind.
@@ -61,7 +63,7 @@ impl Files {
 
     /// What kind of state a stateid stands for.
     pub(crate) fn kind_of(&self, stateid: &Stateid4) -> Result<Kind, Status> {
-        [Kind::Open, Kind::Delegation, Kind::Lock]
+        [Kind::Open, Kind::Delegation, Kind::Lock, Kind::Layout]
             .into_iter()
             .find(|kind| self.parse_stateid(*kind, stateid).is_ok())
             .ok_or(Status::NFS4ERR_BAD_STATEID)

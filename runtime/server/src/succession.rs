@@ -10,6 +10,7 @@ use crate::copies::Copies;
 use crate::files::Files;
 use crate::keep::{Keep, load_bytes, malformed, save_bytes};
 use crate::later::{Later, Message};
+use crate::layouts::Layouts;
 use crate::sessions::Session;
 use crate::store::Store;
 use crate::wants::Wants;
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 /// Begins the state, and ends it, with a version in between.
 const MAGIC: u64 = u64::from_le_bytes(*b"ringbkfs");
 /// Of what is written here. Another version is not read: the old process goes on.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// How long calls that wait for the answer to a CB_GETATTR are given to go on without it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -171,6 +172,7 @@ impl Inner {
             session.save(out)?;
         }
         self.copies.save(out)?;
+        self.layouts.save(out)?;
         self.wants.save(out)?;
         let peers = self.minor0.peers();
         (peers.len() as u64).save(out)?;
@@ -209,6 +211,7 @@ impl Inner {
             sessions.insert(session.id, Arc::new(session));
         }
         inner.copies = Copies::load(&clients, from)?;
+        inner.layouts = Layouts::load(&clients, from)?;
         inner.wants = Wants::load(&clients, from)?;
         *inner.clients.get_mut().unwrap_or_else(PoisonError::into_inner) = clients;
         for _ in 0..u64::load(from)? {

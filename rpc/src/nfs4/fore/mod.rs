@@ -13,7 +13,9 @@ mod compound;
 mod delegation;
 mod directory;
 mod file;
+mod flex_files;
 mod io;
+mod layout;
 mod lock;
 mod offload;
 mod op;
@@ -28,7 +30,9 @@ pub use compound::*;
 pub use delegation::*;
 pub use directory::*;
 pub use file::*;
+pub use flex_files::*;
 pub use io::*;
+pub use layout::*;
 pub use lock::*;
 pub use offload::*;
 pub use op::Op;
@@ -219,6 +223,10 @@ operations! {
     DESTROY_SESSION: DestroySession(args: DestroySessionArgs) => ();
     FREE_STATEID: FreeStateid(args: FreeStateidArgs) => ();
     GET_DIR_DELEGATION: GetDirDelegation(args: GetDirDelegationArgs) => GetDirDelegationOk;
+    GETDEVICEINFO: GetDeviceInfo(args: GetDeviceInfoArgs) => GetDeviceInfoOk<'a>, GetDeviceInfoFailure;
+    LAYOUTCOMMIT: LayoutCommit(args: LayoutCommitArgs<'a>) => LayoutCommitOk;
+    LAYOUTGET: LayoutGet(args: LayoutGetArgs) => LayoutGetOk<'a>, LayoutGetFailure;
+    LAYOUTRETURN: LayoutReturn(args: LayoutReturnArgs<'a>) => LayoutReturnOk;
     SECINFO_NO_NAME: SecInfoNoName(args: SecInfoStyle) => SecInfoOk<'a>;
     SEQUENCE: Sequence(args: SequenceArgs) => SequenceOk;
     TEST_STATEID: TestStateid(args: TestStateidArgs<'a>) => TestStateidOk<'a>;
@@ -228,6 +236,8 @@ operations! {
     ALLOCATE: Allocate(args: AllocateArgs) => ();
     COPY: Copy(args: CopyArgs<'a>) => CopyOk, CopyFailure;
     DEALLOCATE: Deallocate(args: AllocateArgs) => ();
+    LAYOUTERROR: LayoutError(args: LayoutErrorArgs<'a>) => ();
+    LAYOUTSTATS: LayoutStats(args: LayoutStatsArgs<'a>) => ();
     OFFLOAD_CANCEL: OffloadCancel(args: OffloadCancelArgs) => ();
     OFFLOAD_STATUS: OffloadStatus(args: OffloadStatusArgs) => OffloadStatusOk;
     SEEK: Seek(args: SeekArgs) => SeekOk;
@@ -296,6 +306,8 @@ fn encode_result<'a, T: Encode, E: Failure<'a>>(result: &OpResult<T, E>, w: &mut
 fn encode_failure(op: Op, status: Status, w: &mut Writer<'_>) -> Result<()> {
     match op {
         Op::SETCLIENTID if status == Status::NFS4ERR_CLID_INUSE => Err(no_results(status, w)),
+        Op::GETDEVICEINFO if status == Status::NFS4ERR_TOOSMALL => Err(no_results(status, w)),
+        Op::LAYOUTGET if status == Status::NFS4ERR_LAYOUTTRYLATER => Err(no_results(status, w)),
         Op::COPY if status == Status::NFS4ERR_OFFLOAD_NO_REQS => Err(no_results(status, w)),
         Op::LOCK | Op::LOCKT if status == Status::NFS4ERR_DENIED => Err(no_results(status, w)),
         Op::SETATTR => encode_result::<(), _>(&Err(SetAttrFailure::from(status)), w),

@@ -78,7 +78,7 @@ fn operations_out_of_place() {
     let two = [peer.exchange_id_args(0), OpArgs::PutRootFh];
     assert_eq!(peer.bare(&two).status(), Status::NFS4ERR_NOT_ONLY_OP);
     assert_eq!(peer.call(&[sequence]).status(), Status::NFS4ERR_SEQUENCE_POS);
-    for op in [Op::GETDEVICEINFO, Op::OPENATTR, Op::DELEGPURGE, Op::LAYOUTGET] {
+    for op in [Op::GETDEVICELIST, Op::OPENATTR, Op::DELEGPURGE, Op::SET_SSV] {
         assert_eq!(peer.call(&[OpArgs::Other(op)]).last(), OpRes::Other(op, Status::NFS4ERR_NOTSUPP));
     }
     // Those of minor version 0 alone.

@@ -504,7 +504,7 @@ fn what_minor_version_0_does_not_have_is_refused() {
     let world = World::new();
     let mut old = Old::established(&world, "a");
     let sequence = OpArgs::Sequence(old.peer.sequence_args());
-    for op in [sequence, OpArgs::Other(Op::LAYOUTGET), OpArgs::Other(Op(2))] {
+    for op in [sequence, OpArgs::Other(Op::GETDEVICELIST), OpArgs::Other(Op(2))] {
         let reply = old.peer.bare(&[op]);
         assert_eq!(reply.last(), OpRes::Other(Op::ILLEGAL, Status::NFS4ERR_OP_ILLEGAL), "{op:?}");
     }

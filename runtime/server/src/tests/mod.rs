@@ -11,6 +11,7 @@ mod directories;
 mod files;
 mod hostile;
 mod inspect;
+mod layouts;
 mod minor0;
 mod minor0_delegations;
 mod opens;

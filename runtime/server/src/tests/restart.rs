@@ -485,6 +485,27 @@ fn a_file_that_was_removed_while_open_is_there_until_nobody_can_reclaim_it() {
 }
 
 #[test]
+fn the_grace_period_lasts_while_somebody_reclaims_but_not_for_ever() {
+    let folder = Folder::new("late");
+    let world = folder.begin();
+    let handle = world.client("a").open("file", share_access::READ).handle();
+    drop(world);
+    let world = folder.begin();
+    let mut a = Peer::returned(&world, "a");
+    let lease_ns = Config::default().lease.as_nanos() as u64;
+    let second_ns = 1_000_000_000;
+    for (now_ns, on) in [(lease_ns - second_ns, true), (lease_ns + second_ns, true), (2 * lease_ns + second_ns, false)]
+    {
+        a.now_ns = now_ns;
+        let status = a.reclaim(&handle, share_access::READ, DelegationType4::None).status();
+        assert_eq!(status, Status::NFS4_OK);
+        world.inner().end_grace_in_time(now_ns + second_ns);
+        assert_eq!(world.is_in_grace(), on, "{now_ns}");
+    }
+    assert_eq!(a.reclaim(&handle, share_access::READ, DelegationType4::None).status(), Status::NFS4ERR_NO_GRACE);
+}
+
+#[test]
 fn one_server_at_a_time_has_the_state() {
     let folder = Folder::new("once");
     let _world = folder.begin();

@@ -170,6 +170,22 @@ pub struct TriggerWhat {
     /// Give this directory another cookie verifier: CB_NOTIFY, or CB_RECALL, to who holds a delegation of it.
     #[arg(long, value_name = "PATH")]
     pub cookie_verifier: Option<String>,
+    /// CB_LAYOUTRECALL to all who have a layout of this file.
+    #[arg(long, value_name = "PATH")]
+    pub layout_recall: Option<String>,
+    /// CB_LAYOUTRECALL of the whole file system to all who have layouts.
+    #[arg(long)]
+    pub layout_recall_fsid: bool,
+    /// CB_LAYOUTRECALL of everything to all who have layouts.
+    #[arg(long)]
+    pub layout_recall_all: bool,
+    /// CB_NOTIFY_DEVICEID of a changed device to all who want to be told.
+    #[arg(long)]
+    pub device_changed: bool,
+    /// CB_LAYOUTRECALL of everything, and then CB_NOTIFY_DEVICEID of a deleted device to all who want to be told. New layouts name
+    /// another device.
+    #[arg(long)]
+    pub device_deleted: bool,
     /// CB_RECALL_ANY to all clients: to keep about so many delegations, all together.
     #[arg(long, value_name = "KEEP")]
     pub recall_any: Option<u64>,
@@ -340,6 +356,10 @@ pub struct ServeOptions {
     /// Bytes of content, all files together, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub memory: u64,
+    /// Give clients that ask for it layouts (pNFS, flexible files) with this server as the data server, at this address, where
+    /// they reach it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub layouts: Option<SocketAddr>,
     /// Most that one server-side copy copies in a second, in MiB, so that it does not take all of a processor from others.
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub copy_rate: Option<u64>,

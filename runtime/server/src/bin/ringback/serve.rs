@@ -137,6 +137,7 @@ fn config(options: &ServeOptions) -> Config {
         delegations_max: options.max_delegations.into(),
         data_bytes_max: options.memory << 20,
         write_delegations: true,
+        layouts: options.layouts,
         copy_rate: options.copy_rate.and_then(|mib| NonZeroU64::new(mib << 20)),
         state: options.state.clone(),
         grace: options.grace.map(|seconds| Duration::from_secs(seconds.into())),
