@@ -87,15 +87,6 @@ impl Directory {
         self.entries.retain(|cookie, _| stays(*cookie));
     }
 
-    /// Puts the names in the order of other hashes. Cookies of before mean something else then.
-    pub(crate) fn rehash(&mut self, hash: impl Fn(&[u8]) -> u64) {
-        self.verifier += 1;
-        for entry in std::mem::take(&mut self.entries).into_values() {
-            // More than sixteen names of one hash do not happen by chance.
-            let _ = self.put(hash(entry.name.as_bytes()), entry.name.as_bytes(), entry.id);
-        }
-    }
-
     /// The entries after a cookie.
     pub(crate) fn after(&self, cookie: u64) -> Range<'_, u64, Entry> {
         self.entries.range(cookie.saturating_add(1)..)

@@ -8,22 +8,15 @@
 //! Files are served here all the same, so that a layout is in nobody's way but of who cuts a file: it is recalled first. All this is
 //! under one lock, below which no other is taken.
 
-use crate::Inner;
 use crate::arena::{Arena, Id};
-use crate::callbacks::{Callbacks, GONE, Subject};
+use crate::callbacks::{Callbacks, Subject};
 use crate::clients::{Client, Clients};
 use crate::files::Files;
 use crate::keep::{Keep, keep, malformed};
 use crate::stateids::{Kind, next_seqid};
-use ringback::{CallbackKey, Done, Outcome};
-use ringback_rpc::nfs4::callback::{
-    CbLayoutRecallArgs, CbNotifyDeviceIdArgs, DeviceNotification, LayoutRecall, Notify4, NotifyDeviceIdChange,
-    NotifyDeviceIdDelete, device_notify_type,
-};
-use ringback_rpc::nfs4::{
-    Bitmap4, ClientId4, DeviceId4, FileHandle, Fsid4, LayoutIomode4, LayoutType4, List, Stateid4, Status,
-};
-use ringback_rpc::xdr::{self, Encode, Writer};
+use ringback::CallbackKey;
+use ringback_rpc::nfs4::callback::device_notify_type;
+use ringback_rpc::nfs4::{Bitmap4, ClientId4, LayoutIomode4, Stateid4, Status};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,27 +24,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const LAYOUTS_MAX: u32 = 1 << 16;
 /// What is said to clients about all their layouts, or about the device, at the same time.
 const WORDS_MAX: u32 = 1 << 14;
-/// How often a client may deny that it has a layout before it is believed: the reply to its LAYOUTGET may be still on its way
-/// (RFC 8881 section 12.5.5.2.1).
-const DENIALS_MAX: u8 = 5;
-/// Nanoseconds until a recall that was denied is sent again.
-const DENIAL_DELAY_NS: u64 = 200_000_000;
 /// Of what clients can be told.
 pub(crate) const NOTIFICATIONS: Bitmap4 = Bitmap4::of(&[device_notify_type::CHANGE, device_notify_type::DELETE]);
 
 /// A client's layout of one file.
 #[derive(Debug)]
-struct Layout {
-    client: Arc<Client>,
-    file: Id,
+pub(crate) struct Layout {
+    pub(crate) client: Arc<Client>,
+    pub(crate) file: Id,
     rw: bool,
-    seqid: u32,
+    pub(crate) seqid: u32,
     /// Its CB_LAYOUTRECALL.
     callback: CallbackKey,
     recalled: bool,
-    denials: u8,
+    pub(crate) denials: u8,
     /// The client does not have it any more; a run of its callback still looks at it.
-    gone: bool,
+    pub(crate) gone: bool,
 }
 
 /// What a client is told, besides about single layouts.
@@ -69,11 +57,11 @@ pub(crate) enum Word {
 
 /// One word to one client.
 #[derive(Debug)]
-struct Said {
-    client: Arc<Client>,
-    word: Word,
+pub(crate) struct Said {
+    pub(crate) client: Arc<Client>,
+    pub(crate) word: Word,
     /// Which device is meant.
-    device: u64,
+    pub(crate) device: u64,
     callback: Option<CallbackKey>,
     /// Has been returned; a run still looks at it.
     gone: bool,
@@ -81,15 +69,15 @@ struct Said {
 
 /// A client that has asked what a device is, and of what it is to be told.
 #[derive(Debug)]
-struct Asker {
+pub(crate) struct Asker {
     client: Arc<Client>,
     notifications: Bitmap4,
 }
 
 #[derive(Debug)]
-struct Content {
-    layouts: Arena<Layout>,
-    said: Arena<Said>,
+pub(crate) struct Content {
+    pub(crate) layouts: Arena<Layout>,
+    pub(crate) said: Arena<Said>,
     askers: Vec<Asker>,
     /// The number of the device; those before are deleted.
     device: u64,
@@ -153,7 +141,7 @@ impl Layouts {
         Layouts(Mutex::new(Content { layouts, said, askers: Vec::new(), device: 1, errors: 0 }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Content> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Content> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -457,7 +445,7 @@ impl Content {
     }
 
     /// The client has a layout no longer.
-    fn drop_layout(&mut self, id: Id, callbacks: &Callbacks) {
+    pub(crate) fn drop_layout(&mut self, id: Id, callbacks: &Callbacks) {
         let Some(layout) = self.layouts.get_mut(id) else { return };
         layout.gone = true;
         if callbacks.remove_is_final(layout.callback) {
@@ -466,7 +454,7 @@ impl Content {
     }
 
     /// Whether the client has been asked to return all, and has: then it has been done, and what waited for it is said.
-    fn end_recalls(&mut self, client: &Client, callbacks: &Callbacks) {
+    pub(crate) fn end_recalls(&mut self, client: &Client, callbacks: &Callbacks) {
         if self.layouts.ids().any(|id| self.layouts.get(id).is_some_and(|l| !l.gone && l.is_of(client))) {
             return;
         }
@@ -511,110 +499,5 @@ impl Content {
             let said = self.said.remove(id);
             said.and_then(|said| said.callback).map(|callback| callbacks.remove_is_final(callback));
         }
-    }
-}
-
-impl Inner {
-    /// The name of a device: of this server, by its number.
-    pub(crate) fn device_id(&self, number: u64) -> DeviceId4 {
-        let mut id = [0; 16];
-        id[..4].copy_from_slice(&self.files.volume.to_be_bytes());
-        id[4..8].copy_from_slice(&self.files.instance.to_be_bytes());
-        id[8..].copy_from_slice(&number.to_be_bytes());
-        DeviceId4(id)
-    }
-
-    /// The number of a device of this server.
-    pub(crate) fn device_number(&self, id: &DeviceId4) -> Option<u64> {
-        let number = u64::from_be_bytes(*id.0.last_chunk()?);
-        (self.device_id(number) == *id).then_some(number)
-    }
-
-    pub(crate) fn encode_layout_recall(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
-        let (file, seqid) = self.layouts.lock().layouts.get(id).map(|l| (l.file, l.seqid)).ok_or(GONE)?;
-        let handle = self.files.handle(file);
-        let fh = FileHandle::new(&handle).ok_or(GONE)?;
-        let stateid = self.files.stateid(Kind::Layout, id, seqid);
-        recall(LayoutRecall::File { fh, offset: 0, length: u64::MAX, stateid }).encode(w)
-    }
-
-    pub(crate) fn encode_word(&self, id: Id, w: &mut Writer<'_>) -> xdr::Result<()> {
-        let (word, device) = self.layouts.lock().said.get(id).map(|said| (said.word, said.device)).ok_or(GONE)?;
-        let (layout_type, device_id) = (LayoutType4::FLEX_FILES, self.device_id(device));
-        let notification = match word {
-            Word::ReturnFsid => {
-                return recall(LayoutRecall::Fsid(Fsid4 { major: self.files.volume.into(), minor: 0 })).encode(w);
-            }
-            Word::ReturnAll => return recall(LayoutRecall::All).encode(w),
-            Word::DeviceChanged => {
-                DeviceNotification::Change(NotifyDeviceIdChange { layout_type, device_id, immediate: true })
-            }
-            Word::DeviceDeleted => DeviceNotification::Delete(NotifyDeviceIdDelete { layout_type, device_id }),
-        };
-        let mut space = [0; 64];
-        let mut values = Writer::new(&mut space);
-        notification.encode(&mut values)?;
-        let change = Notify4 { mask: Bitmap4::of(&[notification.bit()]), values: values.written() };
-        CbNotifyDeviceIdArgs { changes: List::Slice(&[change]) }.encode(w)
-    }
-
-    /// How the recall of one layout went.
-    pub(crate) fn layout_recall_done(&self, id: Id, outcome: &Outcome<'_>) -> Done {
-        let mut content = self.layouts.lock();
-        let Some(layout) = content.layouts.get_mut(id).filter(|l| !l.gone) else { return Done::Finish };
-        match outcome {
-            Outcome::Replied { status: Status::NFS4ERR_NOMATCHING_LAYOUT, .. } => {
-                layout.denials += 1;
-                if layout.denials < DENIALS_MAX {
-                    return Done::RequeueAfter(DENIAL_DELAY_NS);
-                }
-            }
-            Outcome::TimedOut { sent: false } | Outcome::PathDown => {}
-            // It was told, or may have been: the return is awaited, or overdue some day.
-            _ => return Done::Finish,
-        }
-        let client = Arc::clone(&layout.client);
-        content.drop_layout(id, &self.callbacks);
-        content.end_recalls(&client, &self.callbacks);
-        Done::Finish
-    }
-
-    /// How it went to have a client return all.
-    pub(crate) fn layouts_recall_done(&self, id: Id, outcome: &Outcome<'_>) -> Done {
-        if matches!(
-            outcome,
-            Outcome::Replied { status: Status::NFS4ERR_NOMATCHING_LAYOUT, .. }
-                | Outcome::TimedOut { sent: false }
-                | Outcome::PathDown
-        ) {
-            self.layouts_overdue(id);
-        }
-        Done::Finish
-    }
-
-    /// A layout was not returned in time: its client is fenced off.
-    pub(crate) fn layout_overdue(&self, id: Id) {
-        let mut content = self.layouts.lock();
-        let Some(client) = content.layouts.get(id).filter(|l| !l.gone).map(|l| Arc::clone(&l.client)) else { return };
-        content.drop_layout(id, &self.callbacks);
-        content.end_recalls(&client, &self.callbacks);
-    }
-
-    /// All that a client has was not returned in time, or it has nothing.
-    pub(crate) fn layouts_overdue(&self, id: Id) {
-        let client = self.layouts.lock().said.get(id).map(|said| Arc::clone(&said.client));
-        if let Some(client) = client {
-            self.layouts.give_back_all(&client, &self.callbacks);
-        }
-    }
-}
-
-fn recall(recall: LayoutRecall<'_>) -> CbLayoutRecallArgs<'_> {
-    CbLayoutRecallArgs {
-        layout_type: LayoutType4::FLEX_FILES,
-        iomode: LayoutIomode4::Any,
-        // What was written may still be committed here.
-        changed: false,
-        recall,
     }
 }

@@ -36,6 +36,7 @@ mod io_ops;
 mod keep;
 mod later;
 mod layout_ops;
+mod layout_recalls;
 mod layouts;
 mod leases;
 mod listen;
@@ -258,7 +259,7 @@ impl Inner {
         let grace_ns = grace.as_nanos().try_into().unwrap_or(u64::MAX);
         let until_ns = self.now_ns().saturating_add(grace_ns);
         files.grace = Grace::new(store.clients(), until_ns, until_ns.saturating_add(grace_ns));
-        files.restore(&store, identity.hash)?;
+        files.restore(&store)?;
         if !files.grace.is_on() {
             files.reap_nameless();
         }

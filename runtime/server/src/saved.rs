@@ -55,7 +55,7 @@ impl Inner {
         let began_ns = self.now_ns();
         let mut changed = std::mem::take(&mut known.left);
         let rows = self.files.changed_rows(&mut changed, &known.rows)?;
-        let written = if rows.rows.is_empty() { Ok(()) } else { store.put_files(self.files.hash(b"name"), &rows.rows) };
+        let written = if rows.rows.is_empty() { Ok(()) } else { store.put_files(&rows.rows) };
         match written {
             Ok(()) => {
                 known.rows.extend(rows.known);
@@ -120,9 +120,8 @@ impl Files {
         Ok(())
     }
 
-    /// Takes the files out of the store; `hash` is what names hashed to when they were written. Those without a name stay if
-    /// somebody may reclaim an open of one.
-    pub(crate) fn restore(&self, store: &Store, hash: u64) -> io::Result<()> {
+    /// Takes the files out of the store. Those without a name stay for now: somebody may reclaim an open of one.
+    pub(crate) fn restore(&self, store: &Store) -> io::Result<()> {
         let mut rows: Vec<Vec<(u32, u32, Option<File>)>> = (0..SHARDS).map(|_| Vec::new()).collect();
         store.each_file(|index, mut row| {
             let id = Id { index, generation: 0 };
@@ -140,12 +139,12 @@ impl Files {
         if self.with_file(ROOT, |root| root.directory().is_err()).unwrap_or(true) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "there is no root directory in it"));
         }
-        self.put_right(self.hash(b"name") != hash);
+        self.put_right();
         Ok(())
     }
 
     /// Makes names and files fit each other again, and forgets what was held on them.
-    fn put_right(&self, rehash: bool) {
+    fn put_right(&self) {
         let mut names: HashMap<Id, u32> = HashMap::from([(ROOT, 1)]);
         let mut directories = vec![(ROOT, ROOT)];
         while let Some((directory, parent)) = directories.pop() {
@@ -173,9 +172,6 @@ impl Files {
                 let Ok(found) = file.directory_mut() else { return };
                 (found.parent, found.subdirectories, found.removed) = (parent, subdirectories, false);
                 found.retain(|cookie| !gone.contains(&cookie));
-                if rehash {
-                    found.rehash(|name| self.hash(name));
-                }
             };
             // It was there before, and nobody else is.
             let _ = self.with_file_mut(directory, put_right);

@@ -64,8 +64,6 @@ pub(crate) struct Identity {
     pub(crate) volume: u32,
     /// Of the hashes of names.
     pub(crate) seed: u64,
-    /// What names hashed to when the files were saved; another compiler may have other hashes.
-    pub(crate) hash: u64,
     /// How often it was started.
     pub(crate) lives: u64,
 }
@@ -131,10 +129,10 @@ impl Store {
             // Neither is zero, which no filehandle of ours has.
             let volume = (random.hash_one(0u8) as u32).max(1);
             let volume = u32::try_from(kept("volume", volume.into())?).map_err(|_| crate::keep::malformed())?;
-            let (seed, hash) = (kept("seed", random.hash_one(1u8))?, kept("hash", 0)?);
+            let seed = kept("seed", random.hash_one(1u8))?;
             let lives = kept("lives", 0)? + 1;
             server.insert("lives", lives).map_err(io::Error::other)?;
-            Identity { volume, seed, hash, lives }
+            Identity { volume, seed, lives }
         };
         transaction.commit().map_err(io::Error::other)?;
         Ok(identity)
@@ -184,8 +182,8 @@ impl Store {
         Ok(())
     }
 
-    /// Saves files, by their indices, and what their names hash to.
-    pub(crate) fn put_files(&self, hash: u64, rows: &[(u32, Vec<u8>)]) -> io::Result<()> {
+    /// Saves files, by their indices.
+    pub(crate) fn put_files(&self, rows: &[(u32, Vec<u8>)]) -> io::Result<()> {
         let content = self.content();
         let transaction = content.database()?.begin_write().map_err(io::Error::other)?;
         {
@@ -193,8 +191,6 @@ impl Store {
             for (index, row) in rows {
                 files.insert(index, &row[..]).map_err(io::Error::other)?;
             }
-            let mut server = transaction.open_table(SERVER).map_err(io::Error::other)?;
-            server.insert("hash", hash).map_err(io::Error::other)?;
         }
         transaction.commit().map_err(io::Error::other)
     }
