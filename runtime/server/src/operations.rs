@@ -36,6 +36,7 @@ const fn changes_names(op: &OpArgs<'_>) -> bool {
     match op {
         OpArgs::Open(OpenArgs { how, .. }) => !matches!(how, OpenHow::NoCreate),
         OpArgs::Create(_) | OpArgs::Remove(_) | OpArgs::Rename(_) | OpArgs::Link(_) | OpArgs::SetAttr(_) => true,
+        OpArgs::Allocate(_) | OpArgs::Deallocate(_) => true,
         _ => false,
     }
 }
