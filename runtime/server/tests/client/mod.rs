@@ -344,7 +344,9 @@ impl Client {
     pub fn open(&mut self, name: &str, access: u32) -> (Stateid4, Vec<u8>) {
         let args = open_args(name, access);
         let reply = self.call(&[OpArgs::PutRootFh, OpArgs::Open(args), OpArgs::GetFh]);
-        let [.., OpRes::Open(Ok(open)), OpRes::GetFh(Ok(fh))] = results(&reply)[..] else { panic!() };
+        let [.., OpRes::Open(Ok(open)), OpRes::GetFh(Ok(fh))] = results(&reply)[..] else {
+            panic!("{:?}", results(&reply))
+        };
         let handle = fh.object.as_bytes().to_vec();
         if let Some(stateid) = open.delegation.stateid() {
             assert_eq!(self.held.insert(handle.clone(), stateid), None);
