@@ -181,6 +181,9 @@ fn replies(seeds: &mut Vec<Seed>) {
     one_reply(seeds, "want_delegation", OpRes::WantDelegation(Ok(WantDelegationOk { delegation })));
     let bare = [
         OpRes::OffloadCancel(Ok(())),
+        OpRes::Allocate(Ok(())),
+        OpRes::Deallocate(Ok(())),
+        OpRes::Clone(Ok(())),
         OpRes::PutPubFh(Ok(())),
         OpRes::SaveFh(Ok(())),
         OpRes::LookupParent(Ok(())),
