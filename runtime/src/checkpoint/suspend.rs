@@ -219,7 +219,7 @@ impl Suspended {
     /// one: all that goes on in the process that restores the checkpoint. Calls into this runtime are answered
     /// [`Error::HandedOver`](crate::Error::HandedOver) from now on. What was asked for while it stood still, after the last
     /// checkpoint, was not done, even if a `try_run` was told that it was accepted:
-    /// [`Event::LeftUndone`](crate::Event::LeftUndone) tells of each call, and the answer is how many there were.
+    /// [`Event::LeftUndone`] tells of each call, and the answer is how many there were.
     pub fn leave(mut self) -> u64 {
         self.left = true;
         let shared = Arc::clone(self.runtime.shared());
