@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The database, in the directory of `--state`.
 const FILE: &str = "ringback.redb";
@@ -68,10 +68,19 @@ pub(crate) struct Identity {
     pub(crate) lives: u64,
 }
 
+/// Where the database is.
+#[derive(Debug)]
+enum Place {
+    Here(Database),
+    /// Another process may have it, or give it back: who needs it waits.
+    Lent,
+    /// It cannot be opened, or is another process's.
+    Gone,
+}
+
 #[derive(Debug)]
 struct Content {
-    /// `None` while another process may have it.
-    database: Option<Database>,
+    database: Place,
     /// The clients in it.
     clients: HashMap<ClientName, Incarnation>,
 }
@@ -81,6 +90,8 @@ struct Content {
 pub(crate) struct Store {
     path: PathBuf,
     content: Mutex<Content>,
+    /// It is lent no more.
+    decided: Condvar,
 }
 
 impl Store {
@@ -91,26 +102,45 @@ impl Store {
         let (database, clients) = open(&path)?;
         // The name of a new file is on the disk as well.
         fs::File::open(directory)?.sync_all()?;
-        Ok(Store { path, content: Mutex::new(Content { database: Some(database), clients }) })
+        let content = Mutex::new(Content { database: Place::Here(database), clients });
+        Ok(Store { path, content, decided: Condvar::new() })
     }
 
-    fn content(&self) -> MutexGuard<'_, Content> {
+    fn lock(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets another process have it, which is to go on from here.
-    pub(crate) fn close(&self) {
-        self.content().database = None;
+    /// What there is, as soon as it is known who has it.
+    fn content(&self) -> MutexGuard<'_, Content> {
+        let is_lent = |content: &mut Content| matches!(content.database, Place::Lent);
+        self.decided.wait_while(self.lock(), is_lent).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The other process has not gone on.
+    /// Lets another process have it, until [`close`](Store::close) or [`reopen`](Store::reopen).
+    pub(crate) fn lend(&self) {
+        self.lock().database = Place::Lent;
+    }
+
+    /// Another process goes on with it.
+    pub(crate) fn close(&self) {
+        self.lock().database = Place::Gone;
+        self.decided.notify_all();
+    }
+
+    /// No other process goes on with it.
     pub(crate) fn reopen(&self) -> io::Result<()> {
-        let mut content = self.content();
-        if content.database.is_none() {
-            let (database, clients) = open(&self.path)?;
-            *content = Content { database: Some(database), clients };
+        let mut content = self.lock();
+        if matches!(content.database, Place::Here(_)) {
+            return Ok(());
         }
-        Ok(())
+        let opened = open(&self.path).map(|(database, clients)| {
+            *content = Content { database: Place::Here(database), clients };
+        });
+        if opened.is_err() {
+            content.database = Place::Gone;
+        }
+        self.decided.notify_all();
+        opened
     }
 
     /// Begins another life of the server.
@@ -210,7 +240,10 @@ impl Store {
 
 impl Content {
     fn database(&self) -> io::Result<&Database> {
-        self.database.as_ref().ok_or_else(|| io::Error::other("another process goes on with the state"))
+        match &self.database {
+            Place::Here(database) => Ok(database),
+            Place::Lent | Place::Gone => Err(io::Error::other("another process goes on with the state")),
+        }
     }
 }
 
@@ -242,4 +275,36 @@ fn open(path: &Path) -> io::Result<(Database, HashMap<ClientName, Incarnation>)>
     }
     transaction.commit().map_err(io::Error::other)?;
     Ok((database, clients))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// The old process of an upgrade serves again a moment before it has its database back.
+    #[test]
+    fn who_needs_a_database_that_is_lent_waits_until_it_is_known_whose_it_is() {
+        let folder = std::env::temp_dir().join(format!("ringback-lent-{}", std::process::id()));
+        let store = Store::open(&folder).unwrap();
+        let put = || store.put_files(&[(1, vec![1])]).is_ok();
+        for comes_back in [true, false] {
+            store.lend();
+            let stored = thread::scope(|scope| {
+                let putting = scope.spawn(put);
+                thread::yield_now();
+                if comes_back {
+                    store.reopen().unwrap()
+                } else {
+                    store.close()
+                }
+                putting.join().unwrap()
+            });
+            assert_eq!(stored, comes_back);
+        }
+        store.reopen().unwrap();
+        assert!(put());
+        drop(store);
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

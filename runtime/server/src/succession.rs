@@ -78,8 +78,11 @@ impl Server {
         let alone = inner.renewing.write().unwrap_or_else(PoisonError::into_inner);
         let given = self.give(&listeners, successor, patience);
         drop(alone);
-        if given.is_err() {
+        if given.is_ok() {
+            inner.store.as_ref().map(Store::close);
+        } else {
             inner.open_to_minor0_clients();
+            // Reactors serve again since a moment ago; who is to have something stored has waited for this.
             if let Some(Err(error)) = inner.store.as_ref().map(Store::reopen) {
                 inner.callbacks.observer().storage_failed(&error);
             }
@@ -153,7 +156,7 @@ impl Inner {
             let mut out = BufWriter::with_capacity(1 << 20, &leaving.file);
             leaving.written = self.save(&mut out).and_then(|()| out.flush());
             // It is the next one's.
-            self.store.as_ref().map(Store::close);
+            self.store.as_ref().map(Store::lend);
         }
     }
 
