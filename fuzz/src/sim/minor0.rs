@@ -74,7 +74,7 @@ impl World {
         let Some(paths) = &mut self.clients[client].paths else { return };
         let last = paths.len() - 1;
         let path = &mut paths[at];
-        let expected = if at == last && !path.confirmed { Ok(()) } else { Err(Error::NotUnconfirmed) };
+        let expected = if at == last && !path.confirmed && !path.lapsed { Ok(()) } else { Err(Error::NotUnconfirmed) };
         if expected.is_ok() {
             path.confirmed = true;
             if let Some(listener) = self.net.borrow_mut().listeners.get_mut(&path.address) {

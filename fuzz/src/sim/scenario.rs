@@ -110,10 +110,6 @@ impl Scenario {
         choices.next();
         self.upgrades = choices.pick(&[0, 0, 0, 2, 12]);
         self.upgrade_rate = 1000 * (self.upgrades + 1) / self.actions_max.min(400);
-        // Their callback paths do not go over.
-        if self.minor0 > 0 {
-            self.upgrades = 0;
-        }
     }
 
     /// The same with clients most of which lie.

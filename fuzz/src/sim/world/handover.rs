@@ -232,6 +232,7 @@ impl World {
         }
         for client in &mut self.clients {
             client.home %= reactors;
+            client.paths.iter_mut().flatten().for_each(|path| path.hand_over());
             self.wire.moved(client.index, client.home);
         }
         // What the embedder drives itself has ended with it.
