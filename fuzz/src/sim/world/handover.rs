@@ -301,6 +301,8 @@ impl World {
         // What either has left is closed.
         let Handover { next, leaving, first, parties, handed_over, .. } = handover;
         drop((next, leaving, parties));
+        // Those that reactors have made while they stood still.
+        self.accept();
         let mut net = self.net.borrow_mut();
         match self.is_dead {
             true => net.nobody_serves(),
