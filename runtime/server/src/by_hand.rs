@@ -351,7 +351,7 @@ impl Inner {
             Layouts::File(path) => {
                 handle = self.files.handle(self.file_at(path)?);
                 let fh = FileHandle::new(&handle).ok_or("a handle that is too long")?;
-                // The server has given no layout of it, and so no stateid.
+                // Whatever the client has: a layout that was given to it is recalled with its stateid by `Request::LayoutRecallFile`.
                 LayoutRecall::File { fh, offset: 0, length: u64::MAX, stateid: Stateid4::ANONYMOUS }
             }
             Layouts::Fsid => LayoutRecall::Fsid(Fsid4 { major: self.files.instance.into(), minor: 0 }),
