@@ -148,7 +148,7 @@ impl Shared {
         answer
     }
 
-    /// A request that `claim` makes. If it is accepted, on which reactor, which may have to be woken.
+    /// A request that `claim` makes. If it is accepted by a reactor that may have to be woken: which.
     pub fn ask_quietly(
         &self,
         key: CallbackKey,
@@ -180,6 +180,10 @@ impl Shared {
         let home = client.home();
         let port = &self.reactors[home];
         entry.set_started_us(port.turn_us.load(Relaxed));
+        if port.is_in_turn_here() {
+            port.inbox.push_own(&self.slab, key.index);
+            return (TryRun::Submitted, None);
+        }
         port.inbox.push(&self.slab, key.index);
         (TryRun::Submitted, Some(home))
     }

@@ -77,6 +77,19 @@ pub(crate) struct Shared {
 thread_local! {
     /// The runtime, by [`Shared::address`], one of whose hooks this thread may be in; 0: none.
     static HOOKS_OF: Cell<usize> = const { Cell::new(0) };
+    /// The reactor, by the address of its port, of which this thread is in a turn; 0: none.
+    static IN_TURN_OF: Cell<usize> = const { Cell::new(0) };
+}
+
+/// While it lives, its thread is in a turn of a reactor.
+pub(crate) struct InTurn {
+    before: usize,
+}
+
+impl Drop for InTurn {
+    fn drop(&mut self) {
+        IN_TURN_OF.set(self.before);
+    }
 }
 
 impl Shared {
@@ -300,7 +313,19 @@ impl ReactorPort {
         }
     }
 
-    /// Whether no other thread has left anything to do.
+    /// This thread is in a turn of the reactor from now on, until what is returned goes.
+    #[must_use]
+    pub fn begin_turn(&self) -> InTurn {
+        InTurn { before: IN_TURN_OF.replace(std::ptr::from_ref(self).addr()) }
+    }
+
+    /// Whether this thread is in a turn of the reactor: nobody else can be, and it looks for work before it sleeps.
+    #[inline]
+    pub fn is_in_turn_here(&self) -> bool {
+        IN_TURN_OF.get() == std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether nobody has left anything to do.
     pub fn has_nothing(&self) -> bool {
         self.inbox.is_empty() && self.commands.is_empty() && self.returned.is_empty()
     }

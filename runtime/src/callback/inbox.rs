@@ -7,25 +7,42 @@ use crossbeam::utils::CachePadded;
 
 /// The queue of one reactor, or of an embedder that takes completions. An entry is pushed by who holds RUNNING and has
 /// not queued it, so it is queued at most once, and the queue needs no memory and cannot overflow.
-pub(crate) struct Inbox(EntryStack);
+///
+/// What the reactor's own thread pushes is kept apart from what comes from other threads: it needs no locked instruction,
+/// and nobody has to be woken for it.
+pub(crate) struct Inbox {
+    others: EntryStack,
+    own: EntryStack,
+    /// Which of the two comes next, if there is something in both.
+    own_is_next: AtomicBool,
+}
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        Inbox(EntryStack::new())
+        Inbox { others: EntryStack::new(), own: EntryStack::new(), own_is_next: AtomicBool::new(true) }
     }
 
     /// Queues an entry. Then [`Parking::must_wake`] is to be asked, once for a batch.
     pub(crate) fn push(&self, slab: &CallbackSlab, index: u32) {
-        self.0.push(slab, index);
+        self.others.push(slab, index);
     }
 
-    /// Takes all that is queued, to be [turned round](Chain::turn) before anything is popped.
+    /// Queues an entry on the thread that takes, between two takes and so while it does not sleep.
+    pub(crate) fn push_own(&self, slab: &CallbackSlab, index: u32) {
+        self.own.push_alone(slab, index);
+    }
+
+    /// Takes what is queued, to be [turned round](Chain::turn) before anything is popped: of one side, and of the other one
+    /// the next time.
     pub(crate) fn take(&self) -> Chain {
+        let own = !self.own.is_empty() && (self.own_is_next.load(Ordering::Relaxed) || self.others.is_empty());
+        self.own_is_next.store(!own, Ordering::Relaxed);
+        let side = if own { &self.own } else { &self.others };
         // The look spares an idle turn the swap.
-        Chain { newest: if self.0.is_empty() { None } else { self.0.take_all() }, ..Chain::default() }
+        Chain { newest: if side.is_empty() { None } else { side.take_all() }, ..Chain::default() }
     }
 
-    /// Takes all that is queued, first come first.
+    /// Takes what is queued, of one side, first come first.
     pub(crate) fn take_all(&self, slab: &CallbackSlab) -> Chain {
         let mut chain = self.take();
         chain.turn(slab, usize::MAX);
@@ -34,7 +51,7 @@ impl Inbox {
 
     /// Whether nothing is queued: for [`Parking::prepare_park`].
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.others.is_empty() && self.own.is_empty()
     }
 }
 

@@ -4,9 +4,9 @@
 //!
 //! Each [`CallbackEntry`] has one 64-bit atomic word. The high half is the entry's *generation*;
 //! the lowest bits are the flags below, and between the two is a *member*. Every change, and every answer that a caller acts on, is one successful AcqRel
-//! compare-and-swap in one helper ([`state`]): no plain store, no decision on a plain load. The one answer without a
-//! swap is `Stale`: a generation never comes back, so that answer stays true, and a stale key must not touch an entry
-//! that belongs to somebody else (R8).
+//! compare-and-swap in one helper ([`state`]): no plain store, no decision on a plain load. Two answers come without a
+//! swap. `Stale`: a generation never comes back, so that answer stays true, and a stale key must not touch an entry
+//! that belongs to somebody else (R8). And a step of the run's owner that changes nothing, which is an acquire load.
 //!
 //! * **generation** names one life of the entry, from `insert` to the freeing. 0 is a never used entry, so that a key
 //!   of all zero bits is never valid; `u32::MAX` marks a retired entry, which is not used again. Freeing bumps it.
@@ -78,7 +78,8 @@
 //!   `settle`, panics.)
 //! * **R4** A failure to allocate or to queue happens before commit or is a REQUEUE; it never runs `release` as well.
 //! * **R5** What a loser changed before losing is seen by the next `prepare` or by the run it lost to: its answer was
-//!   an AcqRel swap of the word, even if the word keeps its value, and so is each step of the owner.
+//!   an AcqRel swap of the word, even if the word keeps its value; each step of the owner is one, too, or an acquire load,
+//!   which sees all swaps before it.
 //! * **R6** No path leaves RUNNING set with nobody owning it: every early return is a transition.
 //! * **R7** No lock, no wait, no allocation on a reactor. `try_run` never blocks, allocates or calls a hook other than
 //!   `acquire`, and is legal under the embedder's locks.

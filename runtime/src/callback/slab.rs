@@ -177,6 +177,12 @@ impl EntryStack {
         }
     }
 
+    /// The same where nobody else pushes, and takes only before or after.
+    pub(crate) fn push_alone(&self, slab: &CallbackSlab, index: u32) {
+        slab[index].link.store(self.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.store(index + 1, Ordering::Release);
+    }
+
     /// Takes all entries; the last pushed comes first, the others follow by [`CallbackEntry::link`].
     pub(crate) fn take_all(&self) -> Option<u32> {
         // Each push is a read-modify-write and continues the release sequences of those below it: Acquire, on reading the

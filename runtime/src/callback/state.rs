@@ -245,14 +245,16 @@ impl StateWord {
         }
     }
 
-    /// A transition that only the owner of the run may take, in a state that `legal` accepts.
+    /// A transition that only the owner of the run may take, in a state that `legal` accepts. One that changes nothing is
+    /// the load alone: it sees all who lost before it (R5), and the owner has nothing to publish, for losers read nothing
+    /// of the run.
     fn owner<D>(&self, name: &str, legal: fn(Snapshot) -> bool, step: impl Fn(Snapshot) -> (Snapshot, D)) -> D {
         self.transition(|now| {
             if !legal(now) {
                 illegal(name, now);
             }
             let (next, duty) = step(now);
-            (Some(next), duty)
+            ((next != now).then_some(next), duty)
         })
     }
 
@@ -325,8 +327,8 @@ impl StateWord {
         self.owner("requeue", legal, |now| (now.with(Flags::REQUEUE).without(Flags::SETTLED), ()));
     }
 
-    /// The run leaves its queue to be sent. The swap is taken even if REQUEUE was not set: `prepare`, which comes next,
-    /// must see what losers did before they lost (R5).
+    /// The run leaves its queue to be sent. `prepare`, which comes next, sees what losers did before they lost (R5), even
+    /// if REQUEUE was not set and nothing changes.
     pub(crate) fn take_requeue(&self) -> Dequeue {
         self.owner("take_requeue", is_undecided, |now| {
             let duty = if now.has(Flags::REQUEUE) { Dequeue::Resend } else { Dequeue::Prepare };

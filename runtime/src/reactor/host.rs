@@ -227,7 +227,7 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
             // A fresh run, with the same reference: through the inbox to the tail of the queue. This reactor is awake, so
             // nobody needs to be woken.
             entry.set_started_us(turn_us(self.now_ns));
-            self.port.inbox.push(&self.shared.slab, run.key.index);
+            self.port.inbox.push_own(&self.shared.slab, run.key.index);
         } else {
             self.shared.leave(self.port, self.hooks, entry, run, ending, finished);
         }

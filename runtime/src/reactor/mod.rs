@@ -237,6 +237,7 @@ impl<I: Io> Reactor<I> {
         let mut events = std::mem::take(&mut self.events);
         let result = self.io.turn(wait, &mut events);
         self.port().parking.unpark();
+        let _in_turn = self.port().begin_turn();
         self.tell_time(self.io.now_ns());
         for event in events.drain(..) {
             self.handle(event);
