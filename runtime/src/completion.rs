@@ -13,7 +13,7 @@ use crate::callback::{CallbackEntry, CallbackKey, Chain, Finish, Inbox, Parking}
 use crate::command::Command;
 use crate::hooks::{Hooks, Outcome, Run};
 use crate::keys::ClientId;
-use crate::registry::{ReactorPort, Shared};
+use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::runtime::Runtime;
 use ringback_rpc::backchannel::{OutcomeKind, PathFaultKind};
 use ringback_rpc::nfs4::Status;
@@ -327,29 +327,28 @@ impl Shared {
         (Run { key, cookie, client, op, age_ns, own: false }, ending)
     }
 
-    /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, the groups that
-    /// waited are told, then the reference and the in-flight count go.
+    /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, and the groups that
+    /// waited are told. Then the caller gives back the reference and takes down the in-flight count.
     #[inline]
-    pub fn leave(
+    pub fn let_go(
         &self,
-        port: &ReactorPort,
-        hooks: &dyn Hooks,
         entry: &CallbackEntry,
-        run: &Run,
+        client: &ClientShared,
+        key: CallbackKey,
         ending: Ending,
         finished: Finish,
     ) {
-        let Some(client) = self.clients.get(run.client.index) else {
-            unreachable!("{:?} left the table with a run in flight", run.client)
-        };
         if matches!(finished, Finish::Free { .. }) {
-            self.free(run.key, client);
+            self.free(key, client);
         } else {
-            self.settle_ended(entry, run.key, ending, client);
+            self.settle_ended(entry, key, ending, client);
         }
+    }
+
+    /// The run's reference goes.
+    #[inline]
+    pub fn drop_reference(&self, port: &ReactorPort, hooks: &dyn Hooks, run: &Run) {
         self.call_about(port, hooks, "Hooks::drop_reference", run, |hooks| hooks.drop_reference(run.cookie));
-        // A drain looks at the count itself, at the end of each turn.
-        let _ = client.in_flight.leave();
     }
 
     /// Ends the runs that were given back to a reactor that has ended. Any thread may do it: each run is taken by one.
@@ -372,7 +371,10 @@ impl Shared {
             // There is nobody to run it again.
             let entry = &self.slab[index];
             let finished = entry.word().finish(false);
-            self.call_hook(|| self.leave(port, &*self.hooks, entry, &run, ending, finished));
+            let client = self.client_of(entry);
+            self.let_go(entry, client, run.key, ending, finished);
+            self.call_hook(|| self.drop_reference(port, &*self.hooks, &run));
+            let _ = client.in_flight.leave();
         }
     }
 }

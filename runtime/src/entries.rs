@@ -168,7 +168,10 @@ impl Shared {
         }
         // The winner owns the entry from here to its push (rule R6: every way out is a transition).
         let client = self.client_of(entry);
-        if !client.in_flight.enter() {
+        // A client that is at home in the reactor whose turn this is stays there for the turn.
+        let here = self.reactors[client.home()].is_in_turn_here();
+        let entered = if here { client.in_flight.enter_at_home() } else { client.in_flight.enter() };
+        if !entered {
             // Who waits for this run is answered when nothing of the client runs any more.
             self.abandon(key, entry, client);
             return (TryRun::Closed, None);
@@ -180,7 +183,7 @@ impl Shared {
         let home = client.home();
         let port = &self.reactors[home];
         entry.set_started_us(port.turn_us.load(Relaxed));
-        if port.is_in_turn_here() {
+        if here {
             port.inbox.push_own(&self.slab, key.index);
             return (TryRun::Submitted, None);
         }
@@ -197,7 +200,7 @@ impl Shared {
     }
 
     /// The client of an entry that the caller owns.
-    fn client_of(&self, entry: &CallbackEntry) -> &ClientShared {
+    pub fn client_of(&self, entry: &CallbackEntry) -> &ClientShared {
         match self.clients.get(entry.client()) {
             Some(client) => client,
             None => unreachable!("an entry names client {}, which was never registered", entry.client()),

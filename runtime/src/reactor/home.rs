@@ -385,12 +385,14 @@ impl Home {
             client.touched = true;
             self.touched.push(index);
         }
+        let known_to_all = self.shared.clients.get(index)?;
         let mut host = ClientHost {
             shared: &self.shared,
             port: &self.shared.reactors[self.reactor],
             hooks: &*self.shared.hooks,
             reactor: self.reactor,
             client: client.id,
+            known_to_all,
             now_ns: self.now_ns,
             now_us: turn_us(self.now_ns),
             drain: self.drain.as_mut(),
@@ -406,6 +408,8 @@ impl Home {
         };
         let result = f(client, &mut host);
         client.drains = host.drains;
+        // A drain looks at the count itself, at the end of each turn.
+        let _ = known_to_all.in_flight.settle();
         if host.delivered != 0 {
             client.with_embedder = client.with_embedder.wrapping_add_signed(host.delivered);
             self.with_embedder = self.with_embedder.wrapping_add_signed(host.delivered);

@@ -10,7 +10,7 @@ use crate::flight::{FlightStep, Raw, answer_code, note};
 use crate::hooks::{Done, Event, Hooks, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::latency::LatencyStage;
-use crate::registry::{ReactorPort, Shared};
+use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::count;
 use crate::wait::{Answer, Ended};
 use ringback_rpc::backchannel::{self, Backchannel, CallStep, CallView, Class, Host, ReferringCalls, Requeue, Token};
@@ -32,6 +32,8 @@ pub(super) struct ClientHost<'a, const WATCHED: bool = true> {
     pub hooks: &'a dyn Hooks,
     pub reactor: usize,
     pub client: ClientId,
+    /// The client as other threads see it.
+    pub known_to_all: &'a ClientShared,
     pub now_ns: u64,
     pub now_us: u32,
     pub drain: Option<&'a mut Draining>,
@@ -229,7 +231,9 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
             entry.set_started_us(turn_us(self.now_ns));
             self.port.inbox.push_own(&self.shared.slab, run.key.index);
         } else {
-            self.shared.leave(self.port, self.hooks, entry, run, ending, finished);
+            self.shared.let_go(entry, self.known_to_all, run.key, ending, finished);
+            self.shared.drop_reference(self.port, self.hooks, run);
+            self.known_to_all.in_flight.leave_later();
         }
     }
 }

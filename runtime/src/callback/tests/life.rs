@@ -96,3 +96,41 @@ fn a_closed_door_opens_for_the_next_client() {
     assert!(in_flight.enter() && !in_flight.is_closed());
     assert_eq!(in_flight.count(), 1);
 }
+
+#[test]
+fn who_has_left_and_is_counted_still_makes_room() {
+    let in_flight = InFlight::new();
+    assert!(in_flight.enter_at_home() && in_flight.enter_at_home());
+    in_flight.leave_later();
+    assert_eq!(in_flight.count(), 2, "too high for a moment, never too low");
+    assert!(in_flight.enter_at_home());
+    assert_eq!(in_flight.count(), 2);
+    assert!(!in_flight.settle(), "nobody has left");
+    in_flight.leave_later();
+    in_flight.leave_later();
+    assert!(!in_flight.close() && !in_flight.enter_at_home());
+    assert!(in_flight.settle() && in_flight.is_over(), "the last ones out complete the drain");
+}
+
+#[test]
+fn an_inbox_gives_of_either_side_in_turn() {
+    let (slab, inbox) = (CallbackSlab::new(6, 1), Inbox::new());
+    (0..6).for_each(|n| _ = slab.insert(0, n, OP_CB_RECALL, 0).expect("there is room"));
+    let taken = |inbox: &Inbox| {
+        let mut chain = inbox.take_all(&slab);
+        std::iter::from_fn(|| chain.pop(&slab)).collect::<Vec<_>>()
+    };
+    inbox.push(&slab, 0);
+    inbox.push_own(&slab, 1);
+    inbox.push_own(&slab, 2);
+    assert_eq!(taken(&inbox), [1, 2]);
+    inbox.push_own(&slab, 3);
+    assert_eq!(taken(&inbox), [0], "what others bring does not wait for ever");
+    inbox.push(&slab, 4);
+    assert_eq!(taken(&inbox), [3]);
+    assert!(!inbox.is_empty());
+    assert_eq!(taken(&inbox), [4]);
+    assert!(inbox.is_empty() && taken(&inbox).is_empty());
+    inbox.push_own(&slab, 5);
+    assert_eq!(taken(&inbox), [5]);
+}

@@ -126,6 +126,45 @@ fn t10_the_end_of_a_batch_wakes_for_all_of_it() {
     });
 }
 
+/// What the reactor queues itself wakes nobody, and is found before it sleeps, whatever comes from others.
+#[test]
+fn t10_the_reactors_own_work_and_that_of_others() {
+    model(|| {
+        let scene = Scene::new(3);
+        let producer = Arc::clone(&scene);
+        let producer = thread::spawn(move || producer.push(2));
+        scene.inbox.push_own(&scene.slab, 0);
+        scene.inbox.push_own(&scene.slab, 1);
+        let mut taken = scene.take(3);
+        assert!(taken.iter().position(|i| *i == 0) < taken.iter().position(|i| *i == 1), "its own in order: {taken:?}");
+        taken.sort_unstable();
+        assert_eq!(taken, [0, 1, 2]);
+        producer.join().expect("no panic");
+        assert!(scene.inbox.is_empty());
+    });
+}
+
+/// Runs of the home reactor that end in a row, and let others in meanwhile, while another thread asks and one drains.
+#[test]
+fn t35_runs_that_take_the_place_of_others_meet_a_drain() {
+    model(|| {
+        let scene = Scene::new(1);
+        assert!(scene.in_flight.enter());
+        let (asker, drainer) = (Arc::clone(&scene), Arc::clone(&scene));
+        let asker = thread::spawn(move || asker.in_flight.enter() && asker.in_flight.leave());
+        let drainer = thread::spawn(move || drainer.in_flight.close());
+        scene.in_flight.leave_later();
+        if scene.in_flight.enter_at_home() {
+            assert!(scene.in_flight.count() >= 1, "a run that was let in is counted");
+            assert!(!scene.in_flight.is_over());
+            scene.in_flight.leave_later();
+        }
+        let ends = [scene.in_flight.settle(), asker.join().expect("no panic"), drainer.join().expect("no panic")];
+        assert_eq!(ends.iter().filter(|end| **end).count(), 1, "one of them ends the drain");
+        assert!(scene.in_flight.is_over() && !scene.in_flight.enter_at_home());
+    });
+}
+
 /// The reactor drains: whoever was let in before is taken from the inbox and completed, removed or not.
 #[test]
 fn t35_a_queued_run_meets_remove_and_drain() {
