@@ -465,6 +465,30 @@ impl Runtime {
         self.shared().ask(key, || ())
     }
 
+    /// Says that [`try_run`](Runtime::try_run) of this key comes soon, and begins to load what it will touch: among millions
+    /// of callbacks that is a load from memory, and most of what the request costs. For who knows the next ones: because it
+    /// walks through a list, or has yet to look whether they are in conflict. Changes nothing, whatever the key.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use ringback::{CallbackKey, Runtime};
+    ///
+    /// /// Recalls what a client holds.
+    /// fn recall_all(runtime: &Runtime, held: &[CallbackKey]) {
+    ///     for (n, key) in held.iter().enumerate() {
+    ///         if let Some(ahead) = held.get(n + 4) {
+    ///             runtime.prefetch(*ahead);
+    ///         }
+    ///         let _ = runtime.try_run(*key);
+    ///     }
+    /// }
+    /// ```
+    #[inline]
+    pub fn prefetch(&self, key: CallbackKey) {
+        self.shared().slab.prefetch(key.index);
+    }
+
     /// Removes a callback. If it is running, that run still ends with one completion, and the entry is freed after its
     /// `release`.
     pub fn remove(&self, key: CallbackKey) -> Remove {

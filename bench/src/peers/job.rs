@@ -51,6 +51,9 @@ pub struct Load {
     pub reactors: u32,
     /// Delegations that the callbacks are chosen from, at random, over all clients; 0: a few times those outstanding.
     pub delegations: u32,
+    /// Whether the embedder says a few recalls ahead which ones come (`Runtime::prefetch`), as one does that walks through a
+    /// list.
+    pub prefetch: bool,
     /// Whether allocations are counted.
     pub count_allocations: bool,
 }
@@ -67,6 +70,7 @@ impl Load {
             submit: Submit::SameThread,
             reactors: 1,
             delegations: 0,
+            prefetch: false,
             count_allocations: false,
         }
     }
@@ -179,6 +183,9 @@ impl Job {
                 }
                 if load.delegations > 0 {
                     name += &format!(", {} delegations", load.delegations);
+                }
+                if load.prefetch {
+                    name += ", prefetched";
                 }
                 if load.count_allocations {
                     name += ", allocations";

@@ -123,7 +123,14 @@ impl Row {
 
 /// All rows, in the order of the requirements; those that are only to be looked at come last.
 pub fn rows(scale: Scale) -> Vec<Row> {
-    [against_peers(), own_costs(), entries(&scale.populations()), scaling(&scale.populations()), informal()].concat()
+    [
+        against_peers(),
+        own_costs(),
+        entries(&scale.populations()),
+        scaling(&scale.populations()),
+        informal(&scale.populations()),
+    ]
+    .concat()
 }
 
 fn load(subject: Subject, (connections, slots): (u32, u32)) -> Job {
@@ -252,7 +259,7 @@ fn scaling(n: &Populations) -> Vec<Row> {
     let single = Job::Load(Load { outstanding: BATCHED, ..few });
     let batched = Job::Load(Load { outstanding: BATCHED, operations: 16, ..few });
     let two = Job::Load(Load { reactors: 2, ..few });
-    let of = |delegations| Job::Load(Load { delegations, ..few });
+    let of = |delegations| Job::Load(Load { delegations, prefetch: true, ..few });
     vec![
         Row::new("two_reactors", "CPU per callback, two reactors / one", (1.2, 1.05), (two, Figure::Cpu))
             .by(Job::Load(few), Figure::Cpu),
@@ -275,13 +282,23 @@ fn scaling(n: &Populations) -> Vec<Row> {
     ]
 }
 
-fn informal() -> Vec<Row> {
+fn informal(n: &Populations) -> Vec<Row> {
     let none = (0.0, 0.0);
+    let few = Load::new(Subject::Ringback, FEW.0, FEW.1);
+    let of = |delegations| Job::Load(Load { delegations, ..few });
     vec![
         cpu_ratio("cpu_vs_mio_loop_64x32", none, Subject::MioLoop, FEW).informal(),
         cpu_ratio("cpu_vs_mio_loop_1024x8", none, Subject::MioLoop, MANY).informal(),
         cpu_ratio("cpu_vs_tokio_uring_64x32", none, Subject::TokioUring, FEW).informal(),
         cpu_ratio("cpu_vs_tokio_uring_1024x8", none, Subject::TokioUring, MANY).informal(),
+        Row::new(
+            "scale_unannounced",
+            format!("as `scale`, but the embedder does not say which recall comes next: {} / {}", n.many, n.few),
+            none,
+            (of(n.many), Figure::Cpu),
+        )
+        .by(of(n.few), Figure::Cpu)
+        .informal(),
     ]
 }
 

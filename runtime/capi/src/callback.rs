@@ -66,6 +66,16 @@ pub extern "C" fn rb_try_run(runtime: Option<&rb_runtime>, key: rb_key) -> c_int
     })
 }
 
+/// Says that rb_try_run() of this key comes soon, and begins to load what it will touch. For who walks through a list, some
+/// keys ahead. Changes nothing, whatever the key.
+#[unsafe(no_mangle)]
+pub extern "C" fn rb_prefetch(runtime: Option<&rb_runtime>, key: rb_key) -> c_int {
+    guard("rb_prefetch", about(key), || {
+        not_null(runtime, "runtime")?.runtime.prefetch(CallbackKey::from_bits(key));
+        Ok(0)
+    })
+}
+
 /// Ends the run of a callback as RB_ENDED_CANCELLED, without waiting for it: an rb_cancel_answer. The callback stays.
 #[unsafe(no_mangle)]
 pub extern "C" fn rb_cancel(runtime: Option<&rb_runtime>, key: rb_key) -> c_int {

@@ -16,6 +16,9 @@ use std::thread::Thread;
 /// Delegations of a client for each callback outstanding: the next one is never still running.
 const DELEGATIONS_PER_OUTSTANDING: u32 = 2;
 
+/// So many recalls before it is asked for, an entry is announced.
+const PREFETCH_AHEAD: usize = 4;
+
 /// One client's delegations.
 struct Client {
     template: Template,
@@ -28,6 +31,7 @@ struct Client {
 struct Embedder {
     gauge: Arc<Gauge>,
     submit: Submit,
+    prefetch: bool,
     clients: OnceLock<Vec<Client>>,
     runtime: OnceLock<Runtime>,
     /// Runs that are over, for a submitter that waits until there are fewer.
@@ -87,6 +91,11 @@ impl Embedder {
         for _ in 0..client.keys.len() {
             let at = client.next.load(Relaxed);
             client.next.store(if at + 1 == client.keys.len() { 0 } else { at + 1 }, Relaxed);
+            if self.prefetch
+                && let Some(ahead) = client.keys.get(at + PREFETCH_AHEAD)
+            {
+                runtime.prefetch(*ahead);
+            }
             match runtime.try_run(client.keys[at]) {
                 TryRun::Submitted | TryRun::Rearmed => return true,
                 TryRun::Coalesced => {}
@@ -117,6 +126,7 @@ pub(super) fn start(load: &Load, sockets: Vec<TcpStream>, gauge: Arc<Gauge>) -> 
     let embedder = Arc::new(Embedder {
         gauge,
         submit: load.submit,
+        prefetch: load.prefetch,
         clients: OnceLock::new(),
         runtime: OnceLock::new(),
         ended: AtomicU64::new(0),

@@ -133,6 +133,7 @@ fn null_is_an_error_of_every_function() {
         rb_insert_recall_slot(None, NO_SESSION, 0, Some(&mut MaybeUninit::uninit())) => NULL;
         rb_name_call(None, none(), 0, 0) => NULL;
         rb_try_run(None, 1) => NULL;
+        rb_prefetch(None, 1) => NULL;
         rb_cancel(None, 1) => NULL;
         rb_remove(None, 1) => NULL;
         rb_returned(None, 1) => NULL;
@@ -270,6 +271,8 @@ fn wrong_arguments_are_errors_that_say_what_is_wrong() {
         rb_insert(rt, junk, 99, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
         rb_insert(rt, junk, -4, 0, Some(&mut MaybeUninit::uninit())) => INVALID;
         rb_try_run(rt, junk) => rb_try_run_answer::RB_RUN_STALE as c_int;
+        rb_prefetch(rt, junk) => 0;
+        rb_prefetch(rt, 0) => 0;
         rb_try_run(rt, 0) => rb_try_run_answer::RB_RUN_STALE as c_int;
         rb_cancel(rt, junk) => rb_cancel_answer::RB_CANCEL_STALE as c_int;
         rb_remove(rt, junk) => rb_remove_answer::RB_REMOVE_STALE as c_int;
@@ -415,6 +418,7 @@ fn after_the_shutdown_every_function_has_an_answer() {
         rb_insert(rt, client, 4, 0, Some(&mut MaybeUninit::uninit())) => closed;
         rb_insert_recall_slot(rt, session, 0, Some(&mut MaybeUninit::uninit())) => nothing;
         rb_try_run(rt, key) => rb_try_run_answer::RB_RUN_CLOSED as c_int;
+        rb_prefetch(rt, key) => 0;
         rb_cancel(rt, key) => rb_cancel_answer::RB_CANCEL_IDLE as c_int;
         rb_returned(rt, key) => rb_returned_answer::RB_RETURNED_NOT_AWAITED as c_int;
         rb_run_many(rt, &key, 1, None, none(), none(), Some(&mut group)) => 0;
