@@ -11,11 +11,14 @@ pub enum Subject {
     Ringback,
     /// ringback, on epoll.
     RingbackEpoll,
-    /// An idiomatic async client on tokio: a task for each callback, a oneshot for its reply, a writer that coalesces.
+    /// An idiomatic async client on tokio: a task for each callback, a oneshot for its reply, a timeout, a writer that
+    /// coalesces.
     AsyncTask,
+    /// The same on one thread and without a timeout.
+    AsyncBare,
     /// The same, with one write for each callback.
     SendPerRpc,
-    /// The same as [`Subject::AsyncTask`], on tokio-uring.
+    /// The same as [`Subject::AsyncBare`], on tokio-uring.
     TokioUring,
     /// A loop over mio, written for this one purpose.
     MioLoop,
@@ -150,6 +153,7 @@ impl Subject {
             Subject::Ringback => "ringback",
             Subject::RingbackEpoll => "ringback, epoll",
             Subject::AsyncTask => "tokio, task each",
+            Subject::AsyncBare => "tokio, bare",
             Subject::SendPerRpc => "tokio, write each",
             Subject::TokioUring => "tokio-uring",
             Subject::MioLoop => "mio loop",

@@ -287,6 +287,8 @@ fn informal(n: &Populations) -> Vec<Row> {
     let few = Load::new(Subject::Ringback, FEW.0, FEW.1);
     let of = |delegations| Job::Load(Load { delegations, ..few });
     vec![
+        cpu_ratio("cpu_vs_async_bare_64x32", none, Subject::AsyncBare, FEW).informal(),
+        cpu_ratio("cpu_vs_async_bare_1024x8", none, Subject::AsyncBare, MANY).informal(),
         cpu_ratio("cpu_vs_mio_loop_64x32", none, Subject::MioLoop, FEW).informal(),
         cpu_ratio("cpu_vs_mio_loop_1024x8", none, Subject::MioLoop, MANY).informal(),
         cpu_ratio("cpu_vs_tokio_uring_64x32", none, Subject::TokioUring, FEW).informal(),

@@ -1692,6 +1692,11 @@ int rb_insert_recall_slot(const struct rb_runtime *runtime,
 int rb_try_run(const struct rb_runtime *runtime,
                rb_key key);
 
+// Says that rb_try_run() of this key comes soon, and begins to load what it will touch. For who walks through a list, some
+// keys ahead. Changes nothing, whatever the key.
+int rb_prefetch(const struct rb_runtime *runtime,
+                rb_key key);
+
 // Ends the run of a callback as RB_ENDED_CANCELLED, without waiting for it: an rb_cancel_answer. The callback stays.
 int rb_cancel(const struct rb_runtime *runtime, rb_key key);
 

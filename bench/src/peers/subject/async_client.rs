@@ -8,12 +8,15 @@ use ringback_rpc::xdr::Writer;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 /// One client, and the session on its connection.
 pub struct Client {
     index: u32,
+    /// How long a reply is waited for.
+    patience: Option<Duration>,
     permits: Semaphore,
     session: Mutex<Session>,
     /// Who waits for which reply.
@@ -31,12 +34,13 @@ struct Session {
 pub type Records = UnboundedReceiver<Vec<u8>>;
 
 impl Client {
-    /// The client with this number.
-    pub fn new(index: u32, slots: u32) -> (Arc<Client>, Records) {
+    /// The client with this number. `patience`: how long it waits for a reply; `None`: for ever, which spares it a timer.
+    pub fn new(index: u32, slots: u32, patience: Option<Duration>) -> (Arc<Client>, Records) {
         let (records, to_write) = unbounded_channel();
         let session = Session { free: (0..slots).rev().collect(), sequence: vec![0; slots as usize], xid: 0 };
         let client = Client {
             index,
+            patience,
             permits: Semaphore::new(slots as usize),
             session: Mutex::new(session),
             waiting: Mutex::default(),
@@ -54,9 +58,22 @@ impl Client {
         if self.records.send(record).is_err() {
             return false;
         }
-        let fine = replied.await.unwrap_or(false);
-        lock(&self.session).free.push(slot);
-        fine
+        let Some(patience) = self.patience else {
+            let fine = replied.await.unwrap_or(false);
+            lock(&self.session).free.push(slot);
+            return fine;
+        };
+        match tokio::time::timeout(patience, replied).await {
+            Ok(fine) => {
+                lock(&self.session).free.push(slot);
+                fine.unwrap_or(false)
+            }
+            // The session slot is taken until its reply comes (RFC 8881 section 2.10.6.1), which is counted as failed here.
+            Err(_) => {
+                lock(&self.waiting).remove(&xid);
+                false
+            }
+        }
     }
 
     fn call(&self, number: u64) -> Option<(u32, u32, Vec<u8>)> {
@@ -115,7 +132,8 @@ impl Flow {
         let flow = Arc::clone(self);
         tokio::spawn(async move {
             let fine = client.recall(number).await;
-            super::add(if fine { &flow.gauge.completed } else { &flow.gauge.failed }, 1);
+            let counter = if fine { &flow.gauge.completed } else { &flow.gauge.failed };
+            counter.fetch_add(1, Relaxed);
             if fine && !flow.gauge.stopped() {
                 flow.next(client, number.wrapping_add(1));
             } else if flow.tasks.fetch_sub(1, Relaxed) == 1 {

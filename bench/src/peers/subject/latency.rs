@@ -58,7 +58,7 @@ pub fn latency(subject: Subject, window: Duration) -> Result<Sample, String> {
     });
     let asker = match subject {
         Subject::Ringback | Subject::RingbackEpoll => ringback(subject, socket, Arc::clone(&bell))?,
-        Subject::AsyncTask => tokio(socket)?,
+        Subject::AsyncTask | Subject::AsyncBare => tokio(subject, socket)?,
         _ => return Err(format!("latency is not measured for {}", subject.name())),
     };
     let latencies = asker.measure(&bell, window)?;
@@ -161,13 +161,12 @@ fn ringback(subject: Subject, socket: TcpStream, bell: Arc<Bell>) -> Result<Aske
 }
 
 /// The runtime ends, and closes the connection, when it is told to.
-fn tokio(socket: TcpStream) -> Result<Asker, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-    let runtime = runtime.map_err(|e| format!("tokio: {e}"))?;
+fn tokio(subject: Subject, socket: TcpStream) -> Result<Asker, String> {
+    let runtime = tokio_net::runtime(subject).map_err(|e| format!("tokio: {e}"))?;
     let handle = runtime.handle().clone();
     let client = {
         let _inside = handle.enter();
-        tokio_net::client(0, 1, socket, true, &Arc::new(Gauge::default())).map_err(|e| format!("tokio: {e}"))?
+        tokio_net::client(subject, 0, 1, socket, &Arc::new(Gauge::default())).map_err(|e| format!("tokio: {e}"))?
     };
     let end = Arc::new(tokio::sync::Notify::new());
     let ending = Arc::clone(&end);

@@ -141,7 +141,7 @@ fn start(load: &Load, sockets: Vec<TcpStream>, gauge: &Arc<Gauge>) -> Result<Sen
     let load = *load;
     let run: fn(Load, Vec<TcpStream>, Arc<Gauge>) -> Result<(), String> = match load.subject {
         Subject::Ringback | Subject::RingbackEpoll => return ringback::start(&load, sockets, gauge),
-        Subject::AsyncTask | Subject::SendPerRpc => tokio_net::run,
+        Subject::AsyncTask | Subject::AsyncBare | Subject::SendPerRpc => tokio_net::run,
         Subject::TokioUring => tokio_ring::run,
         Subject::MioLoop => mio_loop::run,
         Subject::Echo => echo::run,

@@ -19,7 +19,7 @@ pub fn run(load: Load, sockets: Vec<TcpStream>, gauge: Arc<Gauge>) -> Result<(),
     tokio_uring::start(async move {
         let mut clients = Vec::with_capacity(sockets.len());
         for (index, socket) in sockets.into_iter().enumerate() {
-            let (client, records) = Client::new(index as u32, load.slots);
+            let (client, records) = Client::new(index as u32, load.slots, None);
             let socket = Rc::new(tokio_uring::net::TcpStream::from_std(socket));
             tokio_uring::spawn(read(Arc::clone(&client), Rc::clone(&socket)));
             tokio_uring::spawn(write(records, socket, Arc::clone(&gauge)));
