@@ -11,15 +11,23 @@ const BUCKETS: u64 = 128;
 pub(super) const WHEEL_SPAN_NS: u64 = (BUCKETS - 2) * TIMER_GRAIN_NS;
 
 /// A first-in, first-out queue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Queue {
-    ends: Option<(Token, Token)>,
+    /// Both mean something only while it is not empty.
+    head: Token,
+    tail: Token,
     len: u32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { head: Token(0), tail: Token(0), len: 0 }
+    }
 }
 
 impl Queue {
     pub fn is_empty(&self) -> bool {
-        self.ends.is_none()
+        self.len == 0
     }
 
     pub fn len(&self) -> u32 {
@@ -27,45 +35,46 @@ impl Queue {
     }
 
     pub fn head(&self) -> Option<Token> {
-        self.ends.map(|(head, _)| head)
+        (self.len > 0).then_some(self.head)
     }
 
     /// Shows what is in it, from its head on.
     pub fn each<H: Host>(&self, host: &H, mut show: impl FnMut(Token)) {
-        let Some((head, tail)) = self.ends else { return };
-        let mut at = Some(head);
-        while let Some(token) = at {
+        let mut rest = *self;
+        while let Some(token) = rest.pop(host) {
             show(token);
-            at = if token == tail { None } else { host.link(token) };
         }
     }
 
     #[inline]
     pub fn push_back<H: Host>(&mut self, token: Token, host: &mut H) {
-        host.set_link(token, None);
-        self.ends = match self.ends {
-            None => Some((token, token)),
-            Some((head, tail)) => {
-                host.set_link(tail, Some(token));
-                Some((head, token))
-            }
-        };
+        if self.len == 0 {
+            self.head = token;
+        } else {
+            host.set_link(self.tail, Some(token));
+        }
+        self.tail = token;
         self.len += 1;
     }
 
     pub fn push_front<H: Host>(&mut self, token: Token, host: &mut H) {
-        let (next, tail) = self.ends.map_or((None, token), |(head, tail)| (Some(head), tail));
-        host.set_link(token, next);
-        self.ends = Some((token, tail));
+        if self.len == 0 {
+            self.tail = token;
+        } else {
+            host.set_link(token, Some(self.head));
+        }
+        self.head = token;
         self.len += 1;
     }
 
     #[inline(always)]
     pub fn pop<H: Host>(&mut self, host: &H) -> Option<Token> {
-        let (head, tail) = self.ends?;
-        // The tail's own link is not looked at: whoever pushed it last may not have been this queue.
-        self.ends = if head == tail { None } else { host.link(head).map(|next| (next, tail)) };
-        self.len -= 1;
+        self.len = self.len.checked_sub(1)?;
+        let head = self.head;
+        // The tail's own link is never written or looked at.
+        if self.len > 0 {
+            self.head = host.link(head).unwrap_or(self.tail);
+        }
         Some(head)
     }
 
@@ -97,6 +106,8 @@ pub(super) struct Classes {
     fresh: [Queue; Class::COUNT],
     again: [Queue; Class::COUNT],
     len: u64,
+    /// The class that was served last.
+    served: Class,
     again_next: bool,
     passed_over: [u8; Class::COUNT],
     /// How often a class may be passed over by a higher one while it has work: the floor of recalls and of the background.
@@ -111,6 +122,7 @@ impl Classes {
             fresh: Default::default(),
             again: Default::default(),
             len: 0,
+            served: Class::Recall,
             again_next: false,
             passed_over: [0; Class::COUNT],
             passed_over_max: floors(config),
@@ -189,8 +201,20 @@ impl Classes {
     }
 
     /// The next run to send.
-    #[inline]
+    #[inline(always)]
     pub fn pop<H: Host>(&mut self, host: &H) -> Option<Token> {
+        // Most often all are fresh and of the class that was served last, which leaves nothing to pick.
+        let queue = &mut self.fresh[self.served as usize];
+        if u64::from(queue.len) == self.len {
+            let token = queue.pop(host)?;
+            (self.again_next, self.passed_over) = (true, [0; Class::COUNT]);
+            self.len -= 1;
+            return Some(token);
+        }
+        self.pop_picked(host)
+    }
+
+    fn pop_picked<H: Host>(&mut self, host: &H) -> Option<Token> {
         let class = self.pick()?;
         self.pop_class(class, host)
     }
@@ -212,8 +236,8 @@ impl Classes {
         !self.again[class].is_empty() && (self.again_next || self.fresh[class].is_empty())
     }
 
-    #[inline(always)]
     fn pop_class<H: Host>(&mut self, class: usize, host: &H) -> Option<Token> {
+        self.served = Class::ALL[class];
         let from_again = self.takes_again(class);
         self.again_next = !from_again;
         let queue = if from_again { &mut self.again[class] } else { &mut self.fresh[class] };
@@ -227,7 +251,6 @@ impl Classes {
     }
 
     /// The highest class with work, unless a lower one has been passed over too often.
-    #[inline(always)]
     fn pick(&mut self) -> Option<usize> {
         let first = (0..Class::COUNT).find(|&class| self.has(class))?;
         let mut pick = first;

@@ -163,18 +163,20 @@ impl Backchannel {
         let Session { slots, versions, current, own, own_hold_ns, base, request_bytes_max, minor0, .. } = session;
         let version = &mut versions[usize::from(*current)];
         let limit = *request_bytes_max + 4;
-        let room_min = (version.head.len() + CALL_WORDS_BYTES + ROOM_BYTES_MIN).min(limit);
-        let room_next = room_min.max(ROOM_NEXT_BYTES_MIN).min(limit);
+        let mut room = (version.head.len() + CALL_WORDS_BYTES + ROOM_BYTES_MIN).min(limit);
+        let room_next = room.max(ROOM_NEXT_BYTES_MIN).min(limit);
+        let own_comes = *own_hold_ns == 0 && !own.is_empty();
         let rpc_ns = now_ns.saturating_add(config.rpc_timeout_ns);
         let mut wake_ns = u64::MAX;
+        let mut slots = slots.taking();
         let stop = loop {
-            let Some(slot) = slots.lowest_free().filter(|_| count < records_max) else { break Stop::Idle };
+            let Some((slot, id)) = slots.next().filter(|_| count < records_max) else { break Stop::Idle };
             let space = &mut space[len..];
-            if space.len() < if count == 0 { room_min } else { room_next } {
+            if space.len() < room {
                 break Stop::NoSpace;
             }
             // The session's own come first.
-            let own = if *own_hold_ns == 0 { own.pop(host) } else { None };
+            let own = if own_comes { own.pop(host) } else { None };
             let Some(token) = own.or_else(|| queues.pop(host)) else { break Stop::Idle };
             host.look(token);
             let deadline_ns = host.started_ns(token).saturating_add(config.run_deadline_ns);
@@ -185,13 +187,13 @@ impl Backchannel {
                 break Stop::Ends(token, Unsent::Refused);
             }
             last = (*base + slot.0) as usize;
-            let (xid, highest) = (calls.new_xid(last), slots.highest_busy(slot).0);
+            let (xid, highest) = (calls.new_xid(last), slots.highest_busy(slot));
             let (short, bytes) = (space.len() < limit, limit.min(space.len()));
             let space = &mut space[..bytes];
             let written = if minor0.is_some() {
                 write_new_minor0(&version.head, xid, token, short, space, host)
             } else {
-                let fixed = Fixed { head: &version.head, xid, id: slots.id(slot), slot, highest };
+                let fixed = Fixed { head: &version.head, xid, id, slot, highest };
                 fixed.write_with(token, short, space, host)
             };
             let bytes = match written {
@@ -216,7 +218,7 @@ impl Backchannel {
                 wake_ns: rpc_ns.min(deadline_ns),
                 ..Call::FREE
             };
-            (len, count) = (len + bytes, count + 1);
+            (len, count, room) = (len + bytes, count + 1, room_next);
         };
         version.calls += count as u32;
         calls.wake_bound_ns = calls.wake_bound_ns.min(wake_ns);

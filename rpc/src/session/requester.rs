@@ -145,6 +145,13 @@ impl RequesterSlots {
         self.retired_count == 0 || self.busy_count > 0 || !self.are_retired(self.highest)
     }
 
+    /// Takes slots for requests that are sent one after the other, while nothing else happens to the table.
+    #[inline]
+    pub(crate) fn taking(&mut self) -> Taking<'_> {
+        let (preferred, highest) = (self.highest.min(self.target).min(self.ceiling), self.highest_busy(SlotId(0)).0);
+        Taking { free: self.states[0].free, at: 0, preferred, highest, slots: self }
+    }
+
     /// Makes a free slot busy.
     #[inline]
     pub fn take(&mut self, slot: SlotId) {
@@ -280,6 +287,55 @@ impl RequesterSlots {
     }
 }
 
+/// What [`RequesterSlots::lowest_free`], [`highest_busy`](RequesterSlots::highest_busy) and
+/// [`take`](RequesterSlots::take) come to for one request after the other, with one look at the limits.
+pub(crate) struct Taking<'a> {
+    slots: &'a mut RequesterSlots,
+    /// The free ones among the 64 from `at * 64` on; there is none below them.
+    free: u64,
+    at: usize,
+    preferred: u32,
+    highest: u32,
+}
+
+impl Taking<'_> {
+    /// The slot that the next request may use, and the id that it carries.
+    #[inline(always)]
+    pub fn next(&mut self) -> Option<(SlotId, SequenceId)> {
+        if self.free == 0 {
+            self.go_on()?;
+        }
+        let slot = SlotId(self.at as u32 * WORD_BITS + self.free.trailing_zeros());
+        if slot.0 > self.preferred && self.slots.lowest_free() != Some(slot) {
+            return None;
+        }
+        Some((slot, self.slots.id(slot)))
+    }
+
+    /// The next 64 slots with a free one.
+    #[cold]
+    fn go_on(&mut self) -> Option<()> {
+        let more = self.slots.states.iter().enumerate().skip(self.at + 1);
+        (self.at, self.free) = more.map(|(at, states)| (at, states.free)).find(|(_, free)| *free != 0)?;
+        Some(())
+    }
+
+    /// The highest busy slot, once that of [`next`](Taking::next) is.
+    #[inline(always)]
+    pub fn highest_busy(&self, next: SlotId) -> u32 {
+        self.highest.max(next.0)
+    }
+
+    /// Makes the slot of [`next`](Taking::next) busy.
+    #[inline(always)]
+    pub fn take(&mut self, next: SlotId) {
+        self.highest = self.highest_busy(next);
+        self.free &= self.free - 1;
+        self.slots.states[self.at].free = self.free;
+        self.slots.busy_count += 1;
+    }
+}
+
 fn split(slot: u32) -> (usize, u64) {
     ((slot / WORD_BITS) as usize, 1 << (slot % WORD_BITS))
 }
@@ -312,6 +368,27 @@ mod tests {
         slots.release(b);
         assert_eq!(slots.busy_count(), 0, "a second release changes nothing");
         assert_eq!(slots.highest_busy(SlotId(2)), SlotId(2));
+    }
+
+    #[test]
+    fn slots_that_are_taken_one_after_the_other_are_those_that_are_taken_one_by_one() {
+        for (count, target, gaps) in [(3, 2, 1), (130, 129, 3), (130, 70, 2), (200, 0, 64)] {
+            let mut one_by_one = RequesterSlots::new(count);
+            one_by_one.limits(SlotId(count - 1), SlotId(target));
+            (0..count).step_by(gaps).for_each(|slot| one_by_one.take(SlotId(slot)));
+            let mut together = one_by_one.clone();
+            let mut taking = together.taking();
+            while let Some(slot) = one_by_one.lowest_free() {
+                let (next, id) = taking.next().unwrap();
+                assert_eq!((next, id), (slot, one_by_one.id(slot)));
+                assert_eq!(taking.highest_busy(next), one_by_one.highest_busy(slot).0, "{next:?} of {count}");
+                one_by_one.take(slot);
+                taking.take(next);
+            }
+            assert_eq!(taking.next(), None);
+            assert_eq!(taking.next(), None, "asked once more");
+            assert_eq!((together.busy_count(), together.export()), (one_by_one.busy_count(), one_by_one.export()));
+        }
     }
 
     #[test]
