@@ -3,8 +3,8 @@
 //! is why it is a program apart.
 
 use ringback_rpc::backchannel::{
-    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, Requeue, SessionKey, SessionParams,
-    Token, Transmit,
+    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, Requeue, Sending, SessionKey,
+    SessionParams, Token, Transmit,
 };
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::nfs4::{SessionId, Status};
@@ -22,6 +22,8 @@ struct Driver {
 }
 
 impl Host for Driver {
+    type Known = ();
+
     fn link(&self, token: Token) -> Option<Token> {
         self.links[token.0 as usize]
     }
@@ -40,14 +42,17 @@ impl Host for Driver {
     fn started_ns(&self, _: Token) -> u64 {
         0
     }
-    fn take_requeue(&mut self, token: Token) -> bool {
-        std::mem::take(&mut self.requeue[token.0 as usize])
+    fn look(&self, token: Token) -> Sending<()> {
+        Sending { token, op: self.op(token), started_ns: self.started_ns(token), known: () }
     }
-    fn prepare(&mut self, _: Token) -> bool {
+    fn take_requeue(&mut self, run: &Sending<()>) -> bool {
+        std::mem::take(&mut self.requeue[run.token.0 as usize])
+    }
+    fn prepare(&mut self, _: &Sending<()>) -> bool {
         true
     }
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
-        args.u32(token.0)
+    fn encode(&mut self, run: &Sending<()>, args: &mut Writer<'_>) -> Result<()> {
+        args.u32(run.token.0)
     }
     fn done(&mut self, _: Token, _: &Outcome<'_>) -> Option<u64> {
         self.done += 1;

@@ -171,7 +171,11 @@ impl Shared {
         run: &Run,
         call: impl FnOnce(&dyn Hooks) -> R,
     ) -> Option<R> {
-        self.call(port, what, Some(run.key), || call(if run.own { &Own } else { hooks }))
+        let answer = guard(|| call(if run.own { &Own } else { hooks }));
+        if answer.is_none() {
+            self.panicked(port, what, Some(run.key));
+        }
+        answer
     }
 
     #[cold]

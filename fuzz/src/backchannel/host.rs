@@ -1,6 +1,6 @@
 //! The driver of the core: a table of callbacks that checks how the core treats them.
 
-use ringback_rpc::backchannel::{ConnToken, Event, Host, Outcome, Requeue, Token};
+use ringback_rpc::backchannel::{ConnToken, Event, Host, Outcome, Requeue, Sending, Token};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{Reader, Result, Writer, XdrError, XdrErrorKind};
 
@@ -100,6 +100,8 @@ impl Table {
 }
 
 impl Host for Table {
+    type Known = ();
+
     fn link(&self, token: Token) -> Option<Token> {
         self.entries[token.0 as usize].link
     }
@@ -124,18 +126,22 @@ impl Host for Table {
         self.entries[token.0 as usize].started_ns
     }
 
-    fn take_requeue(&mut self, token: Token) -> bool {
-        std::mem::take(&mut self.at(token).requeue)
+    fn look(&self, token: Token) -> Sending<()> {
+        Sending { token, op: self.op(token), started_ns: self.started_ns(token), known: () }
     }
 
-    fn prepare(&mut self, token: Token) -> bool {
+    fn take_requeue(&mut self, run: &Sending<()>) -> bool {
+        std::mem::take(&mut self.at(run.token).requeue)
+    }
+
+    fn prepare(&mut self, &Sending { token, .. }: &Sending<()>) -> bool {
         let entry = self.at(token);
         assert!(!entry.prepared, "prepare ran again for {token:?}");
         entry.prepared = true;
         !entry.manner.refuses
     }
 
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
+    fn encode(&mut self, &Sending { token, .. }: &Sending<()>, args: &mut Writer<'_>) -> Result<()> {
         let entry = self.at(token);
         assert!(entry.prepared && !entry.manner.refuses, "{token:?} was not prepared");
         if entry.manner.fails {

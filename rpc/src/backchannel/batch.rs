@@ -10,7 +10,7 @@ use super::config::SessionParams;
 use super::control::RESPONSE_BYTES_MIN;
 use super::decode::{OpAnswer, Results};
 use super::encode::{COUNT_FROM_END, ROOM_BYTES_MIN, write_mark, write_op};
-use super::host::{Host, Outcome, PathFault, Requeue, Token, is_batchable, is_repeatable};
+use super::host::{Host, Outcome, PathFault, Requeue, Sending, Token, is_batchable, is_repeatable};
 use super::settle::When;
 use super::timeout::NOTE_ALONE;
 use super::transmit::Next;
@@ -43,10 +43,10 @@ fn joins<H: Host>(host: &H, token: Token) -> bool {
 }
 
 /// Whether a run that was prepared depends on calls of the fore channel.
-fn refers<H: Host>(host: &H, token: Token) -> bool {
+fn refers<H: Host>(host: &H, run: &Sending<H::Known>) -> bool {
     let mut calls = ReferringCalls::probe();
     // What fails goes alone as well, and fails there.
-    host.referring(token, &mut calls).is_err() || calls.is_used()
+    host.referring(run, &mut calls).is_err() || calls.is_used()
 }
 
 impl Backchannel {
@@ -72,17 +72,17 @@ impl Backchannel {
         let (mut end, count_at) = (len, head - COUNT_FROM_END);
         let bytes_max = space.len().min(session.request_bytes_max + 4);
         while u64::from(call.count) < limit && bytes_max - end >= ROOM_BYTES_MIN {
-            let Next::Run(token, deadline_ns) =
-                self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host)
+            let Next::Run(run, deadline_ns) = self.next_run(now_ns, |core, host| core.queues.pop_if(host, joins), host)
             else {
                 break;
             };
-            if refers(host, token) {
+            let token = run.token;
+            if refers(host, &run) {
                 host.set_note(token, host.note(token) | NOTE_ALONE);
                 self.put_back_unsent(usize::from(call.session), token, host);
                 break;
             }
-            match write_op(token, &mut space[end..bytes_max], host) {
+            match write_op(&run, &mut space[end..bytes_max], host) {
                 Ok(bytes) => end += bytes,
                 Err(e) if matches!(e.kind, XdrErrorKind::NoSpace { .. }) => {
                     self.put_back_unsent(usize::from(call.session), token, host);

@@ -2,7 +2,7 @@
 
 use super::ReferringCalls;
 use super::config::Credential;
-use super::host::{Host, Token};
+use super::host::{Host, Sending, Token};
 use super::timeout::NOTE_ALONE;
 use crate::message::RPC_VERSION;
 use crate::nfs4::SessionId;
@@ -67,11 +67,11 @@ pub(super) enum NotWritten {
 }
 
 /// Writes an operation with its number. Returns its length.
-#[inline]
-pub(super) fn write_op<H: Host>(token: Token, space: &mut [u8], host: &mut H) -> xdr::Result<usize> {
+#[inline(always)]
+pub(super) fn write_op<H: Host>(run: &Sending<H::Known>, space: &mut [u8], host: &mut H) -> xdr::Result<usize> {
     let mut w = Writer::new(space);
-    w.u32(host.op(token) as u32)?;
-    host.encode(token, &mut w)?;
+    w.u32(run.op as u32)?;
+    host.encode(run, &mut w)?;
     Ok(w.position())
 }
 
@@ -80,40 +80,40 @@ pub(super) fn write_op<H: Host>(token: Token, space: &mut [u8], host: &mut H) ->
 /// which a call is pinned. Returns the length.
 #[inline(always)]
 pub(super) fn write_lone<H: Host>(
-    token: Token,
+    run: &Sending<H::Known>,
     short: bool,
     lists: &mut [u8],
     space: &mut [u8],
     host: &mut H,
 ) -> xdr::Result<usize> {
     let mut calls = ReferringCalls::new(space);
-    host.referring(token, &mut calls)?;
+    host.referring(run, &mut calls)?;
     if !calls.is_used() {
-        return write_op(token, space, host);
+        return write_op(run, space, host);
     }
     let written = calls.finish();
-    write_referring(token, short, written, lists, space, host)
+    write_referring(run, short, written, lists, space, host)
 }
 
 /// The rest of it, if there are lists: `written` has their number and their length, unless they do not fit.
 #[cold]
 fn write_referring<H: Host>(
-    token: Token,
+    run: &Sending<H::Known>,
     short: bool,
     written: Option<(u32, usize)>,
     lists: &mut [u8],
     space: &mut [u8],
     host: &mut H,
 ) -> xdr::Result<usize> {
-    host.set_note(token, host.note(token) | NOTE_ALONE);
+    host.set_note(run.token, host.note(run.token) | NOTE_ALONE);
     let (count, len) = written.unwrap_or_default();
-    let fits = if written.is_some() { write_op(token, &mut space[len..], host) } else { Err(NO_ROOM) };
+    let fits = if written.is_some() { write_op(run, &mut space[len..], host) } else { Err(NO_ROOM) };
     match fits {
         Ok(bytes) => {
             lists.copy_from_slice(&count.to_be_bytes());
             Ok(len + bytes)
         }
-        Err(XdrError { kind: XdrErrorKind::NoSpace { .. }, .. }) if !short => write_op(token, space, host),
+        Err(XdrError { kind: XdrErrorKind::NoSpace { .. }, .. }) if !short => write_op(run, space, host),
         Err(e) => Err(e),
     }
 }
@@ -164,13 +164,13 @@ impl Fixed<'_> {
     #[inline(always)]
     pub fn write_with<H: Host>(
         &self,
-        token: Token,
+        run: &Sending<H::Known>,
         short: bool,
         space: &mut [u8],
         host: &mut H,
     ) -> Result<usize, NotWritten> {
         let (start, lists, rest) = self.write(space).ok_or(NotWritten::NoSpace)?;
-        let len = start + write_lone(token, short, lists, rest, host).map_err(|e| not_written(token, short, e))?;
+        let len = start + write_lone(run, short, lists, rest, host).map_err(|e| not_written(run.token, short, e))?;
         write_mark(&mut space[..len]);
         Ok(len)
     }

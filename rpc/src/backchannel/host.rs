@@ -11,10 +11,26 @@ use crate::xdr::{self, Writer, XdrError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub u32);
 
+/// A run that is sent, as its driver has looked it up: once, for all that is asked about it meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Sending<K> {
+    /// The run.
+    pub token: Token,
+    /// Which operation the callback is.
+    pub op: CallbackOp,
+    /// When the run was accepted.
+    pub started_ns: u64,
+    /// What else its driver knows.
+    pub known: K,
+}
+
 /// The driver of the core: the storage of its queues and the owner of the callbacks.
 ///
 /// The core calls these while it is working; none of them may call the core back.
 pub trait Host {
+    /// What the driver wants to know of a run that is sent, besides what the core does.
+    type Known;
+
     /// What [`set_link`](Host::set_link) stored last.
     fn link(&self, token: Token) -> Option<Token>;
 
@@ -27,10 +43,8 @@ pub trait Host {
     /// Stores what the core remembers about a run while it is queued (backoff level, whether it was sent before).
     fn set_note(&mut self, token: Token, note: u8);
 
-    /// What is called next is about this run. A driver may look it up once for all of that.
-    fn look(&mut self, token: Token) {
-        let _ = token;
-    }
+    /// Looks up a run that is to be sent, or sent again.
+    fn look(&self, token: Token) -> Sending<Self::Known>;
 
     /// Which operation the callback is.
     fn op(&self, token: Token) -> CallbackOp;
@@ -38,28 +52,28 @@ pub trait Host {
     /// When the run was accepted.
     fn started_ns(&self, token: Token) -> u64;
 
-    /// The token leaves its queue to be sent. `true`: this run was requeued, `prepare` must not run again. Clears the
+    /// The run leaves its queue to be sent. `true`: this run was requeued, `prepare` must not run again. Clears the
     /// driver's REQUEUE.
-    fn take_requeue(&mut self, token: Token) -> bool;
+    fn take_requeue(&mut self, run: &Sending<Self::Known>) -> bool;
 
     /// Last look before the first transmission of a run. `false`: there is nothing to send, the run ends as
     /// [`Outcome::Refused`].
-    fn prepare(&mut self, token: Token) -> bool;
+    fn prepare(&mut self, run: &Sending<Self::Known>) -> bool;
 
     /// Names the calls of the fore channel that the callback depends on, once the run is prepared. Every time the same from `prepare` to the end of
     /// the run, for they are part of the bytes. An error is one of [`encode`](Host::encode).
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
-        let _ = (token, calls);
+    fn referring(&self, run: &Sending<Self::Known>, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
+        let _ = (run, calls);
         Ok(())
     }
 
     /// Writes the arguments of the operation, what follows `argop` in `nfs_cb_argop4`. Every time the same bytes from
     /// `prepare` to the end of the run.
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()>;
+    fn encode(&mut self, run: &Sending<Self::Known>, args: &mut Writer<'_>) -> xdr::Result<()>;
 
     /// As [`encode`](Host::encode), of a run that was sent, and is not sent now: its bytes are only looked at.
-    fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        self.encode(token, args)
+    fn copy(&mut self, run: &Sending<Self::Known>, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.encode(run, args)
     }
 
     /// The client did not get to what was sent of the run, nor to anything before: as if it had never been encoded.

@@ -16,7 +16,7 @@ use super::config::{AddError, Credential};
 use super::control::check_size;
 use super::decode::{OpAnswer, answer_minor0};
 use super::encode::{NotWritten, XID_AT, not_written, write_mark, write_op};
-use super::host::{CallStep, Event, Host, Outcome, PathFault, Requeue, Token};
+use super::host::{CallStep, Event, Host, Outcome, PathFault, Requeue, Sending};
 use super::image::{ParametersImage, PathImage};
 use super::path::Session;
 use super::{Backchannel, ClientState, Handled, SESSIONS_MAX, SessionKey, Transmit};
@@ -327,7 +327,8 @@ impl Backchannel {
         let head = &*session.versions[usize::from(call.version)].head;
         let limit = session.request_bytes_max + 4;
         let (short, len) = (space.len() < limit, limit.min(space.len()));
-        write_new_minor0(head, call.xid, token, short, &mut space[..len], host)
+        let run = host.look(token);
+        write_new_minor0(head, call.xid, &run, short, &mut space[..len], host)
     }
 
     /// The reply to the call, or the CB_NULL, in record `index`.
@@ -470,22 +471,22 @@ fn is_answer_to(call: &Call, answer: &OpAnswer<'_>) -> bool {
 }
 
 /// Writes a call with its mark. `short`: there could be more space.
+#[cold]
 pub(super) fn write_new_minor0<H: Host>(
     head: &[u8],
     xid: u32,
-    token: Token,
+    run: &Sending<H::Known>,
     short: bool,
     space: &mut [u8],
     host: &mut H,
 ) -> Result<usize, NotWritten> {
-    let op = host.op(token);
-    if !is_in_minor0(op) {
-        return Err(NotWritten::Failed(token, not_in_minor0(op)));
+    if !is_in_minor0(run.op) {
+        return Err(NotWritten::Failed(run.token, not_in_minor0(run.op)));
     }
     let Some((fixed, rest)) = space.split_at_mut_checked(head.len()) else { return Err(NotWritten::NoSpace) };
     fixed.copy_from_slice(head);
     fixed[XID_AT..XID_AT + 4].copy_from_slice(&xid.to_be_bytes());
-    let len = head.len() + write_op(token, rest, host).map_err(|e| not_written(token, short, e))?;
+    let len = head.len() + write_op(run, rest, host).map_err(|e| not_written(run.token, short, e))?;
     write_mark(&mut space[..len]);
     Ok(len)
 }

@@ -54,7 +54,8 @@ pub use calls::BATCH_MAX;
 pub use config::{AddError, Census, Config, Credential, SessionParams};
 pub use counters::Counters;
 pub use host::{
-    CallStep, CallView, Class, Event, Host, Outcome, OutcomeKind, PathFault, PathFaultKind, PathState, Requeue, Token,
+    CallStep, CallView, Class, Event, Host, Outcome, OutcomeKind, PathFault, PathFaultKind, PathState, Requeue,
+    Sending, Token,
 };
 pub use image::{
     BackchannelImage, CallImage, CallState, ConnectionImage, DelayedRun, ImageError, ParametersImage, PathImage,

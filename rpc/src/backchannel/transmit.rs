@@ -5,7 +5,7 @@ use super::encode::{
     CALL_WORDS_BYTES, COUNT_FROM_END, Fixed, NotWritten, ROOM_BYTES_MIN, ROOM_NEXT_BYTES_MIN, copy_record, not_written,
     write_lone, write_mark, write_op,
 };
-use super::host::{CallStep, Host, Outcome, Requeue, Token};
+use super::host::{CallStep, Host, Outcome, Requeue, Sending, Token};
 use super::minor0::write_new_minor0;
 use super::path::Session;
 use super::timeout::{ENDINGS_PER_POLL_MAX, NOTE_SENT};
@@ -36,9 +36,9 @@ enum Unsent {
 }
 
 /// What there is to send.
-pub(super) enum Next {
+pub(super) enum Next<K> {
     /// This run, whose deadline is then.
-    Run(Token, u64),
+    Run(Sending<K>, u64),
     Again,
     None,
 }
@@ -178,12 +178,12 @@ impl Backchannel {
             // The session's own come first.
             let own = if own_comes { own.pop(host) } else { None };
             let Some(token) = own.or_else(|| queues.pop(host)) else { break Stop::Idle };
-            host.look(token);
-            let deadline_ns = host.started_ns(token).saturating_add(config.run_deadline_ns);
+            let run = host.look(token);
+            let deadline_ns = run.started_ns.saturating_add(config.run_deadline_ns);
             if deadline_ns <= now_ns {
                 break Stop::Ends(token, Unsent::TimedOut);
             }
-            if !host.take_requeue(token) && !host.prepare(token) {
+            if !host.take_requeue(&run) && !host.prepare(&run) {
                 break Stop::Ends(token, Unsent::Refused);
             }
             last = (*base + slot.0) as usize;
@@ -191,10 +191,10 @@ impl Backchannel {
             let (short, bytes) = (space.len() < limit, limit.min(space.len()));
             let space = &mut space[..bytes];
             let written = if minor0.is_some() {
-                write_new_minor0(&version.head, xid, token, short, space, host)
+                write_new_minor0(&version.head, xid, &run, short, space, host)
             } else {
                 let fixed = Fixed { head: &version.head, xid, id, slot, highest };
-                fixed.write_with(token, short, space, host)
+                fixed.write_with(&run, short, space, host)
             };
             let bytes = match written {
                 Ok(bytes) => bytes,
@@ -205,7 +205,7 @@ impl Backchannel {
             *calls.get_mut(last) = Call {
                 token: Some(token),
                 members: 1,
-                op: host.op(token),
+                op: run.op,
                 state: State::Sent,
                 minor0: minor0.is_some(),
                 session: at as u8,
@@ -270,14 +270,15 @@ impl Backchannel {
         now_ns: u64,
         mut take: impl FnMut(&mut Self, &H) -> Option<Token>,
         host: &mut H,
-    ) -> Next {
+    ) -> Next<H::Known> {
         for _ in 0..ENDINGS_PER_POLL_MAX {
             let Some(token) = take(self, host) else { return Next::None };
-            let deadline_ns = self.deadline_ns(token, host);
+            let run = host.look(token);
+            let deadline_ns = run.started_ns.saturating_add(self.config.run_deadline_ns);
             if deadline_ns <= now_ns {
                 self.time_out_queued(token, host);
-            } else if host.take_requeue(token) || host.prepare(token) {
-                return Next::Run(token, deadline_ns);
+            } else if host.take_requeue(&run) || host.prepare(&run) {
+                return Next::Run(run, deadline_ns);
             } else {
                 self.finish(token, &Outcome::Refused, host);
             }
@@ -411,12 +412,14 @@ impl Backchannel {
             Some(_) if call.is_batch() => {
                 let mut runs = call.runs();
                 while let Some(token) = runs.next(host) {
-                    len += write_op(token, &mut rest[len..], host).map_err(|e| not_written(token, short, e))?;
+                    let run = host.look(token);
+                    len += write_op(&run, &mut rest[len..], host).map_err(|e| not_written(token, short, e))?;
                 }
                 count = Some(1 + u32::from(call.count));
             }
             Some(token) => {
-                len = write_lone(token, short, lists, rest, host).map_err(|e| not_written(token, short, e))?;
+                let run = host.look(token);
+                len = write_lone(&run, short, lists, rest, host).map_err(|e| not_written(token, short, e))?;
             }
         }
         if let Some(count) = count {

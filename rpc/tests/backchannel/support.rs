@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ringback_rpc::backchannel::{
-    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, ReferringCalls, Requeue, SessionKey,
-    SessionParams, Token, Transmit,
+    Backchannel, Config, ConnToken, Credential, Event, Handled, Host, Outcome, ReferringCalls, Requeue, Sending,
+    SessionKey, SessionParams, Token, Transmit,
 };
 use ringback_rpc::message::{AuthSys, CallHeader, OpaqueAuth, ReplyHeader};
 use ringback_rpc::nfs4::callback::{CallbackOp, CbCompoundArgs, CbSequenceArgs, ReferringCallList};
@@ -88,6 +88,8 @@ impl TestHost {
 }
 
 impl Host for TestHost {
+    type Known = ();
+
     fn link(&self, token: Token) -> Option<Token> {
         self.entries[token.0 as usize].link
     }
@@ -106,16 +108,19 @@ impl Host for TestHost {
     fn started_ns(&self, token: Token) -> u64 {
         self.entries[token.0 as usize].started_ns
     }
-    fn take_requeue(&mut self, token: Token) -> bool {
-        std::mem::take(&mut self.at(token).requeue)
+    fn look(&self, token: Token) -> Sending<()> {
+        Sending { token, op: self.op(token), started_ns: self.started_ns(token), known: () }
     }
-    fn prepare(&mut self, token: Token) -> bool {
-        let entry = self.at(token);
+    fn take_requeue(&mut self, run: &Sending<()>) -> bool {
+        std::mem::take(&mut self.at(run.token).requeue)
+    }
+    fn prepare(&mut self, run: &Sending<()>) -> bool {
+        let entry = self.at(run.token);
         entry.prepared += 1;
-        assert_eq!(entry.prepared, 1, "prepare ran again for {token:?}");
+        assert_eq!(entry.prepared, 1, "prepare ran again for {:?}", run.token);
         !entry.refuse
     }
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> Result<()> {
+    fn referring(&self, &Sending { token, .. }: &Sending<()>, calls: &mut ReferringCalls<'_>) -> Result<()> {
         let entry = &self.entries[token.0 as usize];
         assert_eq!(entry.prepared, 1, "{token:?} was asked for its referring calls before it was prepared");
         for (session, sequence_id, slot) in &entry.referring {
@@ -123,14 +128,14 @@ impl Host for TestHost {
         }
         Ok(())
     }
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
+    fn encode(&mut self, &Sending { token, .. }: &Sending<()>, args: &mut Writer<'_>) -> Result<()> {
         let bytes = self.at(token).args_bytes;
         args.u32(token.0)?;
         (0..bytes / 4).try_for_each(|i| args.u32(i as u32))
     }
-    fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> Result<()> {
-        assert_eq!(self.at(token).prepared, 1, "{token:?} is looked at and was not prepared");
-        self.encode(token, args)
+    fn copy(&mut self, run: &Sending<()>, args: &mut Writer<'_>) -> Result<()> {
+        assert_eq!(self.at(run.token).prepared, 1, "{:?} is looked at and was not prepared", run.token);
+        self.encode(run, args)
     }
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
         let with = self.ends_with.take().map(|session| (token, session));

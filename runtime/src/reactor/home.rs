@@ -404,7 +404,6 @@ impl Home {
             drains: std::mem::take(&mut client.drains),
             ending: None,
             of_session: &self.of_session,
-            described: None,
         };
         let result = f(client, &mut host);
         client.drains = host.drains;

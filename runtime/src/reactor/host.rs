@@ -13,7 +13,9 @@ use crate::latency::LatencyStage;
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::count;
 use crate::wait::{Answer, Ended};
-use ringback_rpc::backchannel::{self, Backchannel, CallStep, CallView, Class, Host, ReferringCalls, Requeue, Token};
+use ringback_rpc::backchannel::{
+    self, Backchannel, CallStep, CallView, Class, Host, ReferringCalls, Requeue, Sending, Token,
+};
 use ringback_rpc::nfs4::callback::CallbackOp;
 use ringback_rpc::xdr::{self, Writer, XdrError, XdrErrorKind};
 use std::collections::HashMap;
@@ -52,12 +54,9 @@ pub(super) struct ClientHost<'a, const WATCHED: bool = true> {
     pub ending: Option<SessionKey>,
     /// Callbacks that are about a session: see [`Home::of_session`](super::home::Home::of_session).
     pub of_session: &'a HashMap<u32, (u32, SessionKey)>,
-    /// The run that was described last. Good for as long as the client is visited: what is described stays the same
-    /// until the run ends, and its entry comes back to the core by way of the inbox at the earliest.
-    pub described: Option<Described<'a>>,
 }
 
-/// A run and its entry: looked up once, for all that is asked about it and all hooks that are called for it in a row.
+/// A run and its entry: looked up once, for all hooks that are called for it in a row.
 #[derive(Clone, Copy)]
 pub(super) struct Described<'a> {
     entry: &'a CallbackEntry,
@@ -73,31 +72,20 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
         }
     }
 
-    /// The run, if it is the one that was described last.
-    #[inline(always)]
-    fn known(&self, token: Token) -> Option<&Described<'a>> {
-        self.described.as_ref().filter(|known| known.run.key.index == token.0)
-    }
-
-    /// Describes a run, to be asked about it without another look at its entry.
-    #[inline(always)]
-    fn describe(&mut self, token: Token) -> &Described<'a> {
-        let entry = match self.known(token) {
-            Some(known) => known.entry,
-            None => self.entry(token),
-        };
-        if self.known(token).is_none() {
-            self.described = Some(Described { entry, run: self.run_of(token, entry) });
-        }
-        match &self.described {
-            Some(described) => described,
-            None => unreachable!("it was described just now"),
-        }
-    }
-
     /// Whether the embedder has asked for the end of a run.
     pub fn is_cancelled(&self, token: Token) -> bool {
         self.entry(token).word().is_cancelled()
+    }
+
+    #[inline]
+    fn described(&self, token: Token) -> Described<'a> {
+        let entry = self.entry(token);
+        Described { entry, run: self.run_of(token, entry) }
+    }
+
+    #[inline]
+    fn started_ns_of(&self, age_ns: u64) -> u64 {
+        self.now_ns.saturating_sub(age_ns)
     }
 
     fn age_us(&self, entry: &CallbackEntry) -> u32 {
@@ -117,6 +105,20 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
             op: op_of(entry),
             age_ns: u64::from(self.age_us(entry)) * 1000,
             own: entry.is_own(),
+        }
+    }
+
+    /// Calls a hook about a run.
+    #[inline(always)]
+    fn call<R>(&self, what: &'static str, run: &Run, call: impl FnOnce(&dyn Hooks) -> R) -> Option<R> {
+        self.shared.call_about(self.port, self.hooks, what, run, call)
+    }
+
+    #[inline(always)]
+    fn call_encode(&self, run: &Run, args: &mut Writer<'_>) -> xdr::Result<()> {
+        match self.call("Hooks::encode", run, |hooks| hooks.encode(run, args)) {
+            Some(written) => written,
+            None => Err(encoder_failed("Hooks::encode")),
         }
     }
 
@@ -216,7 +218,7 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
     /// are told who wait for the run.
     #[inline]
     fn end(&mut self, entry: &CallbackEntry, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
-        self.shared.call_about(self.port, self.hooks, "Hooks::release", run, |hooks| hooks.release(run));
+        self.call("Hooks::release", run, |hooks| hooks.release(run));
         self.note(|| Raw::of_run(FlightStep::Released, run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
@@ -238,7 +240,9 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
     }
 }
 
-impl<const WATCHED: bool> Host for ClientHost<'_, WATCHED> {
+impl<'a, const WATCHED: bool> Host for ClientHost<'a, WATCHED> {
+    type Known = Described<'a>;
+
     #[inline]
     fn link(&self, token: Token) -> Option<Token> {
         let next = self.entry(token).link()?;
@@ -261,81 +265,59 @@ impl<const WATCHED: bool> Host for ClientHost<'_, WATCHED> {
     }
 
     #[inline(always)]
-    fn look(&mut self, token: Token) {
-        self.describe(token);
+    fn look(&self, token: Token) -> Sending<Described<'a>> {
+        let known = self.described(token);
+        Sending { token, op: known.run.op, started_ns: self.started_ns_of(known.run.age_ns), known }
     }
 
     #[inline]
     fn op(&self, token: Token) -> CallbackOp {
-        match self.known(token) {
-            Some(known) => known.run.op,
-            None => op_of(self.entry(token)),
-        }
+        op_of(self.entry(token))
     }
 
     #[inline]
     fn started_ns(&self, token: Token) -> u64 {
-        let age_ns = match self.known(token) {
-            Some(known) => known.run.age_ns,
-            None => u64::from(self.age_us(self.entry(token))) * 1000,
-        };
-        self.now_ns.saturating_sub(age_ns)
+        self.started_ns_of(u64::from(self.age_us(self.entry(token))) * 1000)
     }
 
     #[inline(always)]
-    fn take_requeue(&mut self, token: Token) -> bool {
-        self.describe(token).entry.word().take_requeue() == Dequeue::Resend
+    fn take_requeue(&mut self, run: &Sending<Described<'a>>) -> bool {
+        run.known.entry.word().take_requeue() == Dequeue::Resend
     }
 
     #[inline(always)]
-    fn prepare(&mut self, token: Token) -> bool {
+    fn prepare(&mut self, Sending { known: Described { run, .. }, .. }: &Sending<Described<'a>>) -> bool {
         if self.watches() {
-            let Run { op, age_ns, .. } = self.describe(token).run;
-            self.measure(LatencyStage::Unsent, op, age_ns, 1);
+            self.measure(LatencyStage::Unsent, run.op, run.age_ns, 1);
         }
-        let (shared, port, hooks) = (self.shared, self.port, self.hooks);
-        let run = &self.describe(token).run;
-        shared.call_about(port, hooks, "Hooks::prepare", run, |hooks| hooks.prepare(run)) == Some(Prepare::Send)
+        self.call("Hooks::prepare", run, |hooks| hooks.prepare(run)) == Some(Prepare::Send)
     }
 
     #[inline(always)]
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
-        let other;
-        let run = match self.known(token) {
-            Some(known) => &known.run,
-            None => {
-                other = self.run(token);
-                &other
-            }
-        };
-        let (shared, port, hooks) = (self.shared, self.port, self.hooks);
-        let named =
-            shared.call_about(port, hooks, "Hooks::referring_calls", run, |hooks| hooks.referring_calls(run, calls));
-        named.ok_or(XdrError { what: "Hooks::referring_calls", offset: 0, kind: XdrErrorKind::EncoderFailed })
+    fn referring(&self, sending: &Sending<Described<'a>>, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
+        let run = &sending.known.run;
+        match self.call("Hooks::referring_calls", run, |hooks| hooks.referring_calls(run, calls)) {
+            Some(()) => Ok(()),
+            None => Err(encoder_failed("Hooks::referring_calls")),
+        }
     }
 
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
-        let (shared, port, hooks) = (self.shared, self.port, self.hooks);
-        let Described { entry, run } = self.describe(token);
-        let (entry, key, op) = (*entry, run.key, run.op);
-        shared.call_about(port, hooks, "Hooks::encode", run, |hooks| hooks.encode(run, args)).unwrap_or(Err(failed))?;
+    #[inline(always)]
+    fn encode(&mut self, sending: &Sending<Described<'a>>, args: &mut Writer<'_>) -> xdr::Result<()> {
+        let Described { entry, run } = &sending.known;
+        self.call_encode(run, args)?;
         // The time until the return is overdue begins here and not with the request, which may have waited for a path
         // for most of it.
-        if matches!(op, CallbackOp::Recall | CallbackOp::LayoutRecall) && entry.word().recalled() {
-            let stamp = self.owed.push(key, self.now_ns);
+        if matches!(run.op, CallbackOp::Recall | CallbackOp::LayoutRecall) && entry.word().recalled() {
+            let stamp = self.owed.push(run.key, self.now_ns);
             entry.set_return_stamp(stamp);
             entry.set_attempts(entry.attempts() | NOTE_OWED);
         }
         Ok(())
     }
 
-    fn copy(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        let failed = XdrError { what: "Hooks::encode", offset: 0, kind: XdrErrorKind::EncoderFailed };
-        let run = self.run(token);
-        self.shared
-            .call_about(self.port, self.hooks, "Hooks::encode", &run, |hooks| hooks.encode(&run, args))
-            .unwrap_or(Err(failed))
+    fn copy(&mut self, sending: &Sending<Described<'a>>, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.call_encode(&sending.known.run, args)
     }
 
     fn unsent(&mut self, token: Token) {
@@ -348,11 +330,9 @@ impl<const WATCHED: bool> Host for ClientHost<'_, WATCHED> {
     }
 
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
-        let Described { entry, run } = *self.describe(token);
+        let Described { entry, run } = self.described(token);
         let waited = entry.word().settle();
-        let answer =
-            self.shared.call_about(self.port, self.hooks, "Hooks::done", &run, |hooks| hooks.done(&run, outcome));
-        match answer.unwrap_or(Done::Finish) {
+        match self.call("Hooks::done", &run, |hooks| hooks.done(&run, outcome)).unwrap_or(Done::Finish) {
             Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
                 // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
                 entry.word().requeue();
@@ -433,6 +413,12 @@ impl<const WATCHED: bool> Host for ClientHost<'_, WATCHED> {
     }
 }
 
+#[cold]
+fn encoder_failed(what: &'static str) -> XdrError {
+    XdrError { what, offset: 0, kind: XdrErrorKind::EncoderFailed }
+}
+
+#[inline]
 fn op_of(entry: &CallbackEntry) -> CallbackOp {
     match CallbackOp::try_from(u32::from(entry.op())) {
         Ok(op) => op,

@@ -2,7 +2,7 @@
 
 use super::super::calls::{Call, Runs, State};
 use super::super::encode::parameters_of;
-use super::super::host::{CallStep, CallView, Event, Host, Outcome, Requeue, Token};
+use super::super::host::{CallStep, CallView, Event, Host, Outcome, Requeue, Sending, Token};
 use super::super::minor0::PathParams;
 use super::super::path::{Session, Version};
 use super::super::{Backchannel, ConnToken, ReferringCalls, SessionKey};
@@ -188,6 +188,8 @@ fn call_state(state: State) -> Option<CallState> {
 struct Copying<'a, H>(&'a mut H);
 
 impl<H: Host> Host for Copying<'_, H> {
+    type Known = H::Known;
+
     fn link(&self, token: Token) -> Option<Token> {
         self.0.link(token)
     }
@@ -202,17 +204,20 @@ impl<H: Host> Host for Copying<'_, H> {
     fn started_ns(&self, token: Token) -> u64 {
         self.0.started_ns(token)
     }
-    fn take_requeue(&mut self, _: Token) -> bool {
+    fn look(&self, token: Token) -> Sending<H::Known> {
+        self.0.look(token)
+    }
+    fn take_requeue(&mut self, _: &Sending<H::Known>) -> bool {
         false
     }
-    fn prepare(&mut self, _: Token) -> bool {
+    fn prepare(&mut self, _: &Sending<H::Known>) -> bool {
         false
     }
-    fn referring(&self, token: Token, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
-        self.0.referring(token, calls)
+    fn referring(&self, run: &Sending<H::Known>, calls: &mut ReferringCalls<'_>) -> xdr::Result<()> {
+        self.0.referring(run, calls)
     }
-    fn encode(&mut self, token: Token, args: &mut Writer<'_>) -> xdr::Result<()> {
-        self.0.copy(token, args)
+    fn encode(&mut self, run: &Sending<H::Known>, args: &mut Writer<'_>) -> xdr::Result<()> {
+        self.0.copy(run, args)
     }
     fn done(&mut self, _: Token, _: &Outcome<'_>) -> Option<u64> {
         None
