@@ -129,15 +129,24 @@ impl Backchannel {
     }
 
     /// A run was accepted. CB_RECALL_SLOT goes to [`enqueue_on`](Self::enqueue_on).
-    #[inline]
     pub fn enqueue(&mut self, token: Token, host: &mut impl Host) {
-        self.runs += 1;
-        self.counters.started += 1;
+        self.enqueue_all(token, token, 1, host);
+    }
+
+    /// So many runs of one operation were accepted, that of `first` before the others. They are [linked](Host::link) up to
+    /// `last`, and stay so.
+    pub fn enqueue_all(&mut self, first: Token, last: Token, count: u32, host: &mut impl Host) {
+        self.runs += u64::from(count);
+        self.counters.started += u64::from(count);
+        let mut runs = Queue::linked(first, last, count);
         if let Some(outcome) = self.ending(false) {
-            return self.finish(token, &outcome, host);
+            while let Some(token) = runs.pop(host) {
+                self.finish(token, &outcome, host);
+            }
+            return;
         }
-        let deadline_ns = self.deadline_ns(token, host);
-        self.queues.push_fresh(token, deadline_ns, host);
+        let deadline_ns = self.deadline_ns(first, host);
+        self.queues.push_fresh(runs, deadline_ns, host);
     }
 
     /// A run that belongs to a session was accepted: CB_RECALL_SLOT. If there is no such session, or it is being drained,

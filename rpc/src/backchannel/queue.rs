@@ -26,6 +26,11 @@ impl Default for Queue {
 }
 
 impl Queue {
+    /// What is linked already, `len` tokens from `head` to `tail`.
+    pub fn linked(head: Token, tail: Token, len: u32) -> Self {
+        Queue { head, tail, len }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -46,15 +51,21 @@ impl Queue {
         }
     }
 
+    /// Puts all of `runs` behind those that are in it.
+    #[inline]
+    pub fn append<H: Host>(&mut self, runs: Queue, host: &mut H) {
+        if self.len == 0 {
+            *self = runs;
+        } else if runs.len > 0 {
+            host.set_link(self.tail, Some(runs.head));
+            self.tail = runs.tail;
+            self.len += runs.len;
+        }
+    }
+
     #[inline]
     pub fn push_back<H: Host>(&mut self, token: Token, host: &mut H) {
-        if self.len == 0 {
-            self.head = token;
-        } else {
-            host.set_link(self.tail, Some(token));
-        }
-        self.tail = token;
-        self.len += 1;
+        self.append(Queue::linked(token, token, 1), host);
     }
 
     pub fn push_front<H: Host>(&mut self, token: Token, host: &mut H) {
@@ -177,14 +188,15 @@ impl Classes {
         self.len += 1;
     }
 
+    /// Puts runs of one class that have come in behind all others of it. The deadline is that of the first.
     #[inline]
-    pub fn push_fresh<H: Host>(&mut self, token: Token, deadline_ns: u64, host: &mut H) {
-        let queue = &mut self.fresh[Class::of(host.op(token)) as usize];
+    pub fn push_fresh<H: Host>(&mut self, runs: Queue, deadline_ns: u64, host: &mut H) {
+        let queue = &mut self.fresh[Class::of(host.op(runs.head)) as usize];
         if queue.is_empty() {
             self.deadline_bound_ns = self.deadline_bound_ns.min(deadline_ns);
         }
-        queue.push_back(token, host);
-        self.len += 1;
+        queue.append(runs, host);
+        self.len += u64::from(runs.len);
     }
 
     /// Puts a run back: ahead of all others of its class that were put back, or behind them if the first of those is

@@ -1,7 +1,7 @@
 //! How callbacks reach their reactor from any thread: a queue linked through the entries, and the handshake that wakes
 //! a reactor only when it sleeps.
 
-use super::slab::{CallbackSlab, EntryStack};
+use super::slab::{CallbackEntry, CallbackSlab, EntryStack};
 use crate::sync::{AtomicBool, Ordering, fence};
 use crossbeam::utils::CachePadded;
 
@@ -92,9 +92,26 @@ impl Chain {
         Some(index)
     }
 
-    /// Takes the next entry if it is a `wanted` one.
-    pub(crate) fn pop_if(&mut self, slab: &CallbackSlab, wanted: impl FnOnce(u32) -> bool) -> Option<u32> {
-        if wanted(self.first?) { self.pop(slab) } else { None }
+    /// The next entry.
+    pub(crate) fn first(&self) -> Option<u32> {
+        self.first
+    }
+
+    /// Takes entries for as long as they are `wanted`. Those that were taken are still linked in their order.
+    #[inline]
+    pub(crate) fn take_while(&mut self, slab: &CallbackSlab, mut wanted: impl FnMut(u32, &CallbackEntry) -> bool) {
+        while let Some(index) = self.first {
+            let entry = &slab[index];
+            // Looked at first: a run that ends at once may be asked for again, and is in the inbox then.
+            let next = entry.link();
+            if !wanted(index, entry) {
+                return;
+            }
+            if let Some(next) = next {
+                slab.prefetch(next);
+            }
+            self.first = next;
+        }
     }
 
     /// Puts an entry at the front, whose link the caller owns.

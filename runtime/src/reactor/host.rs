@@ -63,6 +63,21 @@ pub(super) struct Described<'a> {
     run: Run,
 }
 
+/// Runs of one operation that have come one after the other, linked in this order.
+pub(super) struct Alike {
+    op: u8,
+    count: u32,
+    /// Both mean something if there is one.
+    first: Token,
+    last: Token,
+}
+
+impl Default for Alike {
+    fn default() -> Self {
+        Alike { op: 0, count: 0, first: Token(0), last: Token(0) }
+    }
+}
+
 impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
     #[inline]
     fn entry(&self, token: Token) -> &'a CallbackEntry {
@@ -135,11 +150,22 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
         self.note(|| Raw { code, session, ..Raw::new(step, self.client) });
     }
 
-    /// Hands an accepted run to the core.
-    #[inline]
-    pub fn submit(&mut self, backchannel: &mut Backchannel, token: Token, entry: &CallbackEntry) {
+    /// Hands an accepted run to the core, together with others that are `alike`: those that follow each other are handed
+    /// over when one comes that is not, and the last of them by [`submit_alike`](Self::submit_alike).
+    #[inline(always)]
+    pub fn submit(&mut self, backchannel: &mut Backchannel, alike: &mut Alike, token: Token, entry: &CallbackEntry) {
         if self.watches() {
             self.watch_run(FlightStep::Queued, 0, LatencyStage::Queued, &self.run(token));
+        }
+        let op = entry.op();
+        if alike.count > 0 && alike.op == op {
+            (alike.last, alike.count) = (token, alike.count + 1);
+            return;
+        }
+        self.submit_alike(backchannel, std::mem::take(alike));
+        if op != CallbackOp::RecallSlot as u8 {
+            *alike = Alike { op, count: 1, first: token, last: token };
+            return;
         }
         match self.session_of(token, entry) {
             None => backchannel.enqueue(token, self),
@@ -147,11 +173,15 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
         }
     }
 
+    /// Hands over runs that are alike.
     #[inline]
-    fn session_of(&self, token: Token, entry: &CallbackEntry) -> Option<SessionKey> {
-        if entry.op() != CallbackOp::RecallSlot as u8 {
-            return None;
+    pub fn submit_alike(&mut self, backchannel: &mut Backchannel, Alike { count, first, last, .. }: Alike) {
+        if count > 0 {
+            backchannel.enqueue_all(first, last, count, self);
         }
+    }
+
+    fn session_of(&self, token: Token, entry: &CallbackEntry) -> Option<SessionKey> {
         let (generation, session) = *self.of_session.get(&token.0)?;
         // The run owns the entry, whose generation cannot change.
         (entry.word().snapshot().generation() == generation).then_some(session)

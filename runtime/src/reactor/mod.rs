@@ -48,7 +48,7 @@ pub(crate) use checkpoint::{Offline, entry_record};
 use connection::Lines;
 use dial::Dialing;
 use home::{Client, Home, WATCHABLE};
-use host::ClientHost;
+use host::{Alike, ClientHost};
 pub(crate) use inspect::Described;
 use inspect::Inspection;
 use moving::Kept;
@@ -332,48 +332,54 @@ impl<I: Io> Reactor<I> {
         self.go_on_moving();
         self.send_off();
         let (mut looked_at, mut started) = (0, 0);
+        let mut submitted = std::mem::take(&mut self.submitted);
         while looked_at < SUBMITTED_PER_TURN
-            && let Some(index) = self.submitted.pop(&shared.slab)
+            && let Some(first) = submitted.first()
         {
-            let taken = self.submit(&shared, index, SUBMITTED_PER_TURN - looked_at);
+            let taken = self.submit(&shared, first, &mut submitted, SUBMITTED_PER_TURN - looked_at);
             looked_at += taken.max(1);
             started += taken;
         }
+        self.submitted = submitted;
         count_by(&port.stats.started, started);
         self.run_cancels();
     }
 
-    /// Hands a run to its client, and those behind it that are for the same one, up to `most`. How many those were. 0: that
-    /// client is not here, and the run has been seen to.
-    fn submit(&mut self, shared: &Shared, first: u32, most: u64) -> u64 {
+    /// Hands the `first` run of a chain to its client, and those behind it that are for the same one, up to `most`. How many
+    /// those were. 0: that client is not here, and the run has been seen to.
+    fn submit(&mut self, shared: &Shared, first: u32, chain: &mut Chain, most: u64) -> u64 {
         if WATCHABLE && self.home.is_watched() {
-            self.submit_as::<true>(shared, first, most)
+            self.submit_as::<true>(shared, first, chain, most)
         } else {
-            self.submit_as::<false>(shared, first, most)
+            self.submit_as::<false>(shared, first, chain, most)
         }
     }
 
-    fn submit_as<const WATCHED: bool>(&mut self, shared: &Shared, first: u32, most: u64) -> u64 {
-        let (mut next, mut started, mut cancelled) = (Some(first), 0, false);
+    fn submit_as<const WATCHED: bool>(&mut self, shared: &Shared, first: u32, chain: &mut Chain, most: u64) -> u64 {
+        let (mut started, mut cancelled) = (0, false);
         let client = shared.slab[first].client();
-        let submitted = &mut self.submitted;
         let now_us = turn_us(self.home.now_ns);
-        let taken = self.home.act_as(client, |client, host: &mut ClientHost<'_, WATCHED>| {
-            while let Some(index) = next {
-                let entry = &shared.slab[index];
+        let taken = self.home.act_as(client, |Client { backchannel, .. }, host: &mut ClientHost<'_, WATCHED>| {
+            let mut alike = Alike::default();
+            chain.take_while(&shared.slab, |index, entry| {
+                if started == most || entry.client() != client {
+                    return false;
+                }
                 if entry.started_us() == 0 {
                     // Accepted while this reactor was parked, so just now.
                     entry.set_started_us(now_us);
                 }
                 entry.set_attempts(0);
                 started += 1;
-                host.submit(&mut client.backchannel, Token(index), entry);
+                // Who asks for its end after this look tells the reactor after this turn has picked it up.
                 cancelled |= entry.word().is_cancelled();
-                let of_client = |index| started < most && shared.slab[index].client() == client.id.index;
-                next = submitted.pop_if(&shared.slab, of_client);
-            }
+                host.submit(backchannel, &mut alike, Token(index), entry);
+                true
+            });
+            host.submit_alike(backchannel, alike);
         });
         if taken.is_none() {
+            let _ = chain.pop(&shared.slab);
             self.pass_on(first, &shared.slab[first], false);
         }
         if cancelled {

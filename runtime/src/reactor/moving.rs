@@ -306,7 +306,9 @@ impl<I: Io> Reactor<I> {
         if returned {
             return self.give_back(index, &shared.slab[index]);
         }
-        let started = self.submit(&shared, index, 1);
+        let mut chain = Chain::default();
+        chain.push(&shared.slab, index);
+        let started = self.submit(&shared, index, &mut chain, 1);
         count_by(&self.port().stats.started, started);
     }
 }

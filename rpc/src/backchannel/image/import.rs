@@ -49,7 +49,7 @@ impl Backchannel {
         core.queues.set_turns(image.again_next, image.passed_over);
         for token in &image.fresh {
             let deadline_ns = core.deadline_ns(*token, host);
-            core.queues.push_fresh(*token, deadline_ns, host);
+            core.queues.push_fresh(Queue::linked(*token, *token, 1), deadline_ns, host);
         }
         for token in &image.again {
             let deadline_ns = core.deadline_ns(*token, host);
