@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use ringback_rpc::backchannel::{
-    AddError, ClientState, Config, Credential, Event, Handled, Outcome, PathState, Requeue, SessionKey, Transmit,
+    AddError, ClientState, Config, Credential, Event, Handled, Host, Outcome, PathState, Requeue, SessionKey, Transmit,
 };
 use ringback_rpc::nfs4::Status;
 use ringback_rpc::nfs4::callback::CallbackOp;
@@ -49,6 +49,34 @@ fn t3_slots_fill_and_all_come_back() {
     }
     w.assert_clean();
     assert_eq!((w.core.census().slots, w.core.census().slots_free), (4, 4));
+}
+
+/// Runs that come together, linked, are served in their order, as if they had come one by one.
+#[test]
+fn runs_that_come_linked_keep_their_order() {
+    let mut w = World::new(8);
+    let come = |w: &mut World, count: u32| -> Vec<_> {
+        let tokens: Vec<_> = (0..count).map(|_| w.new_entry(CallbackOp::Recall)).collect();
+        tokens.windows(2).for_each(|pair| w.host.set_link(pair[0], Some(pair[1])));
+        w.core.enqueue_all(tokens[0], tokens[tokens.len() - 1], count, &mut w.host);
+        tokens
+    };
+    let mut order = vec![w.recall()];
+    order.extend(come(&mut w, 3));
+    order.push(w.recall());
+    order.extend(come(&mut w, 1));
+    order.extend(come(&mut w, 2));
+    assert_eq!((w.core.run_count(), w.core.census().runs_queued), (8, 8));
+    let out = w.sends();
+    assert_eq!(out.iter().map(Sent::token).collect::<Vec<_>>(), order);
+    out.iter().for_each(|sent| w.answer_ok(sent));
+    // Where nothing is sent any more, each of them ends.
+    w.core.set_client_state(w.now_ns, ClientState::Courtesy, &mut w.host);
+    for token in come(&mut w, 4) {
+        assert_eq!(w.ended(token), [Ended::Other(Outcome::Courtesy)]);
+    }
+    w.assert_clean();
+    assert_eq!(w.core.counters().started, 12);
 }
 
 /// Whatever sends a run back to its queue, no session slot stays behind with it.
