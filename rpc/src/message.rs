@@ -27,6 +27,21 @@ pub fn peek(record: &[u8]) -> Result<(u32, MessageType)> {
     Ok((xid, message_type(&mut r)?))
 }
 
+/// Whether a message is a REPLY, by its second word. What comes after that may be anything.
+///
+/// # Examples
+///
+/// ```
+/// use ringback_rpc::message::is_reply;
+///
+/// assert!(is_reply(&[0, 0, 0, 7, 0, 0, 0, 1]));
+/// assert!(!is_reply(&[0, 0, 0, 7, 0, 0, 0, 0]) && !is_reply(&[0, 0, 0, 7]));
+/// ```
+#[inline]
+pub fn is_reply(record: &[u8]) -> bool {
+    record.get(4..8).is_some_and(|word| *word == (MessageType::Reply as u32).to_be_bytes())
+}
+
 fn message_type(r: &mut Reader<'_>) -> Result<MessageType> {
     match r.u32("msg_type")? {
         0 => Ok(MessageType::Call),

@@ -115,14 +115,14 @@ impl Backchannel {
             let token = if call.members & (1 << position) != 0 { runs.next(host) } else { None };
             let expected = |op: u32| op == CallbackOp::Illegal as u32 || token.is_none_or(|t| op == host.op(t) as u32);
             let answer = match results.next() {
-                Ok(Some(answer)) if expected(answer.op) => OpAnswer { results: &[], ..answer },
+                Some(answer) if expected(answer.op) => OpAnswer { results: &[], ..answer },
                 _ => return self.garbled(now_ns, call, from_here, host),
             };
             if !answer.status.is_ok() {
                 return self.batch_stopped(now_ns, call, position, &answer, (token, from_here, runs), host);
             }
             if let Some(token) = token {
-                self.op_answered(now_ns, &call.of_run(token, host), token, &answer, host);
+                self.run_ok(now_ns, call.session, token, answer.results, host);
             }
         }
     }

@@ -100,10 +100,12 @@ impl Call {
         wake_ns: u64::MAX,
     };
 
-    /// Nothing is out any more. The xid stays behind, to tell a duplicate from the reply to another call.
+    /// Nothing is out any more. The xid stays behind, to tell a duplicate from the reply to another call; so does what
+    /// nobody asks a free record for.
     #[inline]
     pub fn free(&mut self) {
-        *self = Call { xid: self.xid, ..Call::FREE };
+        (self.token, self.members, self.state) = (None, 0, State::Free);
+        (self.conn, self.wake_ns) = (NO_CONN, u64::MAX);
     }
 
     /// Whether a reply would settle it. A quarantined slot that is about to be asked is settled by the late reply as
@@ -287,8 +289,15 @@ impl Calls {
         });
     }
 
-    /// Finds the call that a reply with this xid answers.
+    /// The call that a reply with this xid answers, and its index, if that may come on this connection.
     #[inline]
+    pub fn out_on(&mut self, xid: u32, conn: usize) -> Option<(usize, &mut Call)> {
+        let index = (xid & INDEX_MASK) as usize;
+        let call = self.records.get_mut(index)?;
+        (call.xid == xid && usize::from(call.conn) == conn).then_some((index, call))
+    }
+
+    /// Finds the call that a reply with this xid answers.
     pub fn find(&self, xid: u32) -> Found {
         let index = (xid & INDEX_MASK) as usize;
         match self.records.get(index) {

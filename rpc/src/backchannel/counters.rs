@@ -160,7 +160,7 @@ impl Counters {
         arrays.zip(earlier.endings.iter().chain(&earlier.requeues)).for_each(|(from, off)| *from -= off);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn count_ending(&mut self, outcome: &Outcome<'_>) {
         self.completed += 1;
         // The first is what nearly all of them are.

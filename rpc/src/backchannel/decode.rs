@@ -32,23 +32,19 @@ pub(super) struct Echo {
 #[derive(Clone, Debug)]
 pub(super) struct Results<'a> {
     left: u32,
-    r: Reader<'a>,
+    bytes: &'a [u8],
 }
 
 impl<'a> Results<'a> {
-    /// The result of the next operation; `None`: the client sent no more. The operation before it must be one that
-    /// returns a status alone, as those of a batch do.
-    #[inline(always)]
-    pub fn next(&mut self) -> Result<Option<OpAnswer<'a>>> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        self.left = left;
-        let r = &mut self.r;
-        if let Ok([o0, o1, o2, o3, s0, s1, s2, s3]) = r.fixed("resop") {
-            let op = u32::from_be_bytes([*o0, *o1, *o2, *o3]);
-            let status = Status(u32::from_be_bytes([*s0, *s1, *s2, *s3]));
-            return Ok(Some(OpAnswer { op, status, results: r.remaining() }));
-        }
-        Ok(Some(OpAnswer { op: r.u32("resop")?, status: Status(r.u32("status")?), results: r.remaining() }))
+    /// The result of the next operation; `None`: the client sent no more, or not all of it. The operation before it must be
+    /// one that returns a status alone, as those of a batch do.
+    #[inline]
+    pub fn next(&mut self) -> Option<OpAnswer<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let ([o0, o1, o2, o3, s0, s1, s2, s3], results) = self.bytes.split_first_chunk()?;
+        self.bytes = results;
+        let op = u32::from_be_bytes([*o0, *o1, *o2, *o3]);
+        Some(OpAnswer { op, status: Status(u32::from_be_bytes([*s0, *s1, *s2, *s3])), results })
     }
 }
 
@@ -71,11 +67,10 @@ const ACCEPTED: [u8; 20] = {
 };
 
 /// The reply that nearly every call gets, read by position: accepted, executed, our empty tag, CB_SEQUENCE fine. Field by
-/// field this was a twelfth of all instructions of a callback.
-#[inline]
-pub(super) fn usual(record: &[u8]) -> Option<(Echo, Results<'_>)> {
-    let mut r = Reader::new(record);
-    let head: &[u8; USUAL_BYTES] = r.fixed("a usual reply").ok()?;
+/// field this was a twelfth of all instructions of a callback. With its xid.
+#[inline(always)]
+pub(super) fn usual(record: &[u8]) -> Option<(u32, Echo, Results<'_>)> {
+    let (head, bytes) = record.split_first_chunk::<USUAL_BYTES>()?;
     let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (tag_bytes, count, op, status) = (word(28), word(32), word(36), word(40));
     if head[4..24] != ACCEPTED || (tag_bytes, op, status) != (0, CallbackOp::Sequence as u32, 0) {
@@ -90,7 +85,7 @@ pub(super) fn usual(record: &[u8]) -> Option<(Echo, Results<'_>)> {
         highest: SlotId(word(68)),
         target_highest: SlotId(word(72)),
     };
-    Some((echo, Results { left: count.checked_sub(1)?, r }))
+    Some((word(0), echo, Results { left: count.checked_sub(1)?, bytes }))
 }
 
 /// Any reply record (without its mark), field by field.
@@ -126,7 +121,7 @@ fn compound<'a>(r: &mut Reader<'a>) -> Result<Answer<'a>> {
         highest: SlotId(r.u32("csr_highest_slotid")?),
         target_highest: SlotId(r.u32("csr_target_highest_slotid")?),
     };
-    Ok(Answer::Taken(echo, Results { left: count - 1, r: r.clone() }))
+    Ok(Answer::Taken(echo, Results { left: count - 1, bytes: r.remaining() }))
 }
 
 /// Decodes a reply of minor version 0 (RFC 7530 section 17.2): the first operation's result is all that there is; of
@@ -167,10 +162,11 @@ mod tests {
     #[test]
     fn the_usual_reply_is_read_as_any_other() {
         let reply = reply();
-        let ((echo, mut results), any) = (usual(&reply).expect("it is usual"), any(&reply).expect("it is fine"));
+        let ((xid, echo, mut results), any) = (usual(&reply).expect("it is usual"), any(&reply).expect("it is fine"));
         assert_eq!(format!("{:?}", Answer::Taken(echo, results.clone())), format!("{any:?}"));
+        assert_eq!(xid, 7);
         assert_eq!((echo.sequence_id.0, echo.slot.0, echo.highest.0, echo.target_highest.0), (5, 6, 63, 62));
-        assert_eq!(results.next().map(|r| r.map(|r| (r.op, r.status))), Ok(Some((4, Status::NFS4_OK))));
+        assert_eq!(results.next().map(|r| (r.op, r.status)), Some((4, Status::NFS4_OK)));
     }
 
     /// Whatever is changed or missing, both say the same, or the usual reply is not taken for one.
@@ -181,7 +177,7 @@ mod tests {
             for (at, bit) in (0..len).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
                 let mut other = reply[..len].to_vec();
                 other[at] ^= 1 << bit;
-                if let Some((echo, results)) = usual(&other) {
+                if let Some((_, echo, results)) = usual(&other) {
                     let usual = Ok::<_, XdrError>(Answer::Taken(echo, results));
                     assert_eq!(format!("{usual:?}"), format!("{:?}", any(&other)), "{other:x?}");
                 }

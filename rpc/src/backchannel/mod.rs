@@ -8,7 +8,8 @@
 //!   are added, and only then.
 //! - [`enqueue`](Backchannel::enqueue) hands in an accepted run; [`Host::done`] hands it back, once (or more often, if
 //!   the driver asks for it to be sent again).
-//! - [`handle_record`](Backchannel::handle_record) takes every REPLY record of a bound connection.
+//! - [`handle_record`](Backchannel::handle_record) takes every REPLY record of a bound connection, or
+//!   [`handle_records`](Backchannel::handle_records) those that came in together.
 //! - **[`poll_transmit`](Backchannel::poll_transmit) must be called again** for each connection of the client whose
 //!   [`wants_transmit`](Backchannel::wants_transmit) is true, after any other call that takes a [`Host`], until it
 //!   answers [`Transmit::Idle`]; after [`Transmit::NoSpace`] once there is a larger buffer.

@@ -1,6 +1,7 @@
 //! Sessions, the connections that are bound to them, and what that says about the client's callback path.
 
 use super::calls::{Call, NO_CONN, State};
+use super::decode::Echo;
 use super::host::{Event, Host, PathFault, PathState};
 use super::minor0::Minor0;
 use super::queue::Queue;
@@ -123,8 +124,15 @@ impl Session {
         (self.base, self.slots.count() + u32::from(self.minor0.is_some()))
     }
 
-    /// A call that is pinned to this session is over, and frees its record.
+    /// Whether the result of CB_SEQUENCE echoes session and slot of a call. With the sequence id these are the arguments that
+    /// it has to echo (RFC 8881 section 20.9.3): what does not is the answer to something else.
     #[inline]
+    pub fn is_echoed(&self, slot: SlotId, echo: &Echo) -> bool {
+        echo.session_id == self.id && echo.slot == slot
+    }
+
+    /// A call that is pinned to this session is over, and frees its record.
+    #[inline(always)]
     pub fn unpin(&mut self, call: &Call) {
         self.count_state(call.state, State::Free);
         let version = &mut self.versions[usize::from(call.version)];
@@ -138,7 +146,7 @@ impl Session {
     }
 
     /// Keeps count of the states of calls.
-    #[inline]
+    #[inline(always)]
     pub fn count_state(&mut self, before: State, state: State) {
         if before != State::Sent || state != State::Free {
             self.ready_count -= u32::from(before == State::Ready);

@@ -200,6 +200,15 @@ impl RequesterSlots {
         self.release(slot);
     }
 
+    /// As [`advance`](RequesterSlots::advance), if the request carried this id. `false`: it did not, and nothing was done.
+    #[inline]
+    pub(crate) fn advance_from(&mut self, slot: SlotId, id: SequenceId) -> bool {
+        let Some(now) = self.ids.get_mut(slot.0 as usize).filter(|now| **now == id) else { return false };
+        *now = id.next();
+        self.release(slot);
+        true
+    }
+
     /// The request of a busy slot is known not to have been taken: the slot is free and its id stays.
     #[inline(always)]
     pub fn release(&mut self, slot: SlotId) {

@@ -29,6 +29,32 @@ fn a_recall_goes_out_and_its_answer_comes_back() {
     assert!(w.core.poll_timeout().is_none_or(|t| t > w.now_ns));
 }
 
+/// What came in together is handled together, up to what settles nothing: that is told, and what is behind it waits.
+#[test]
+fn replies_that_come_in_together_are_all_handled() {
+    let mut w = World::new(4);
+    let tokens: Vec<_> = (0..4).map(|_| w.recall()).collect();
+    let sent = w.sends();
+    let mut stranger = sent[0].ok();
+    stranger[0] ^= 0x80;
+    let delayed = sent[2].op_status(Status::NFS4ERR_DELAY, 4);
+    let replies = [sent[1].ok(), stranger, sent[0].ok(), sent[1].ok(), delayed, sent[3].ok()];
+    let mut replies = replies.iter().map(Vec::as_slice);
+    let mut handle = |w: &mut World| w.core.handle_records(w.now_ns, C1, &mut replies, &mut w.host);
+    assert_eq!(handle(&mut w), Some(Handled::UnknownXid));
+    assert_eq!((w.ended(tokens[1]), w.ended(tokens[0])), (&[Ended::ok()][..], &[][..]));
+    assert_eq!(handle(&mut w), Some(Handled::Late), "a duplicate");
+    assert_eq!(handle(&mut w), None);
+    assert_eq!((w.ended(tokens[0]), w.ended(tokens[3])), (&[Ended::ok()][..], &[Ended::ok()][..]));
+    assert!(w.ended(tokens[2]).is_empty(), "it is sent again later");
+    assert_eq!(w.core.counters().replies, 4);
+    assert_eq!(
+        w.core.handle_records(w.now_ns, C2, &mut [&*sent[0].ok()].into_iter(), &mut w.host),
+        Some(Handled::Late)
+    );
+    assert_eq!(w.core.handle_records(w.now_ns, C2, &mut std::iter::empty(), &mut w.host), None);
+}
+
 #[test]
 fn t3_slots_fill_and_all_come_back() {
     let mut w = World::new(4);

@@ -397,6 +397,22 @@ proptest! {
         play.check_census();
     }
 
+    /// A reply is read at once where nobody watches, and step by step where somebody does: the same comes of it.
+    #[test]
+    fn a_watched_core_does_the_same(
+        batch_max in 1..=BATCH_MAX,
+        steps in proptest::collection::vec(step(false), 1..150),
+    ) {
+        let [watched, alone] = [true, false].map(|watches| {
+            let mut play = Play::new(batch_max);
+            play.w.host.watches = watches;
+            steps.iter().for_each(|s| play.step(s));
+            let ends: Vec<_> = play.w.host.entries.iter().map(|entry| entry.ended.clone()).collect();
+            (ends, play.w.host.events.clone(), *play.w.core.counters(), play.w.core.census(), play.w.core.poll_timeout())
+        });
+        prop_assert_eq!(watched, alone);
+    }
+
     #[test]
     fn f8_no_reply_makes_the_core_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), keep in 4usize..60) {
         let mut w = World::new(1);

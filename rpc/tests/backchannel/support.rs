@@ -77,6 +77,8 @@ pub struct TestHost {
     ends_with: Option<SessionKey>,
     /// Runs that ended for the sake of a session.
     pub ended_with: Vec<(Token, SessionKey)>,
+    /// It wants to know each step, and makes nothing of it.
+    pub watches: bool,
 }
 
 impl TestHost {
@@ -101,6 +103,9 @@ impl Host for TestHost {
     }
     fn set_note(&mut self, token: Token, note: u8) {
         self.at(token).note = note;
+    }
+    fn watches(&self) -> bool {
+        self.watches
     }
     fn op(&self, token: Token) -> CallbackOp {
         self.entries[token.0 as usize].op

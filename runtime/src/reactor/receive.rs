@@ -199,18 +199,29 @@ fn replies<'a, const WATCHED: bool>(
         return connection.reader.next(bytes);
     }
     let act = |client: &mut Client, host: &mut ClientHost<'_, WATCHED>| loop {
-        let record = match reader.next_lent(bytes) {
-            Some(record) => Record::Borrowed(record),
-            None => match reader.next(bytes)? {
-                Some(record) => record,
-                None => return Ok(None),
-            },
-        };
-        if !matches!(message::peek(&record), Ok((_, MessageType::Reply))) {
-            return Ok(Some(record));
+        let (mut other, mut rest) = (None, *bytes);
+        let mut lent = std::iter::from_fn(|| {
+            let record = reader.next_lent(&mut rest)?;
+            if !message::is_reply(record) {
+                other = Some(record);
+                return None;
+            }
+            Some(record)
+        });
+        while let Some(handled) = client.backchannel.handle_records(host.now_ns, conn_token(id), &mut lent, host) {
+            host.port.stats.count_reply(handled);
         }
-        let handled = client.backchannel.handle_record(host.now_ns, conn_token(id), &record, host);
-        host.port.stats.count_reply(handled);
+        *bytes = rest;
+        if let Some(record) = other {
+            return Ok(Some(Record::Borrowed(record)));
+        }
+        match reader.next(bytes)? {
+            Some(record) if message::is_reply(&record) => {
+                let handled = client.backchannel.handle_record(host.now_ns, conn_token(id), &record, host);
+                host.port.stats.count_reply(handled);
+            }
+            other => return Ok(other),
+        }
     };
     home.act_as(client.index, act).unwrap_or(Ok(None))
 }
