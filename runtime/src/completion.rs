@@ -146,6 +146,7 @@ impl Ending {
 }
 
 impl From<&Outcome<'_>> for Ending {
+    #[inline(always)]
     fn from(outcome: &Outcome<'_>) -> Self {
         match *outcome {
             Outcome::Replied { status, .. } => Ending::Replied(status),
@@ -329,7 +330,7 @@ impl Shared {
 
     /// What follows the transition that has ended a run for good: the entry goes if it is `Finish::Free`, and the groups that
     /// waited are told. Then the caller gives back the reference and takes down the in-flight count.
-    #[inline]
+    #[inline(always)]
     pub fn let_go(
         &self,
         entry: &CallbackEntry,
@@ -338,17 +339,17 @@ impl Shared {
         ending: Ending,
         finished: Finish,
     ) {
-        if matches!(finished, Finish::Free { .. }) {
-            self.free(key, client);
-        } else {
-            self.settle_ended(entry, key, ending, client);
+        match finished {
+            Finish::Free { .. } => self.free(key, client),
+            Finish::Joined { .. } => self.settle_ended(entry, key, ending, client),
+            Finish::Idle { .. } | Finish::RunAgain { .. } => {}
         }
     }
 
-    /// The run's reference goes.
-    #[inline]
+    /// The run's reference goes. `hooks` are those of the run.
+    #[inline(always)]
     pub fn drop_reference(&self, port: &ReactorPort, hooks: &dyn Hooks, run: &Run) {
-        self.call_about(port, hooks, "Hooks::drop_reference", run, |hooks| hooks.drop_reference(run.cookie));
+        self.call_of_run(port, "Hooks::drop_reference", run, || hooks.drop_reference(run.cookie));
     }
 
     /// Ends the runs that were given back to a reactor that has ended. Any thread may do it: each run is taken by one.

@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// Settles those that waited for a run that ended for good.
-    #[inline]
+    #[inline(never)]
     pub fn settle_ended(&self, entry: &CallbackEntry, key: CallbackKey, ending: Ending, client: &ClientShared) {
         let (unless, how) = match ending {
             // What was recalled is yet to come back.

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Calls the embedder's code. `None`: it panicked; the panic hook has told where.
+#[inline(always)]
 pub(crate) fn guard<R>(call: impl FnOnce() -> R) -> Option<R> {
     // What a call may have left half done of ours is a buffer, which is not used then. What it has left of the
     // embedder's own is the embedder's to answer for.

@@ -171,7 +171,19 @@ impl Shared {
         run: &Run,
         call: impl FnOnce(&dyn Hooks) -> R,
     ) -> Option<R> {
-        let answer = guard(|| call(if run.own { &Own } else { hooks }));
+        self.call_of_run(port, what, run, || call(if run.own { &Own } else { hooks }))
+    }
+
+    /// As [`Shared::call`], about a run, whose key is looked at only if it is to be told.
+    #[inline(always)]
+    pub fn call_of_run<R>(
+        &self,
+        port: &ReactorPort,
+        what: &'static str,
+        run: &Run,
+        call: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let answer = guard(call);
         if answer.is_none() {
             self.panicked(port, what, Some(run.key));
         }

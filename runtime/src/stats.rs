@@ -244,7 +244,7 @@ impl Default for EndingCounts {
 
 impl EndingCounts {
     /// Counts how a run ended, and gives the code of that.
-    #[inline]
+    #[inline(always)]
     pub fn count(&self, outcome: &Outcome<'_>) -> u8 {
         let code = match outcome {
             // What nearly all of them are; its code is the first.

@@ -158,6 +158,9 @@ pub(crate) enum Dequeue {
 pub(crate) enum Finish {
     /// The run is over: reference and in-flight go down; wake the waiters if `wake`.
     Idle { wake: bool },
+    /// As `Idle`, and members of groups wait for the callback: the caller settles those whom the outcome settles. Who
+    /// joins later has a run of his own, whose end finds him.
+    Joined { wake: bool },
     /// The caller owns a fresh run: to the tail of the queue, with `prepare`. Reference and in-flight stay (R3). Wake
     /// the waiters of the run that ended if `wake`.
     RunAgain { wake: bool },
@@ -233,6 +236,7 @@ impl StateWord {
 
     /// The one place where the word is decided on and changed. `step` is pure, for it reruns when another thread was
     /// faster. AcqRel even where the value stays the same: the swap publishes what the caller did before (R5).
+    #[inline(always)]
     fn transition<D>(&self, step: impl Fn(Snapshot) -> (Option<Snapshot>, D)) -> D {
         let mut seen = self.0.load(Ordering::Acquire);
         loop {
@@ -248,6 +252,7 @@ impl StateWord {
     /// A transition that only the owner of the run may take, in a state that `legal` accepts. One that changes nothing is
     /// the load alone: it sees all who lost before it (R5), and the owner has nothing to publish, for losers read nothing
     /// of the run.
+    #[inline(always)]
     fn owner<D>(&self, name: &str, legal: fn(Snapshot) -> bool, step: impl Fn(Snapshot) -> (Snapshot, D)) -> D {
         self.transition(|now| {
             if !legal(now) {
@@ -313,6 +318,7 @@ impl StateWord {
 
     /// The outcome is decided: taken before `done` is called. Takes the run out of its requeue, if it ends there.
     /// `true`: somebody waits for the run. From here on nobody can begin to, unless `done` has the run requeued.
+    #[inline(always)]
     pub(crate) fn settle(&self) -> bool {
         self.owner("settle", is_undecided, |now| {
             (now.with(Flags::SETTLED).without(Flags::REQUEUE), now.has(Flags::WAKE))
@@ -338,6 +344,7 @@ impl StateWord {
 
     /// The run is over, after `release`. `keep_rearm` is false for an outcome that drops further requests (Cancelled,
     /// Courtesy). Unless a fresh run is started, the caller has no right to the entry afterwards, but to free it.
+    #[inline(always)]
     pub(crate) fn finish(&self, keep_rearm: bool) -> Finish {
         const RUN: Flags =
             Flags::RUNNING.union(Flags::SETTLED).union(Flags::REARM).union(Flags::WAKE).union(Flags::CANCEL);
@@ -349,6 +356,8 @@ impl StateWord {
                 (over, Finish::Free { wake })
             } else if now.has(Flags::REARM) && keep_rearm {
                 (over.with(Flags::RUNNING), Finish::RunAgain { wake })
+            } else if now.member().is_some() {
+                (over, Finish::Joined { wake })
             } else {
                 (over, Finish::Idle { wake })
             }

@@ -10,6 +10,7 @@ use crate::flight::{FlightStep, Raw, answer_code, note};
 use crate::hooks::{Done, Event, Hooks, Outcome, Prepare, Run};
 use crate::keys::{ClientId, ConnectionId, SessionKey};
 use crate::latency::LatencyStage;
+use crate::reaper::Own;
 use crate::registry::{ClientShared, ReactorPort, Shared};
 use crate::stats::count;
 use crate::wait::{Answer, Ended};
@@ -79,7 +80,7 @@ impl Default for Alike {
 }
 
 impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
-    #[inline]
+    #[inline(always)]
     fn entry(&self, token: Token) -> &'a CallbackEntry {
         match self.shared.slab.get(token.0) {
             Some(entry) => entry,
@@ -111,7 +112,7 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
         self.run_of(token, self.entry(token))
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_of(&self, token: Token, entry: &CallbackEntry) -> Run {
         Run {
             key: CallbackKey { index: token.0, generation: entry.word().snapshot().generation() },
@@ -216,16 +217,23 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
         }
     }
 
+    /// Whose hooks are called for a run.
+    #[inline(always)]
+    fn hooks_of(&self, run: &Run) -> &'a dyn Hooks {
+        if run.own { &Own } else { self.hooks }
+    }
+
     /// The outcome is final. It goes to a completion queue, or the run ends. `waited`: somebody waits for it.
     #[inline(always)]
-    fn finish(&mut self, entry: &CallbackEntry, run: &Run, outcome: &Outcome<'_>, waited: bool) {
+    fn finish(&mut self, hooks: &dyn Hooks, entry: &CallbackEntry, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         self.count_outcome(run, outcome);
         match self.shared.queue_of(self.reactor) {
             Some(queue) if !run.own => self.deliver(queue, run, outcome, waited),
-            _ => self.end(entry, run, outcome.into(), waited.then_some(outcome)),
+            _ => self.end(hooks, entry, run, outcome.into(), waited.then_some(outcome)),
         }
     }
 
+    #[inline(never)]
     fn deliver(&mut self, queue: &QueueState, run: &Run, outcome: &Outcome<'_>, waited: bool) {
         if waited {
             // Nobody else begins to wait before `finish`.
@@ -241,14 +249,14 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
     pub fn finish_returned(&mut self, token: Token) {
         self.delivered -= 1;
         let (run, ending) = self.shared.run_of(token.0);
-        self.end(self.entry(token), &run, ending, None);
+        self.end(self.hooks_of(&run), self.entry(token), &run, ending, None);
     }
 
     /// Rule R3: `release`, then the one transition that finishes, then the reference and in-flight. `told`: what those
     /// are told who wait for the run.
-    #[inline]
-    fn end(&mut self, entry: &CallbackEntry, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
-        self.call("Hooks::release", run, |hooks| hooks.release(run));
+    #[inline(always)]
+    fn end(&mut self, hooks: &dyn Hooks, entry: &CallbackEntry, run: &Run, ending: Ending, told: Option<&Outcome<'_>>) {
+        self.shared.call_of_run(self.port, "Hooks::release", run, || hooks.release(run));
         self.note(|| Raw::of_run(FlightStep::Released, run));
         count(&self.port.stats.released);
         // Before `finish`, after which a next run could have waiters of its own.
@@ -264,7 +272,7 @@ impl<'a, const WATCHED: bool> ClientHost<'a, WATCHED> {
             self.port.inbox.push_own(&self.shared.slab, run.key.index);
         } else {
             self.shared.let_go(entry, self.known_to_all, run.key, ending, finished);
-            self.shared.drop_reference(self.port, self.hooks, run);
+            self.shared.drop_reference(self.port, hooks, run);
             self.known_to_all.in_flight.leave_later();
         }
     }
@@ -359,17 +367,19 @@ impl<'a, const WATCHED: bool> Host for ClientHost<'a, WATCHED> {
         }
     }
 
+    #[inline(always)]
     fn done(&mut self, token: Token, outcome: &Outcome<'_>) -> Option<u64> {
         let Described { entry, run } = self.described(token);
+        let hooks = self.hooks_of(&run);
         let waited = entry.word().settle();
-        match self.call("Hooks::done", &run, |hooks| hooks.done(&run, outcome)).unwrap_or(Done::Finish) {
-            Done::RequeueAfter(delay_ns) if outcome.may_requeue() => {
+        match self.shared.call_of_run(self.port, "Hooks::done", &run, || hooks.done(&run, outcome)) {
+            Some(Done::RequeueAfter(delay_ns)) if outcome.may_requeue() => {
                 // Before the core looks at its deadlines: if the run is to end instead, this is settled once more.
                 entry.word().requeue();
                 Some(delay_ns)
             }
-            Done::RequeueAfter(_) | Done::Finish => {
-                self.finish(entry, &run, outcome, waited);
+            _ => {
+                self.finish(hooks, entry, &run, outcome, waited);
                 None
             }
         }

@@ -55,7 +55,8 @@ impl Scene {
             word.settle();
             match word.finish(true) {
                 Finish::RunAgain { .. } => {}
-                Finish::Idle { .. } => return self.settle(key, Flags::RUNNING, Settled::Failed),
+                Finish::Idle { .. } => return,
+                Finish::Joined { .. } => return self.settle(key, Flags::RUNNING, Settled::Failed),
                 Finish::Free { .. } => return self.free(key),
             }
         }
@@ -107,7 +108,7 @@ fn t25_two_groups_wait_for_one_callback() {
     let word = scene.slab[key.index].word();
     assert!(word.recalled());
     word.settle();
-    assert_eq!(word.finish(true), Finish::Idle { wake: false });
+    assert_eq!(word.finish(true), Finish::Joined { wake: false });
     scene.settle(key, Flags::RUNNING | Flags::OWED, Settled::Returned);
     assert!(groups.iter().all(|group| settled(group).is_none()));
     scene.remove(key);

@@ -57,7 +57,8 @@ impl Scene {
             word.settle();
             match word.finish(true) {
                 Finish::RunAgain { .. } => {}
-                Finish::Idle { .. } => return self.settle(Flags::RUNNING, Settled::Failed),
+                Finish::Idle { .. } => return,
+                Finish::Joined { .. } => return self.settle(Flags::RUNNING, Settled::Failed),
                 Finish::Free { .. } => return self.free(),
             }
         }

@@ -90,7 +90,7 @@ impl Scene {
             runs.push((prepare, done));
             match word.finish(true) {
                 Finish::RunAgain { wake } => self.wake(wake),
-                Finish::Idle { wake } => {
+                Finish::Idle { wake } | Finish::Joined { wake } => {
                     self.wake(wake);
                     return runs;
                 }

@@ -22,7 +22,7 @@ fn run(slab: &CallbackSlab, key: CallbackKey, busy: &AtomicBool) -> u32 {
         assert!(busy.swap(false, Ordering::Relaxed), "two owners");
         match word.finish(true) {
             Finish::RunAgain { .. } => {}
-            Finish::Idle { .. } => return runs,
+            Finish::Idle { .. } | Finish::Joined { .. } => return runs,
             Finish::Free { .. } => {
                 slab.free(key.index);
                 return runs;
