@@ -201,7 +201,7 @@ impl RequesterSlots {
     }
 
     /// As [`advance`](RequesterSlots::advance), if the request carried this id. `false`: it did not, and nothing was done.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn advance_from(&mut self, slot: SlotId, id: SequenceId) -> bool {
         let Some(now) = self.ids.get_mut(slot.0 as usize).filter(|now| **now == id) else { return false };
         *now = id.next();
