@@ -202,17 +202,21 @@ impl Wire {
         };
         let quiet = self.quiet.get(&line).copied();
         let look = Look { journal: &self.journal, line, quiet, call: &call, record };
-        // What was encoded before may have been lost before a kernel took it, and is sent again all the same.
-        let first = call.ops.first().is_none_or(|op| reference.is_encoded_once(op.payload));
-        if look.at(session, clients, reference) && first {
-            let client = session.client;
-            self.check_tenant(client, clients, reference, net);
+        // What was encoded before may have been lost before a kernel took it, and is sent again all the same; and a lone
+        // CB_SEQUENCE stands for something that was sent before.
+        let first = call.ops.first().filter(|op| reference.is_encoded_once(op.payload));
+        let client = session.client;
+        if look.at(session, clients, reference)
+            && let Some(op) = first
+        {
+            self.check_tenant(client, reference.encoded_as(op.payload), clients, reference, net);
         }
     }
 
-    /// A new call has gone out: no more of its tenant's are out than may be. Counted are those that the server must count,
-    /// too: their clients have not answered them, and their connections are there.
-    fn check_tenant(&self, client: usize, clients: &[Client], reference: &Reference, net: &Net) {
+    /// A new call has gone out, encoded as this number: no more of its tenant's are out than may be. Counted are those that the
+    /// server had to count when it encoded this one, too: their clients have not answered them, their connections are there,
+    /// and they have not come back since, as those do whose connection was lost.
+    fn check_tenant(&self, client: usize, number: u64, clients: &[Client], reference: &Reference, net: &Net) {
         let Some(tenant) = clients[client].tenant else { return };
         let Some(most) = reference.tenants.calls_most(tenant) else { return };
         let counts = |(id, watched): &(&[u8; 16], &Watched)| {
@@ -222,7 +226,7 @@ impl Wire {
             client.tenant == Some(tenant) && honest && client.sessions.iter().any(|s| alive(&s))
         };
         let watched = self.sessions.iter().filter(counts).flat_map(|(_, watched)| watched.slots.values());
-        let out = watched.filter(|used| used.is_out(reference, net)).count();
+        let out = watched.filter(|used| used.is_out(number, reference, net)).count();
         self.journal.check(Rule::Limits, out <= most as usize, || {
             format!("{out} calls of tenant {tenant} are out, and {most} may be")
         });
@@ -401,10 +405,13 @@ impl Use {
         !known && self.calls.iter().any(|(seen, _)| call::is_older(xid, *seen))
     }
 
-    /// Whether the server waits for its answer for sure: it has the connection, and cannot have given it up yet.
-    fn is_out(&self, reference: &Reference, net: &Net) -> bool {
+    /// Whether the server has waited for its answer since what was encoded as `number`, for sure: it has the connection, and
+    /// cannot have given it up yet.
+    fn is_out(&self, number: u64, reference: &Reference, net: &Net) -> bool {
         let waits = |(payload, line): (Payload, LineId)| {
-            net.is_attached(line) && reference.encoded_for_ns(payload) < reference.rpc_timeout_ns_min
+            net.is_attached(line)
+                && reference.encoded_for_ns(payload) < reference.rpc_timeout_ns_min
+                && reference.encoded_as(payload) <= number
         };
         self.answered.is_empty() && self.first.is_some_and(waits)
     }

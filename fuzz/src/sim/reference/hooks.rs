@@ -117,6 +117,8 @@ impl Reference {
             }
         }
         callback.encoded_ns = self.journal.now_ns();
+        self.encodings += 1;
+        callback.encoded_as = self.encodings;
         if callback.encoded.last().is_none_or(|(run, _)| *run != callback.runs) {
             callback.encoded.push((callback.runs, self.turn));
             if let Some(tenant) = self.owners[callback.owner].tenant {

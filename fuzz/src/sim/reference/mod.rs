@@ -90,6 +90,8 @@ pub(crate) struct Callback {
     owed_surely: bool,
     /// When it was encoded last.
     encoded_ns: u64,
+    /// The number of that among all that was encoded.
+    encoded_as: u64,
     /// Runs that were encoded, and the turn in which that was done first.
     encoded: Vec<(u32, u64)>,
     /// Calls of the fore channel that a run depends on.
@@ -141,6 +143,8 @@ pub(crate) struct Reference {
     running: u64,
     existing: u32,
     pub counts: Counts,
+    /// How often something was encoded.
+    encodings: u64,
     /// The cookies of all runs that were prepared, in order.
     pub prepared: Vec<usize>,
     pub callbacks_max: u32,
@@ -188,6 +192,7 @@ impl Reference {
             keys,
             running,
             existing,
+            encodings: 0,
             counts,
             prepared,
             callbacks_max: scenario.callbacks_max,
@@ -283,6 +288,11 @@ impl Reference {
         live.is_none_or(|live| live.encoded <= 1)
     }
 
+    /// Which a run was, among all that was encoded, when it was encoded last.
+    pub(crate) fn encoded_as(&self, payload: Payload) -> u64 {
+        self.callbacks.get(payload.cookie as usize).map_or(0, |callback| callback.encoded_as)
+    }
+
     /// How long ago a run was encoded last.
     pub(crate) fn encoded_for_ns(&self, payload: Payload) -> u64 {
         let callback = self.callbacks.get(payload.cookie as usize);
@@ -319,6 +329,7 @@ impl Reference {
             owed_last_ns: 0,
             owed_surely: false,
             encoded_ns: 0,
+            encoded_as: 0,
             encoded: Vec::new(),
             refers: Default::default(),
         });
