@@ -373,8 +373,10 @@ impl Shared {
             let entry = &self.slab[index];
             let finished = entry.word().finish(false);
             let client = self.client_of(entry);
-            self.let_go(entry, client, run.key, ending, finished);
-            self.call_hook(|| self.drop_reference(port, &*self.hooks, &run));
+            self.call_hook(|| {
+                self.let_go(entry, client, run.key, ending, finished);
+                self.drop_reference(port, &*self.hooks, &run);
+            });
             let _ = client.in_flight.leave();
         }
     }
