@@ -84,7 +84,10 @@ impl Queue {
         let head = self.head;
         // The tail's own link is never written or looked at.
         if self.len > 0 {
-            self.head = host.link(head).unwrap_or(self.tail);
+            let Some(next) = host.link(head) else {
+                unreachable!("{} more are queued behind {head:?}, which is linked to none", self.len)
+            };
+            self.head = next;
         }
         Some(head)
     }
